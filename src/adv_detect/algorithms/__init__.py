@@ -1,0 +1,1 @@
+"""Pure functions on tensors: features, representatives, trajectories, attacks, detectors, metrics."""

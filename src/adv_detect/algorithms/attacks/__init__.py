@@ -1,0 +1,30 @@
+"""Attacks on a classifier: gradient descent, Carlini-Wagner, deep features and every attack of foolbox."""
+
+from __future__ import annotations
+
+from adv_detect.algorithms.attacks.quality import (
+    margin,
+    noise_of_same_norm,
+    perturbation_norms,
+    quantise,
+    verify_result,
+)
+from adv_detect.algorithms.attacks.registry import ConfiguredAttack, attack_names, build_attack
+from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
+from adv_detect.algorithms.attacks.run import run_attack
+from adv_detect.algorithms.attacks.targets import draw_targets
+
+__all__ = [
+    "AttackContext",
+    "AttackResult",
+    "ConfiguredAttack",
+    "attack_names",
+    "build_attack",
+    "draw_targets",
+    "margin",
+    "noise_of_same_norm",
+    "perturbation_norms",
+    "quantise",
+    "run_attack",
+    "verify_result",
+]

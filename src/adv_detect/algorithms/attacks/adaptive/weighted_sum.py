@@ -1,0 +1,60 @@
+"""Projected gradient descent on classifier loss plus weighted detector loss, with a sweep over the weight.
+
+Source: the detector term in the objective follows Carlini and Wagner, "Adversarial examples are not easily
+detected", 2017; here under a fixed budget and for several weights.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from adv_detect.algorithms.attacks.adaptive.combined import CombinedLoss, combined_direction
+from adv_detect.algorithms.attacks.adaptive.descent import Descent, DescentArguments
+from adv_detect.algorithms.attacks.adaptive.gradients import ClassifierLoss, Evaluation, classifier_loss
+from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel
+from adv_detect.algorithms.attacks.adaptive.tracker import Tracker
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class WeightedSumArguments(DescentArguments):
+    """Arguments of the weighted-sum attack.
+
+    Attributes:
+        weights: Weights of the detector logit, tried in this order; the best image of all is kept.
+        loss: Classifier loss.
+        hinge_confidence: Class margin (logits) at which the hinge is satisfied.
+    """
+
+    weights: tuple[Weight, ...] = Field((0.1, 0.3, 1.0), min_length=1)
+    loss: ClassifierLoss = "hinge"
+    hinge_confidence: float = Field(1.0, ge=0)
+
+
+def weighted_sum(model: EndToEndModel, task: AdaptiveTask, arguments: WeightedSumArguments) -> Candidates:
+    """Descend classifier loss plus weight times detector logit, once per weight.
+
+    Args:
+        model: Images to class and detector logits.
+        task: What to attack.
+        arguments: Weights, loss, steps, restarts.
+
+    Returns:
+        Per image the misclassified iterate with the lowest detector logit over all weights.
+    """
+    tracker = Tracker(task)
+    for weight in arguments.weights:
+        choose = combined_direction(_summed_loss(weight, arguments))
+        Descent(model, task, tracker, arguments=arguments, choose=choose).run()
+    return tracker.candidates()
+
+
+def _summed_loss(weight: float, arguments: WeightedSumArguments) -> CombinedLoss:
+    def loss(evaluation: Evaluation, batch: AdaptiveTask) -> Tensor:
+        attacked = classifier_loss(evaluation.class_logits, batch, arguments.loss, arguments.hinge_confidence)
+        return attacked + weight * evaluation.detector_logits
+
+    return loss

@@ -1,0 +1,248 @@
+"""Attacks by name, or by the dotted path of any foolbox attack class.
+
+``mi-fgsm`` is foolbox's form: momentum adds up the signs of the gradients (``l2``: gradients of unit length), where
+Dong et al., CVPR 2018, add up gradients of unit L1 length.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from adv_detect.algorithms.attacks.arguments import argument_names, check_arguments, parse_numbers
+from adv_detect.errors import ConfigurationError, unknown_choice
+from adv_detect.params import AttackParams, Norm
+
+Runner = Literal["gradient", "carlini_wagner", "foolbox", "deep_features"]
+
+STEPS = 10
+TOTAL_STEP = 2.0
+"""Sum of all steps over epsilon: an attack of n steps moves 2 epsilon / n at each (Massoli et al., CVIU 2021)."""
+DEEP_FEATURES = "deep-features"
+NORM_OF_ORDER: dict[float, Norm] = {1.0: "l1", 2.0: "l2", float("inf"): "linf"}
+FAST_GRADIENT = ("L1FastGradientAttack", "L2FastGradientAttack", "LinfFastGradientAttack")
+
+
+@dataclass(frozen=True)
+class RegisteredAttack:
+    """What stands behind a name.
+
+    Attributes:
+        classes: Dotted path of the attack class for each norm; the first is the default.
+        iterative: Whether steps and step size default to the published ones.
+    """
+
+    classes: Mapping[Norm, str]
+    iterative: bool = False
+
+
+REGISTRY: dict[str, RegisteredAttack] = {
+    "bim": RegisteredAttack(
+        {"linf": "foolbox.attacks.LinfBasicIterativeAttack", "l2": "foolbox.attacks.L2BasicIterativeAttack"}, True
+    ),
+    "pgd": RegisteredAttack(
+        {
+            "linf": "foolbox.attacks.LinfProjectedGradientDescentAttack",
+            "l2": "foolbox.attacks.L2ProjectedGradientDescentAttack",
+        },
+        True,
+    ),
+    "mi-fgsm": RegisteredAttack(
+        {
+            "linf": "foolbox.attacks.mi_fgsm.LinfMomentumIterativeFastGradientMethod",
+            "l2": "foolbox.attacks.mi_fgsm.L2MomentumIterativeFastGradientMethod",
+        },
+        True,
+    ),
+    "fgsm": RegisteredAttack(
+        {"linf": "foolbox.attacks.LinfFastGradientAttack", "l2": "foolbox.attacks.L2FastGradientAttack"}
+    ),
+    "cw": RegisteredAttack({"l2": "adv_detect.algorithms.attacks.carlini_wagner.L2CarliniWagner"}),
+    "deepfool": RegisteredAttack(
+        {"l2": "foolbox.attacks.L2DeepFoolAttack", "linf": "foolbox.attacks.LinfDeepFoolAttack"}
+    ),
+    DEEP_FEATURES: RegisteredAttack({"linf": "adv_detect.algorithms.attacks.deep_features.run_deep_features"}),
+}
+
+
+@dataclass(frozen=True)
+class ConfiguredAttack:
+    """An attack whose configuration has been checked.
+
+    Attributes:
+        name: Name in the configuration.
+        runner: Which code drives it.
+        norm: Norm of the perturbation; None where the attack has none.
+        epsilon: Size allowed for fixed-epsilon attacks, largest size that counts as a success for attacks that
+            search for the smallest perturbation; None for no limit.
+        return_early: Whether an image is done at its first success.
+        arguments: Parsed constructor arguments, defaults of the registry included.
+        instance: The foolbox attack object; None for the deep-features attack.
+    """
+
+    name: str
+    runner: Runner
+    norm: Norm | None
+    epsilon: float | None
+    return_early: bool
+    arguments: dict[str, Any] = field(default_factory=dict)
+    instance: Any = None
+
+    @property
+    def epsilon_bound(self) -> float | None:
+        """Largest perturbation, in ``norm``, that every returned image must keep; None for no limit."""
+        return self.epsilon
+
+
+def attack_names() -> tuple[str, ...]:
+    """Return the registered names, sorted."""
+    return tuple(sorted(REGISTRY))
+
+
+def build_attack(name_in_config: str, params: AttackParams) -> ConfiguredAttack:
+    """Check the configuration of one attack and build it.
+
+    Args:
+        name_in_config: Name of the attack in the configuration; the messages start with it.
+        params: Its configuration.
+
+    Returns:
+        The attack, ready for ``run_attack``.
+
+    Raises:
+        ConfigurationError: Attack, norm, epsilon or an argument is not usable; the message names key, value and
+            valid choices.
+    """
+    key = f"attacks.{name_in_config}"
+    arguments = parse_numbers(params.arguments)
+    if params.attack == DEEP_FEATURES:
+        return _build_deep_features(name_in_config, params, arguments)
+    make = _attack_class(key, params)
+    arguments = _with_defaults(params.attack, make, arguments)
+    arguments = _with_distance(key, params, make, arguments)
+    check_arguments(f"{key}.arguments", arguments, make)
+    instance = _construct(key, make, arguments)
+    return ConfiguredAttack(
+        name=name_in_config,
+        runner=_runner(instance),
+        norm=_norm(key, params, instance),
+        epsilon=_epsilon(key, params, instance),
+        return_early=params.return_early,
+        arguments=arguments,
+        instance=instance,
+    )
+
+
+def _build_deep_features(name: str, params: AttackParams, arguments: dict[str, Any]) -> ConfiguredAttack:
+    from adv_detect.algorithms.attacks.deep_features import parse_arguments
+
+    key = f"attacks.{name}"
+    if params.norm not in (None, "linf"):
+        raise unknown_choice(f"{key}.norm", params.norm, ["linf"])
+    if params.epsilon is not None:
+        raise ConfigurationError(
+            f"{key}.epsilon: expected none, the size of deep-features is arguments.max_thres (0..255), "
+            f"got {params.epsilon:g}"
+        )
+    try:
+        parse_arguments(arguments)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"{key}: {exc}") from exc
+    return ConfiguredAttack(name, "deep_features", "linf", None, params.return_early, arguments)
+
+
+def _attack_class(key: str, params: AttackParams) -> type:
+    entry = REGISTRY.get(params.attack)
+    if entry is None:
+        return _import_attack(key, params.attack)
+    norm: Norm = next(iter(entry.classes)) if params.norm is None else params.norm
+    if norm not in entry.classes:
+        raise unknown_choice(f"{key}.norm", norm, entry.classes)
+    return _import_attack(key, entry.classes[norm])
+
+
+def _import_attack(key: str, path: str) -> type:
+    from foolbox.attacks.base import Attack
+
+    module, _, name = path.rpartition(".")
+    if not module:
+        raise unknown_choice(f"{key}.attack", path, [*attack_names(), "<dotted path of a foolbox attack class>"])
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as exc:
+        raise ConfigurationError(
+            f"{key}.attack: expected one of [{', '.join(attack_names())}] or the dotted path of a foolbox attack class "
+            f"such as 'foolbox.attacks.LinfDeepFoolAttack', got {path!r}, which cannot be imported: {exc}"
+        ) from exc
+    if not (isinstance(found, type) and issubclass(found, Attack)) or inspect.isabstract(found):
+        raise ConfigurationError(f"{key}.attack: expected a concrete subclass of foolbox.attacks.Attack, got {path!r}")
+    return found
+
+
+def _with_defaults(attack: str, make: type, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Fill in the published step: 10 steps of 2 epsilon / steps."""
+    if attack not in REGISTRY or not REGISTRY[attack].iterative:
+        return arguments
+    filled = {"steps": STEPS, **arguments}
+    sized = "rel_stepsize" in filled or filled.get("abs_stepsize") is not None
+    if not sized and isinstance(filled["steps"], int) and filled["steps"] > 0:
+        filled["rel_stepsize"] = TOTAL_STEP / filled["steps"]
+    return filled
+
+
+def _with_distance(key: str, params: AttackParams, make: type, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Give a foolbox attack that works in any norm the configured one."""
+    from foolbox import distances
+    from foolbox.attacks.base import FlexibleDistanceMinimizationAttack
+
+    if not issubclass(make, FlexibleDistanceMinimizationAttack) or "distance" not in argument_names(make):
+        return arguments
+    if params.norm is None:
+        raise ConfigurationError(f"{key}.norm: {params.attack} needs one of [l1, l2, linf], got none")
+    return {**arguments, "distance": getattr(distances, params.norm)}
+
+
+def _construct(key: str, make: type, arguments: dict[str, Any]) -> Any:
+    try:
+        return make(**arguments)
+    except (TypeError, ValueError, AssertionError) as exc:
+        raise ConfigurationError(
+            f"{key}.arguments: {make.__name__} refuses {arguments}: {exc}; "
+            f"valid names: [{', '.join(argument_names(make))}]"
+        ) from exc
+
+
+def _runner(instance: Any) -> Runner:
+    from foolbox.attacks.gradient_descent_base import BaseGradientDescent
+
+    from adv_detect.algorithms.attacks.carlini_wagner import L2CarliniWagner
+
+    if isinstance(instance, L2CarliniWagner):
+        return "carlini_wagner"
+    if isinstance(instance, BaseGradientDescent):
+        own_loop = type(instance).run is not BaseGradientDescent.run
+        if not own_loop or type(instance).__name__ in FAST_GRADIENT:
+            return "gradient"
+    return "foolbox"
+
+
+def _norm(key: str, params: AttackParams, instance: Any) -> Norm | None:
+    order = getattr(getattr(instance, "distance", None), "p", None)
+    own = None if order is None else NORM_OF_ORDER.get(float(order))
+    if params.norm is not None and own is not None and params.norm != own:
+        raise ConfigurationError(f"{key}.norm: {params.attack} works in {own}, got {params.norm!r}; omit the key")
+    return own or params.norm
+
+
+def _epsilon(key: str, params: AttackParams, instance: Any) -> float | None:
+    from foolbox.attacks.base import FixedEpsilonAttack
+
+    if params.epsilon is None and isinstance(instance, FixedEpsilonAttack):
+        raise ConfigurationError(
+            f"{key}.epsilon: {params.attack} needs the size of the perturbation in the network's pixel range, "
+            "such as 0.3 or '8/255', got none"
+        )
+    return params.epsilon

@@ -1,0 +1,42 @@
+"""What an attack needs beside the network, and what every attack returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from adv_detect.algorithms.representatives import Representatives
+
+
+@dataclass(frozen=True)
+class AttackContext:
+    """What an attack on features needs beside the network.
+
+    Attributes:
+        representatives: Class representatives of every layer; ``medoids[l]`` has shape ``(C, D_l)``.
+        layers: Names of the layers read, in network order; the last one holds the features that
+            identify a face.
+    """
+
+    representatives: Representatives
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """The images of an attack on N source images, successes and failures alike.
+
+    Attributes:
+        images: Attacked images ``(N, channels, H, W)``, float32, in the network's pixel range.
+        success: Whether the attack's own judge is fooled, bool ``(N,)``.
+        adversarial_class: Class that the attack's own judge gives the result, int64 ``(N,)``.
+        gradient_evaluations: Forward and backward passes spent on each image, int64 ``(N,)``.
+    """
+
+    images: Tensor
+    success: Tensor
+    adversarial_class: Tensor
+    gradient_evaluations: Tensor

@@ -1,0 +1,87 @@
+"""Network, class representatives and detector as one differentiable model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from adv_detect.algorithms.distances import ClassDistances
+from adv_detect.algorithms.features import extract_features
+from adv_detect.algorithms.representatives import Representatives
+from adv_detect.algorithms.trajectories import order_classes
+from adv_detect.params import DetectorParams
+
+
+class DetectionModel(nn.Module):
+    """Maps images to class logits and to detector logits in one pass, with gradients from both to the images.
+
+    With ``order: ranked`` the ranking comes from the logits without gradient: gradients flow through the distances
+    for the ranking that the image has.
+
+    Attributes:
+        network: The network under attack.
+        distances: Features to trajectories ``(N, L, C)``.
+        detector: Ordered trajectories ``(N, L, K)`` to logits ``(N,)``.
+        params: What the detector reads and how.
+        layers: Names of the layers read.
+    """
+
+    def __init__(
+        self, network: nn.Module, representatives: Representatives, detector: nn.Module, params: DetectorParams
+    ) -> None:
+        """Join the parts; the network and the detector are shared, not copied.
+
+        Args:
+            network: The network under attack.
+            representatives: Its class representatives.
+            detector: A detector for trajectories of the form that ``params`` describes.
+            params: Representative, distance, class order and ``top_k``.
+        """
+        super().__init__()
+        self.network = network
+        self.detector = detector
+        self.params = params
+        self.layers = representatives.layers
+        self.distances = ClassDistances(
+            representatives.of(params.representative), params.distance, whitening=representatives.whitening
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify images and score them.
+
+        Args:
+            images: Shape ``(N, channels, H, W)``, in the pixel range of the network.
+
+        Returns:
+            Class logits ``(N, C)``, and detector logits ``(N,)``: higher is more likely adversarial.
+        """
+        logits, scores, _ = self.describe(images)
+        return logits, scores
+
+    def describe(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Classify and score images, and give the trajectories that the detector read.
+
+        Args:
+            images: Shape ``(N, channels, H, W)``, in the pixel range of the network.
+
+        Returns:
+            Class logits ``(N, C)``, detector logits ``(N,)``, ordered trajectories ``(N, L, K)``.
+        """
+        logits, features = extract_features(self.network, images, self.layers)
+        ordered = order_classes(self.distances(features), logits, order=self.params.order, top_k=self.params.top_k)
+        with _recurrent_gradients(ordered, self.detector):
+            scores = self.detector(ordered)
+        return logits, scores, ordered
+
+
+@contextmanager
+def _recurrent_gradients(trajectories: Tensor, detector: nn.Module) -> Iterator[None]:
+    """Keep cuDNN out where a gradient is needed in evaluation mode: its LSTM has no backward there."""
+    if trajectories.is_cuda and torch.is_grad_enabled() and not detector.training:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    else:
+        yield

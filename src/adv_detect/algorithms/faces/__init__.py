@@ -1,0 +1,1 @@
+"""Face recognition on embeddings: pairs, verification and identification."""

@@ -1,0 +1,153 @@
+"""The detection table in the form of the paper: configurations down, attacks across, one table per criterion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from adv_detect.algorithms.detector_keys import (
+    ALL,
+    BOTH_CRITERIA,
+    CONTROLS,
+    MACRO,
+    SUMMARY_ROWS,
+    TRAINED_ON_ALL,
+    WORST,
+    configuration_labels,
+    series_label,
+)
+
+OTHER_CRITERION = {"targeted": "untargeted", "untargeted": "targeted"}
+MISSING = "–"  # noqa: RUF001 - an en dash in tables
+
+
+def select(
+    metrics: pd.DataFrame,
+    *,
+    criterion: str,
+    form: str = "early",
+    variant: str = "float",
+    trained: str = "own",
+    trained_on: str = TRAINED_ON_ALL,
+) -> pd.DataFrame:
+    """Rows of one condition, with the controls.
+
+    Args:
+        metrics: Result of `metric_table`.
+        criterion: ``targeted`` or ``untargeted``: the attacks tested.
+        form: ``early`` or ``confident``.
+        variant: ``float``, ``8bit`` or ``noise``.
+        trained: ``own``: detectors trained on this criterion (or on both); ``other``: on the other one only.
+        trained_on: ``all``, or ``without-<attack>``.
+
+    Returns:
+        The rows, in the table's order; empty where nothing was measured.
+    """
+    wanted = {criterion, BOTH_CRITERIA} if trained == "own" else {OTHER_CRITERION.get(criterion, "")}
+    trained_rows = metrics["trained_criterion"].isin(wanted) & (metrics["trained_on"] == trained_on)
+    condition = (metrics["criterion"] == criterion) & (metrics["form"] == form) & (metrics["variant"] == variant)
+    return metrics[condition & (trained_rows | metrics["configuration"].isin(CONTROLS))]
+
+
+def average_over_seeds(rows: pd.DataFrame, value: str = "auc") -> pd.DataFrame:
+    """Mean, spread and number of seeds of a metric.
+
+    Args:
+        rows: Rows of `select`.
+        value: A metric's column.
+
+    Returns:
+        Columns ``configuration``, ``trained_criterion``, ``attack``, ``mean``, ``std`` (NaN for one seed), ``seeds``;
+        in order of appearance.
+    """
+    keys = ["configuration", "trained_criterion", "attack"]
+    grouped = rows.groupby(keys, sort=False, observed=True)[value]
+    return grouped.agg(mean="mean", std="std", seeds="count").reset_index()
+
+
+def reference_numbers(
+    metrics: pd.DataFrame,
+    *,
+    criterion: str,
+    form: str = "early",
+    variant: str = "float",
+    trained: str = "own",
+    value: str = "auc",
+) -> pd.DataFrame:
+    """Numbers of `reference_table`: a row per configuration and attack, averaged over seeds.
+
+    Args:
+        metrics: Result of `metric_table`.
+        criterion: Attacks tested.
+        form: ``early`` or ``confident``.
+        variant: ``float``, ``8bit`` or ``noise``.
+        trained: ``own`` or ``other``; see `select`.
+        value: A metric's column.
+
+    Returns:
+        See `average_over_seeds`; without the pooled row, controls last.
+    """
+    rows = select(metrics, criterion=criterion, form=form, variant=variant, trained=trained)
+    numbers = average_over_seeds(rows[rows["attack"] != ALL], value)
+    is_control = numbers["configuration"].isin(CONTROLS)
+    return pd.concat([numbers[~is_control], numbers[is_control]], ignore_index=True)
+
+
+def reference_table(
+    metrics: pd.DataFrame,
+    *,
+    criterion: str,
+    form: str = "early",
+    variant: str = "float",
+    trained: str = "own",
+    value: str = "auc",
+    published: Mapping[str, Mapping[str, float]] | None = None,
+) -> pd.DataFrame:
+    """The table of the paper: a row per configuration, a column per attack, then macro and worst.
+
+    Args:
+        metrics: Result of `metric_table`.
+        criterion: Attacks tested.
+        form: ``early`` or ``confident``.
+        variant: ``float``, ``8bit`` or ``noise``.
+        trained: ``own`` or ``other``; see `select`.
+        value: A metric's column.
+        published: Published numbers per label and attack (or ``macro``), shown in rows of their own at the end.
+
+    Returns:
+        Strings: ``detector``, the attacks, ``macro``, ``worst``; with the spread over seeds where there are several.
+    """
+    numbers = reference_numbers(metrics, criterion=criterion, form=form, variant=variant, trained=trained, value=value)
+    labels = configuration_labels(metrics)
+    columns = ordered_attacks(numbers["attack"].unique())
+    rows = []
+    for key, part in numbers.groupby(["configuration", "trained_criterion"], sort=False):
+        name, trained_criterion = map(str, key)
+        label = series_label(labels[name], trained_criterion)
+        scores = [format_score(mean, std) for mean, std in zip(part["mean"], part["std"], strict=True)]
+        rows.append({"detector": label} | dict(zip(part["attack"], scores, strict=True)))
+    for label, cited in (published or {}).items():
+        cells = {attack: format_score(number) for attack, number in cited.items()}
+        rows.append({"detector": f"published: {label}"} | cells)
+    return pd.DataFrame(rows, columns=["detector", *columns]).fillna(MISSING)
+
+
+def ordered_attacks(names: Iterable[str]) -> list[str]:
+    """Attacks in order of appearance, then ``macro`` and ``worst``."""
+    present = [str(name) for name in names]
+    return [name for name in present if name not in SUMMARY_ROWS] + [n for n in (MACRO, WORST) if n in present]
+
+
+def format_score(mean: float, std: float = float("nan")) -> str:
+    """Write a number in [0, 1] with three digits, as the paper does: ``.987``, ``.987 ± .004``."""
+    if np.isnan(mean):
+        return MISSING
+    text = _three_digits(mean)
+    return text if np.isnan(std) else f"{text} ± {_three_digits(std)}"
+
+
+def _three_digits(number: float) -> str:
+    text = f"{number:.3f}"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text

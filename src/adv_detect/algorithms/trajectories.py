@@ -1,0 +1,147 @@
+"""Trajectories: the distances of an image to all class representatives, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import get_args
+
+from torch import Tensor
+
+from adv_detect.algorithms.distances import DISTANCES, ClassDistances
+from adv_detect.algorithms.representatives import Representatives
+from adv_detect.errors import ConfigurationError, DataError, unknown_choice
+from adv_detect.params import ClassOrder, DetectorParams, Representative
+
+REPRESENTATIVES: tuple[str, ...] = get_args(Representative)
+ORDERS: tuple[str, ...] = get_args(ClassOrder)
+
+
+def trajectories(
+    features: Sequence[Tensor],
+    representatives: Sequence[Tensor],
+    distance: str,
+    *,
+    whitening: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """Measure features against class representatives at every layer.
+
+    Source: Massoli et al., "Detection of Face Recognition Adversarial Attacks", 2021 (arXiv 1912.02918);
+    ``mahalanobis`` is an addition. Differentiable in the features; at distance zero, and at a zero vector for
+    ``cosine``, the gradient is zero.
+
+    Args:
+        features: One ``(N, D_l)`` tensor per layer, in network order.
+        representatives: One ``(C, D_l)`` tensor per layer.
+        distance: ``euclidean``; ``cosine``, the similarity in [-1, 1], 0 for a zero vector; or ``mahalanobis``,
+            the Euclidean distance after whitening.
+        whitening: One symmetric ``(D_l, D_l)`` tensor per layer, for ``mahalanobis``.
+
+    Returns:
+        Shape ``(N, L, C)``; float64 where the features are, else float32.
+
+    Raises:
+        ConfigurationError: Unknown distance, or ``mahalanobis`` without whitening.
+        DataError: Shapes do not fit together.
+    """
+    result: Tensor = ClassDistances(representatives, distance, whitening=whitening)(features)
+    return result
+
+
+def order_classes(trajectories: Tensor, logits: Tensor, *, order: str, top_k: int | None = None) -> Tensor:
+    """Put the class axis into the order that a detector reads.
+
+    Args:
+        trajectories: Shape ``(N, L, C)``.
+        logits: Class logits of the same images, shape ``(N, C)``; only their ranking is used, without gradient.
+        order: ``fixed`` keeps the order of the classes; ``ranked`` sorts the classes of each image by its logits,
+            best first, equal logits by class index.
+        top_k: With ``ranked``, how many classes to keep; None keeps all.
+
+    Returns:
+        Shape ``(N, L, K)``, differentiable in the distances.
+
+    Raises:
+        ConfigurationError: Unknown order, or a ``top_k`` that is below 1, above C or not for this order.
+        DataError: The logits do not belong to the trajectories.
+    """
+    if order not in ORDERS:
+        raise unknown_choice("order", order, ORDERS)
+    count, layers, classes = trajectories.shape
+    _check_top_k(top_k, order, classes)
+    if order == "fixed":
+        return trajectories
+    if tuple(logits.shape) != (count, classes):
+        raise DataError(
+            f"expected logits of shape ({count}, {classes}) like the trajectories, got {tuple(logits.shape)}"
+        )
+    ranking = logits.detach().argsort(dim=1, descending=True, stable=True)[:, :top_k]
+    return trajectories.gather(2, ranking[:, None, :].expand(-1, layers, -1))
+
+
+def column_of(params: DetectorParams) -> str:
+    """Name the distances that a detector configuration reads.
+
+    Args:
+        params: The configuration.
+
+    Returns:
+        ``<representative>.<distance>``, such as ``medoid.cosine``.
+    """
+    return f"{params.representative}.{params.distance}"
+
+
+def trajectory_columns(params: Iterable[DetectorParams]) -> tuple[str, ...]:
+    """Name all distances that some detector configurations read, each once, sorted."""
+    return tuple(sorted({column_of(one) for one in params}))
+
+
+def class_distances(representatives: Representatives, names: Iterable[str]) -> dict[str, ClassDistances]:
+    """Prepare several distances, to be measured on many batches.
+
+    Args:
+        representatives: Class representatives of every layer.
+        names: As from :func:`trajectory_columns`.
+
+    Returns:
+        By name the module that maps features to ``(N, L, C)``.
+
+    Raises:
+        ConfigurationError: A name is not ``<representative>.<distance>``.
+    """
+    return {name: _named_distance(representatives, name) for name in names}
+
+
+def all_trajectories(
+    features: Sequence[Tensor], representatives: Representatives, names: Iterable[str]
+) -> dict[str, Tensor]:
+    """Measure several distances on the same features.
+
+    Args:
+        features: One ``(N, D_l)`` tensor per layer.
+        representatives: Class representatives of every layer, on the device of the features.
+        names: As from :func:`trajectory_columns`.
+
+    Returns:
+        By name the trajectories ``(N, L, C)``.
+
+    Raises:
+        ConfigurationError: A name is not ``<representative>.<distance>``.
+        DataError: Shapes do not fit together.
+    """
+    return {name: measure(features) for name, measure in class_distances(representatives, names).items()}
+
+
+def _named_distance(representatives: Representatives, name: str) -> ClassDistances:
+    kind, _, distance = name.partition(".")
+    if kind not in REPRESENTATIVES or distance not in DISTANCES:
+        raise unknown_choice("trajectory", name, (f"{one}.{two}" for one in REPRESENTATIVES for two in DISTANCES))
+    return ClassDistances(representatives.of(kind), distance, whitening=representatives.whitening)
+
+
+def _check_top_k(top_k: int | None, order: str, classes: int) -> None:
+    if top_k is None:
+        return
+    if order != "ranked":
+        raise ConfigurationError(f"top_k: only with order 'ranked', got top_k={top_k} with order {order!r}")
+    if not 1 <= top_k <= classes:
+        raise ConfigurationError(f"top_k: expected 1 to {classes}, the number of classes, got {top_k}")

@@ -1,0 +1,200 @@
+"""Checks of a configuration as a whole, before any work starts."""
+
+from __future__ import annotations
+
+import math
+import pkgutil
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from adv_detect.algorithms.device import resolve_device
+from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.params import (
+    AdversarialGenerationParams,
+    Block,
+    DetectorTrainingParams,
+    EvaluationParams,
+    NetworkParams,
+    RuntimeParams,
+    ServingParams,
+    TargetTrainingParams,
+)
+
+if TYPE_CHECKING:
+    from kedro.io import DataCatalog
+    from kedro.pipeline import Pipeline
+
+BlockT = TypeVar("BlockT", bound=Block)
+IMAGES = ("train_images", "test_images")
+OPTIONAL = ("report_parts",)
+
+
+def check_run(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Check everything that the nodes of a pipeline are going to use.
+
+    Args:
+        pipeline: The nodes that will run.
+        catalog: Their datasets and parameters.
+
+    Raises:
+        ConfigurationError: A value is unknown or values do not fit together.
+        DataError: A dataset that must exist does not.
+    """
+    inputs = {name for node in pipeline.nodes for name in node.inputs}
+    _check_files(pipeline, catalog)
+    network = _block(catalog, "network", NetworkParams)
+    attacks = _block(catalog, "adversarial_generation", AdversarialGenerationParams)
+    detectors = _block(catalog, "detector_training", DetectorTrainingParams)
+    runtime = _block(catalog, "runtime", RuntimeParams)
+    if runtime is not None and "params:runtime" in inputs:
+        check_runtime(runtime)
+    if network is not None and "params:network" in inputs:
+        _check_network(network, catalog)
+    if attacks is not None and "params:adversarial_generation" in inputs:
+        check_attacks(attacks, network)
+    if detectors is not None and "params:detector_training" in inputs:
+        check_detectors(detectors, attacks)
+    _check_rates(catalog)
+
+
+def check_runtime(params: RuntimeParams) -> None:
+    """Check that this machine has the device, and the engine is installed.
+
+    Args:
+        params: Device and engine.
+
+    Raises:
+        ConfigurationError: One of them is not there.
+    """
+    resolve_device(params.device)
+    if params.engine == "ray" and find_spec("ray") is None:
+        raise ConfigurationError(
+            "runtime.engine: 'ray' was asked for but is not installed; use local, or pip install 'adv-detect[ray]'"
+        )
+
+
+def check_attacks(params: AdversarialGenerationParams, network: NetworkParams | None) -> None:
+    """Build every attack and compare its epsilon with the pixel range.
+
+    Args:
+        params: The attacks.
+        network: The network, for its pixel range.
+
+    Raises:
+        ConfigurationError: An attack, an argument or an epsilon is not usable.
+    """
+    from adv_detect.algorithms.attacks.registry import build_attack
+
+    span = network.bounds[1] - network.bounds[0] if network else math.inf
+    for name, attack in params.active.items():
+        built = build_attack(name, attack)
+        if built.norm == "linf" and built.epsilon is not None and built.epsilon > span:
+            raise ConfigurationError(
+                f"adversarial_generation.attacks.{name}.epsilon: expected at most {span:g}, the pixel range of the "
+                f"network (network.bounds), got {built.epsilon:g}"
+            )
+
+
+def check_detectors(params: DetectorTrainingParams, attacks: AdversarialGenerationParams | None) -> None:
+    """Check that detectors have attacks to train on and published checkpoints can be read.
+
+    Args:
+        params: The detectors.
+        attacks: The attacks.
+
+    Raises:
+        ConfigurationError: A criterion has no attack, or a checkpoint is missing or has a name that says nothing.
+    """
+    from adv_detect.algorithms.detectors import parse_reference_name
+
+    for name, path in params.reference_checkpoints.items():
+        if not Path(path).is_file():
+            raise ConfigurationError(
+                f"detector_training.reference_checkpoints.{name}: expected an existing file, got {path!r}"
+            )
+        parse_reference_name(path)
+    trained = [one for one in attacks.active.values() if one.train] if attacks else []
+    for criterion in params.criteria if attacks else ():
+        wanted = {"targeted", "untargeted"} if criterion == "both" else {criterion}
+        if not all(any(one in attack.criteria for attack in trained) for one in wanted):
+            raise ConfigurationError(
+                f"detector_training.criteria: {criterion!r} needs an attack with train: true and that criterion in "
+                "adversarial_generation.attacks, got none"
+            )
+
+
+def _check_files(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    missing = [
+        name
+        for name in sorted(pipeline.inputs())
+        if not name.startswith("params:")
+        and name != "parameters"
+        and name not in IMAGES + OPTIONAL
+        and not catalog.exists(name)
+    ]
+    if missing:
+        makers: dict[str, list[str]] = {}
+        for name in missing:
+            makers.setdefault(_maker(name), []).append(name)
+        listed = "; ".join(f"{', '.join(names)} ({maker})" for maker, names in makers.items())
+        raise DataError(
+            f"the run needs what other pipelines leave on disk, and these are not there: {listed}; run those pipelines "
+            "before this one, or `kedro run` for the whole job"
+        )
+
+
+def _maker(name: str) -> str:
+    """Say which pipeline makes a dataset; Kedro itself has loaded only those that it was asked to run."""
+    from adv_detect import pipelines
+
+    for module in pkgutil.iter_modules(pipelines.__path__):
+        pipeline = import_module(f"{pipelines.__name__}.{module.name}").create_pipeline()
+        if name in pipeline.all_outputs():
+            return f"--pipeline={module.name}"
+    return "no pipeline makes it: put it there, or correct its entry in the catalog"
+
+
+def _check_network(params: NetworkParams, catalog: DataCatalog) -> None:
+    from adv_detect.networks.target import build_target
+    from adv_detect.pipelines.target_training.nodes import shape_of
+
+    if params.checkpoint is not None and not Path(params.checkpoint).is_file():
+        raise ConfigurationError(f"network.checkpoint: expected an existing file, got {params.checkpoint!r}")
+    images = catalog.load("train_images")
+    classes = len(images.class_names)
+    training = _block(catalog, "target_training", TargetTrainingParams) or TargetTrainingParams()
+    build_target(
+        params,
+        class_names=images.class_names,
+        image_shape=shape_of(images),
+        strict_head=not training.head_only,
+    )
+    detectors = _block(catalog, "detector_training", DetectorTrainingParams)
+    for name, one in detectors.active.items() if detectors else ():
+        if one.top_k is not None and one.top_k > classes:
+            raise ConfigurationError(
+                f"detector_training.configurations.{name}.top_k: expected at most the {classes} classes of the data, "
+                f"got {one.top_k}"
+            )
+    shown = _block(catalog, "evaluation", EvaluationParams)
+    if shown is not None and shown.show_class >= classes:
+        raise ConfigurationError(f"evaluation.show_class: expected below {classes}, got {shown.show_class}")
+
+
+def _check_rates(catalog: DataCatalog) -> None:
+    serving = _block(catalog, "serving", ServingParams)
+    evaluation = _block(catalog, "evaluation", EvaluationParams)
+    if serving is not None and evaluation is not None and serving.fpr not in evaluation.fprs:
+        raise ConfigurationError(
+            f"serving.fpr: expected one of evaluation.fprs {list(evaluation.fprs)}, got {serving.fpr}"
+        )
+
+
+def _block(catalog: DataCatalog, name: str, kind: type[BlockT]) -> BlockT | None:
+    key = f"params:{name}"
+    if key not in catalog:
+        return None
+    value: Any = catalog.load(key)
+    return value if isinstance(value, kind) else kind.model_validate(value)

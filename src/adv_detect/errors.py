@@ -1,0 +1,48 @@
+"""Errors that name what was expected, what came and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class AdvDetectError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class ConfigurationError(AdvDetectError, ValueError):
+    """A configured value is not usable; the message names key, value and valid choices."""
+
+
+class DataError(AdvDetectError, ValueError):
+    """Data on disk is missing, corrupt or of another form than expected."""
+
+
+class CheckpointError(AdvDetectError, ValueError):
+    """A weight file does not fit the network it is loaded into."""
+
+
+class ShardError(AdvDetectError, RuntimeError):
+    """A shard could not be made, or a sharded data set is incomplete."""
+
+
+class AttackError(AdvDetectError, RuntimeError):
+    """An attack returned something that cannot be an adversarial example."""
+
+
+class NotFittedError(AdvDetectError, RuntimeError):
+    """Something was asked of a detector before it was trained."""
+
+
+def unknown_choice(key: str, value: object, choices: Iterable[str]) -> ConfigurationError:
+    """Build the error for a name that is in no registry.
+
+    Args:
+        key: Configuration key or argument that holds the name.
+        value: What came.
+        choices: Every valid name.
+
+    Returns:
+        An error to raise, whose message lists the valid choices.
+    """
+    valid = ", ".join(sorted(choices))
+    return ConfigurationError(f"{key}: expected one of [{valid}], got {value!r}")

@@ -1,0 +1,253 @@
+"""The network under attack: a network with its preprocessing and the facts needed to use it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from adv_detect.errors import CheckpointError, ConfigurationError
+from adv_detect.networks.preprocessing import Preprocessing, check_channels
+from adv_detect.networks.registry import build_network, default_layers
+from adv_detect.networks.weights import load_weights
+from adv_detect.params import Block, NetworkParams, Number, PreprocessingParams
+
+
+class NetworkSpec(Block):
+    """All it takes to build a target network again, without the configuration that made it.
+
+    Attributes:
+        name: Registered name or dotted path.
+        arguments: Further arguments of the constructor.
+        num_classes: Number of classes C.
+        layers: Names of the layers read, relative to the inner network, in network order.
+        bounds: Lowest and highest pixel value.
+        preprocessing: What happens to images before the network.
+        class_names: Name of each class.
+        image_shape: Channels, height and width.
+        accuracy: Share of held-out images classified correctly, in [0, 1]; None when not measured.
+        history: One row of figures per epoch, where the network was trained here.
+    """
+
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    num_classes: int
+    layers: tuple[str, ...]
+    bounds: tuple[Number, Number]
+    preprocessing: PreprocessingParams = PreprocessingParams()
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    accuracy: float | None = None
+    history: tuple[dict[str, float], ...] = ()
+
+
+class TargetNetwork(nn.Module):
+    """Preprocessing and network in one.
+
+    Attributes:
+        spec: Facts about the network.
+        preprocessing: Map from images within ``spec.bounds`` to inputs of the network.
+        network: The inner network, from which features are read.
+    """
+
+    def __init__(self, spec: NetworkSpec, network: nn.Module) -> None:
+        """Join a network and the preprocessing of its spec."""
+        super().__init__()
+        self.spec = spec
+        self.preprocessing = Preprocessing(spec.preprocessing)
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images ``(N, channels, H, W)`` within ``spec.bounds``; return logits ``(N, C)``."""
+        logits: Tensor = self.network(self.preprocessing(images))
+        return logits
+
+    def with_spec(self, **changes: Any) -> TargetNetwork:
+        """Return a network of the same weights whose spec says something else, such as a measured accuracy."""
+        return TargetNetwork(self.spec.model_copy(update=changes), self.network).train(self.training)
+
+    def freeze(self) -> Self:
+        """Put the network into evaluation mode without parameter gradients; return itself."""
+        self.eval()
+        self.requires_grad_(False)
+        return self
+
+
+def build_target(
+    params: NetworkParams,
+    *,
+    class_names: Iterable[str],
+    image_shape: tuple[int, int, int],
+    seed: int = 0,
+    strict_head: bool = True,
+) -> TargetNetwork:
+    """Build the network under attack and load its checkpoint, if one is configured.
+
+    Args:
+        params: The configured network.
+        class_names: Name of each class of the data.
+        image_shape: Channels, height and width of the images.
+        seed: Seed of the initial weights; the global random state is not touched.
+        strict_head: Whether the checkpoint must hold a head for exactly these classes; False keeps a freshly
+            initialised head where it does not.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        ConfigurationError: When name, arguments, layers or preprocessing do not fit together or the images, the
+            checkpoint file does not exist, or the network does not give one logit per class.
+        CheckpointError: When the checkpoint does not fit the network.
+    """
+    names = tuple(class_names)
+    check_channels(params.preprocessing, image_shape[0])
+    network = _seeded_network(params.name, params.arguments, num_classes=len(names), seed=seed)
+    layers = _own_layers(params.name, network) if params.layers is None else params.layers
+    check_layers(network, layers)
+    _load_checkpoint(network, params.checkpoint, strict_head=strict_head)
+    spec = NetworkSpec(
+        name=params.name,
+        arguments=params.arguments,
+        num_classes=len(names),
+        layers=layers,
+        bounds=params.bounds,
+        preprocessing=params.preprocessing,
+        class_names=names,
+        image_shape=image_shape,
+    )
+    target = TargetNetwork(spec, network)
+    _check_output(target)
+    return target
+
+
+def target_tensors(target: TargetNetwork) -> dict[str, Tensor]:
+    """Copy the tensors of the inner network.
+
+    Args:
+        target: The network under attack.
+
+    Returns:
+        Tensor by the inner network's own name, contiguous, on the CPU; ``load_weights`` reads them when stored.
+    """
+    state = target.network.state_dict()
+    return {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+
+
+def target_from_spec(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> TargetNetwork:
+    """Build a network under attack from what ``target_tensors`` and its spec hold.
+
+    Args:
+        spec: Facts about the network.
+        tensors: Tensor by the inner network's own name.
+
+    Returns:
+        The network, in training mode, on the CPU.
+
+    Raises:
+        CheckpointError: When the tensors do not fit the network of the spec.
+    """
+    network = _seeded_network(spec.name, spec.arguments, num_classes=spec.num_classes, seed=0)
+    try:
+        network.load_state_dict(dict(tensors), strict=True)
+    except RuntimeError as exc:
+        raise CheckpointError(f"the stored tensors do not fit network {spec.name!r} of its spec: {exc}") from exc
+    check_layers(network, spec.layers)
+    return TargetNetwork(spec, network)
+
+
+def target_digest(target: TargetNetwork) -> str:
+    """Fingerprint a network under attack.
+
+    Args:
+        target: The network.
+
+    Returns:
+        SHA-256, in hexadecimal, of the spec without its measurements and of all tensors of the inner network.
+    """
+    spec = target.spec.model_dump(mode="json", exclude={"accuracy", "history"})
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
+    for name, tensor in sorted(target_tensors(target).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def inner_network(module: nn.Module) -> nn.Module:
+    """Return the network inside a target network, or the module itself when it is none."""
+    return module.network if isinstance(module, TargetNetwork) else module
+
+
+def check_layers(network: nn.Module, layers: Iterable[str]) -> None:
+    """Check that layers exist.
+
+    Args:
+        network: A network, or a target network, whose inner network is looked at.
+        layers: Module names.
+
+    Raises:
+        ConfigurationError: When there are none, one is named twice, or one does not exist; the message then lists the
+            valid names, close matches first.
+    """
+    wanted = list(layers)
+    if not wanted or len(set(wanted)) != len(wanted):
+        raise ConfigurationError(f"network.layers: expected at least one module name, each once, got {wanted}")
+    valid = [name for name, _ in inner_network(network).named_modules() if name]
+    for name in wanted:
+        if name not in valid:
+            close = difflib.get_close_matches(name, valid, n=5)
+            ordered = [*close, *(entry for entry in valid if entry not in close)]
+            raise ConfigurationError(f"network.layers: no module {name!r}; expected of [{', '.join(ordered)}]")
+
+
+def _seeded_network(name: str, arguments: Mapping[str, Any], *, num_classes: int, seed: int) -> nn.Module:
+    if "num_classes" in arguments:
+        raise ConfigurationError(
+            f"network.arguments: num_classes comes from the data ({num_classes} classes), got "
+            f"{arguments['num_classes']}; remove it"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build_network(name, num_classes=num_classes, **arguments)
+
+
+def _own_layers(name: str, network: nn.Module) -> tuple[str, ...]:
+    """Return the layers that this instance states (they depend on its depth), else the registered ones."""
+    stated = getattr(network, "default_layers", None)
+    return stated if isinstance(stated, tuple) else default_layers(name)
+
+
+def _load_checkpoint(network: nn.Module, checkpoint: str | None, *, strict_head: bool) -> None:
+    if checkpoint is None:
+        return
+    if not Path(checkpoint).is_file():
+        raise ConfigurationError(f"network.checkpoint: no such file: {checkpoint!r}; expected a weight file, or null")
+    load_weights(network, checkpoint, strict_head=strict_head)
+
+
+def _check_output(target: TargetNetwork) -> None:
+    """Classify one grey image, so that a network that does not suit the data fails before any work."""
+    spec = target.spec
+    image = torch.full((1, *spec.image_shape), sum(spec.bounds) / 2)
+    training = target.training
+    try:
+        with torch.no_grad():
+            shape = tuple(target.eval()(image).shape)
+    except (RuntimeError, ValueError) as exc:
+        raise ConfigurationError(
+            f"network.name: {spec.name!r} with arguments {spec.arguments} does not take images of shape "
+            f"{spec.image_shape}: {exc}"
+        ) from exc
+    finally:
+        target.train(training)
+    if shape != (1, spec.num_classes):
+        raise ConfigurationError(
+            f"network.name: expected {spec.num_classes} logits per image, one per class of the data, "
+            f"{spec.name!r} gives shape {shape}; check network.arguments"
+        )

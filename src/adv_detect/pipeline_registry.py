@@ -1,0 +1,23 @@
+"""The pipelines of the project by name."""
+
+from __future__ import annotations
+
+from kedro.framework.project import find_pipelines
+from kedro.pipeline import Pipeline
+
+MAIN_ORDER = (
+    "target_training",
+    "feature_extraction",
+    "representatives",
+    "adversarial_generation",
+    "detector_training",
+    "evaluation",
+)
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """Register every pipeline; ``__default__`` is the main job from images to report."""
+    pipelines: dict[str, Pipeline] = find_pipelines(raise_errors=True)
+    main = [pipelines[name] for name in MAIN_ORDER if name in pipelines]
+    pipelines["__default__"] = sum(main, start=Pipeline([]))
+    return pipelines

@@ -1,0 +1,1 @@
+"""Pipelines: wiring only; the maths is in adv_detect.algorithms."""

@@ -1,0 +1,193 @@
+"""One adaptive attack on some images of one detector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from adv_detect.algorithms.attacks.adaptive import (
+    AdaptiveResult,
+    AdaptiveTask,
+    Guide,
+    check_budget,
+    nearest_guides,
+    run_adaptive_attack,
+    run_transfer_attack,
+)
+from adv_detect.algorithms.attacks.targets import draw_targets
+from adv_detect.algorithms.detectors.end_to_end import DetectionModel
+from adv_detect.algorithms.device import resolve_device
+from adv_detect.algorithms.representatives import Representatives
+from adv_detect.errors import DataError
+from adv_detect.images import ImageSet, load_images
+from adv_detect.networks.target import TargetNetwork
+from adv_detect.params import RuntimeParams
+from adv_detect.pipelines.adaptive_attack.conditions import Condition, score_naturals, threshold_of
+from adv_detect.pipelines.adaptive_attack.models import FeatureModel, KnownDetector
+from adv_detect.pipelines.adaptive_attack.substitute import restore_substitute
+from adv_detect.pipelines.detector_training.rows import NATURAL, read_trajectories
+from adv_detect.sharding import ShardStore
+
+MAX_CANDIDATES = 5000
+"""Clean trajectories from which the guides of a matching attack are chosen."""
+
+JointModel = DetectionModel | FeatureModel
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What all attacks of a run share; picklable.
+
+    Attributes:
+        images: The source images.
+        network: The network under attack.
+        representatives: Its class representatives.
+        trajectories: Stored trajectories; clean ones of the train split guide the matching attack.
+        substitute: The attacker's own network and detectors; None where no attack is transferred.
+        runtime: Seed, device, batch size.
+    """
+
+    images: ImageSet
+    network: TargetNetwork
+    representatives: Representatives
+    trajectories: ShardStore
+    substitute: ShardStore | None
+    runtime: RuntimeParams
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """An outcome with what it was made from.
+
+    Attributes:
+        task: The clean images and the rules.
+        result: The judged outcome.
+        model: The model that judged.
+    """
+
+    task: AdaptiveTask
+    result: AdaptiveResult
+    model: JointModel
+
+
+def attack_images(scene: Scene, known: KnownDetector, condition: Condition, indices: tuple[int, ...]) -> Attacked:
+    """Attack images that the network classifies correctly and the detector passes.
+
+    Args:
+        scene: Network, images and all else that is shared.
+        known: The detector.
+        condition: Attack, budget, criterion.
+        indices: Source indices.
+
+    Returns:
+        The outcome, on the device of the run.
+
+    Raises:
+        ConfigurationError: The attack cannot be run so.
+        AttackError: It returned what cannot be.
+    """
+    device = resolve_device(scene.runtime.device)
+    model = _model(scene, known, condition, device)
+    task = _task(scene, known, condition, indices, device)
+    task = _with_guide(task, scene, known, condition, model)
+    attack = condition.build(scene.network.spec.bounds)
+    batch_size = condition.spec.batch_size or scene.runtime.batch_size
+    if condition.spec.role == "transfer":
+        own, threshold = _substitute(scene, known, device)
+        result = run_transfer_attack(attack, own, model, task, substitute_threshold=threshold, batch_size=batch_size)
+    else:
+        result = run_adaptive_attack(attack, model, task, batch_size=batch_size)
+    check_budget(result, task)
+    return Attacked(task, result, model)
+
+
+def describe_in_batches(model: JointModel, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Classify and describe images without gradients.
+
+    Args:
+        model: The joint model.
+        images: Shape ``(N, channels, H, W)``.
+        batch_size: Images a forward pass.
+
+    Returns:
+        Class logits ``(N, C)``, and trajectories ``(N, L, K)`` or features ``(N, D)``.
+    """
+    with torch.no_grad():
+        parts = [model.describe(batch) for batch in torch.split(images, batch_size)]
+    return torch.cat([part[0] for part in parts]), torch.cat([part[2] for part in parts])
+
+
+def _model(scene: Scene, known: KnownDetector, condition: Condition, device: torch.device) -> JointModel:
+    scene.network.freeze().to(device)
+    joint = known.join(scene.network, scene.representatives.to(device), device)
+    nearest = condition.spec.classifier == "nearest_medoid"
+    if condition.spec.attack != "deep_detector" and not nearest:
+        return joint
+    return FeatureModel(joint, scene.representatives.medoids[-1].to(device), nearest=nearest).eval()
+
+
+def _task(
+    scene: Scene, known: KnownDetector, condition: Condition, indices: tuple[int, ...], device: torch.device
+) -> AdaptiveTask:
+    numbers = torch.tensor(indices, dtype=torch.int64)
+    labels = scene.images.labels[numbers]
+    spec = scene.network.spec
+    targets = None
+    if condition.criterion == "targeted":
+        drawn = draw_targets(labels, len(spec.class_names), seed=scene.runtime.seed, source_indices=numbers)
+        targets = drawn.to(device)
+    return AdaptiveTask(
+        images=load_images(scene.images, indices, spec.bounds).to(device),
+        labels=labels.to(device),
+        targets=targets,
+        threshold=threshold_of(condition.spec, known),
+        bounds=spec.bounds,
+        norm=cast(Literal["l2", "linf"], condition.norm),
+        epsilon=condition.epsilon,
+        seed=scene.runtime.seed,
+        indices=numbers.to(device),
+    )
+
+
+def _with_guide(
+    task: AdaptiveTask, scene: Scene, known: KnownDetector, condition: Condition, model: JointModel
+) -> AdaptiveTask:
+    attack = condition.spec.attack
+    if attack == "matching":
+        candidates, classes = _clean_trajectories(scene.trajectories, known)
+    elif attack == "deep_detector":
+        candidates = scene.representatives.medoids[-1]
+        classes = torch.arange(len(candidates))
+    else:
+        return task
+    device = task.images.device
+    _, own = describe_in_batches(model, task.images, scene.runtime.batch_size)
+    values = nearest_guides(own, candidates.to(device), classes.to(device), labels=task.labels, targets=task.targets)
+    return replace(task, guide=Guide(values=values, describe=model.describe))
+
+
+def _clean_trajectories(trajectories: ShardStore, known: KnownDetector) -> tuple[Tensor, Tensor]:
+    """Trajectories ``(M, L, K)`` and classes ``(M,)`` of clean train images, classified correctly and passed."""
+    scored = score_naturals(trajectories, "train", known)
+    good = (scored["predicted"] == scored["label"]) & (scored["score"] <= known.threshold())
+    drawn = scored.loc[good, "source_index"].sample(frac=1.0, random_state=0)
+    allowed = set(drawn.head(MAX_CANDIDATES))
+    values, classes = [], []
+    for key in trajectories.keys(f"{NATURAL}/train-"):
+        content = trajectories.read(key)
+        kept = torch.tensor([index in allowed for index in content.tensors["source_index"].tolist()])
+        values.append(read_trajectories(content, known.params)[kept])
+        classes.append(content.tensors["label"][kept])
+    return torch.cat(values), torch.cat(classes)
+
+
+def _substitute(scene: Scene, known: KnownDetector, device: torch.device) -> tuple[Any, float]:
+    """The attacker's model for a detector, and its own threshold."""
+    if scene.substitute is None:
+        raise DataError("a transfer attack needs the data set substitute; run the pipeline adaptive_attack as a whole")
+    network, representatives, own = restore_substitute(scene.substitute, known)
+    network.to(device)
+    return own.join(network, representatives.to(device), device), own.threshold()

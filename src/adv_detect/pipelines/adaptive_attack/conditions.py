@@ -1,0 +1,223 @@
+"""Which attack is run on which detector, within which budget and on which images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from adv_detect.algorithms.attacks.adaptive import AdaptiveAttack, build_adaptive_attack
+from adv_detect.algorithms.detectors import score_trajectories
+from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.params import (
+    AdaptiveAttackParams,
+    AdaptiveAttackSpec,
+    Criterion,
+    DetectorTrainingParams,
+    Split,
+)
+from adv_detect.pipelines.adaptive_attack.models import REFERENCE_THRESHOLD, KnownDetector
+from adv_detect.pipelines.detector_training.rows import NATURAL, read_trajectories
+from adv_detect.sharding import ShardContent, ShardStore
+
+ALL = "all"
+SMALLEST = ("cw_detector",)
+"""Attacks that search for the smallest perturbation and take no budget."""
+BOUNDED_BY_ARGUMENT = ("deep_detector",)
+"""Attacks whose budget is the argument ``max_thres``, in units of 8-bit pixels."""
+NEEDS_GUIDE = ("matching", "deep_detector")
+EIGHT_BIT_RANGE = 255.0
+NEAREST_COLUMN = "medoid.euclidean"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One attack under one budget and criterion.
+
+    Attributes:
+        name: Configured name of the attack.
+        spec: The attack.
+        norm: ``l2`` or ``linf``.
+        epsilon: Budget in pixel units of the network; None for attacks that search for the smallest perturbation.
+        criterion: Whether a class is aimed at.
+    """
+
+    name: str
+    spec: AdaptiveAttackSpec
+    norm: str
+    epsilon: float | None
+    criterion: Criterion
+
+    @property
+    def key(self) -> str:
+        """``<attack>/<norm>-<epsilon>/<criterion>``."""
+        size = "free" if self.epsilon is None else f"{self.epsilon:.6g}"
+        return f"{self.name}/{self.norm}-{size}/{self.criterion}"
+
+    def build(self, bounds: tuple[float, float]) -> AdaptiveAttack:
+        """Build the attack with the arguments that follow from form and budget."""
+        arguments = dict(self.spec.arguments)
+        if self.spec.form == "reference":
+            arguments["selection"] = "reference"
+        if self.spec.attack in BOUNDED_BY_ARGUMENT and self.epsilon is not None:
+            arguments["max_thres"] = self.epsilon / (bounds[1] - bounds[0]) * EIGHT_BIT_RANGE
+        return build_adaptive_attack(self.spec.attack, arguments)
+
+
+def conditions(params: AdaptiveAttackParams, names: tuple[str, ...] | None = None) -> Iterator[Condition]:
+    """List the conditions of the configured attacks.
+
+    Args:
+        params: The attacks.
+        names: Keep these attacks only; None keeps all.
+
+    Yields:
+        One condition per attack, norm, epsilon and criterion.
+    """
+    for name, spec in params.active.items():
+        if names is not None and name not in names:
+            continue
+        for criterion in spec.criteria or params.criteria:
+            for norm, epsilon in _budgets(spec, params):
+                yield Condition(name, spec, norm, epsilon, criterion)
+
+
+def _budgets(spec: AdaptiveAttackSpec, params: AdaptiveAttackParams) -> Iterator[tuple[str, float | None]]:
+    if spec.attack in SMALLEST:
+        yield "l2", None
+        return
+    for norm, sizes in (spec.budgets if spec.budgets is not None else params.budgets).items():
+        for size in sizes:
+            yield norm, size
+
+
+def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParams, bounds: tuple[float, float]) -> None:
+    """Check everything about the attacks that can be known before work starts.
+
+    Args:
+        params: The attacks.
+        training: The detectors there are.
+        bounds: Pixel range of the network.
+
+    Raises:
+        ConfigurationError: A detector is not trained, an attack or argument is unknown, or an attack cannot be run
+            as configured.
+    """
+    unknown = sorted(set(params.detectors) - set(training.active))
+    if unknown:
+        raise ConfigurationError(
+            f"adaptive_attack.detectors: expected configurations of detector_training, that is some of "
+            f"{sorted(training.active)}, got {unknown}"
+        )
+    untrained = sorted(set(params.trained_criteria) - set(training.criteria))
+    if untrained:
+        raise ConfigurationError(
+            f"adaptive_attack.trained_criteria: expected some of detector_training.criteria {list(training.criteria)}, "
+            f"got {untrained}"
+        )
+    for condition in conditions(params):
+        _check_condition(condition, bounds)
+
+
+def _check_condition(condition: Condition, bounds: tuple[float, float]) -> None:
+    spec, place = condition.spec, f"adaptive_attack.attacks.{condition.name}"
+    condition.build(bounds)
+    if spec.attack in SMALLEST and spec.budgets is not None:
+        raise ConfigurationError(f"{place}.budgets: {spec.attack} searches for the smallest L2 perturbation; leave out")
+    if spec.attack in BOUNDED_BY_ARGUMENT and ("max_thres" in spec.arguments or condition.norm != "linf"):
+        raise ConfigurationError(
+            f"{place}: {spec.attack} takes its max_thres from budgets, linf only (10 of 255 is 'linf: [10/255]')"
+        )
+    if spec.role == "transfer" and (spec.attack in NEEDS_GUIDE or spec.form == "reference"):
+        raise ConfigurationError(f"{place}: an attack with a guide or in the reference form cannot be transferred")
+    if spec.attack == "matching" and spec.classifier == "nearest_medoid":
+        raise ConfigurationError(f"{place}.classifier: matching moves trajectories; use classifier: network")
+    span = bounds[1] - bounds[0]
+    if condition.norm == "linf" and condition.epsilon is not None and condition.epsilon > span:
+        raise ConfigurationError(f"{place}.budgets.linf: expected at most {span:g}, got {condition.epsilon:g}")
+
+
+def detector_keys(names: tuple[str, ...], params: AdaptiveAttackParams, training: DetectorTrainingParams) -> list[str]:
+    """List the keys of the detectors to attack: configuration x trained criterion, trained on all, first seed."""
+    return [f"{name}/{one}/{ALL}/{training.seeds[0]}" for name in names for one in params.trained_criteria]
+
+
+def score_naturals(trajectories: ShardStore, split: Split, known: KnownDetector) -> pd.DataFrame:
+    """Score the clean images of a split from their stored trajectories.
+
+    Args:
+        trajectories: Trajectories of natural and attacked images.
+        split: Which images.
+        known: The detector.
+
+    Returns:
+        One row per image: source_index, source_id, label, predicted, nearest (class of the nearest medoid of the last
+        layer; -1 where that distance is not stored), score.
+    """
+    frames = [_score_shard(trajectories.read(key), known) for key in trajectories.keys(f"{NATURAL}/{split}-")]
+    if not frames:
+        raise DataError(
+            f"trajectories: expected natural images of the {split} split; run the pipeline detector_training"
+        )
+    return pd.concat(frames, ignore_index=True).sort_values("source_index", ignore_index=True)
+
+
+def _score_shard(content: ShardContent, known: KnownDetector) -> pd.DataFrame:
+    tensors = content.tensors
+    near = tensors[NEAREST_COLUMN][:, -1].argmin(dim=1) if NEAREST_COLUMN in tensors else None
+    return pd.DataFrame(
+        {
+            "source_index": tensors["source_index"].numpy(),
+            "source_id": content.metadata["source_ids"],
+            "label": tensors["label"].numpy(),
+            "predicted": tensors["predicted"].numpy(),
+            "nearest": -1 if near is None else near.numpy(),
+            "score": score_trajectories(known.detector, read_trajectories(content, known.params)).numpy(),
+        }
+    )
+
+
+def threshold_of(spec: AdaptiveAttackSpec, known: KnownDetector) -> float:
+    """Logit above which an attack counts as caught: the published 0 in the reference's form, else at FPR 5 %."""
+    return REFERENCE_THRESHOLD if spec.form == "reference" else known.threshold()
+
+
+def choose_sources(
+    scored: pd.DataFrame,
+    spec: AdaptiveAttackSpec,
+    known: KnownDetector,
+    *,
+    seed: int,
+    count: int,
+    per_class: int | None = None,
+) -> tuple[int, ...]:
+    """Choose the images to attack: classified correctly, passed by the detector, in an order drawn from the seed.
+
+    Args:
+        scored: Clean images with class and score.
+        spec: The attack; says which classifier and which threshold.
+        known: The detector.
+        seed: Decides the order, the same for every detector and attack.
+        count: How many at most.
+        per_class: How many at most of one class.
+
+    Returns:
+        Source indices.
+
+    Raises:
+        ConfigurationError: The nearest medoid was asked for, but its distances are not stored.
+    """
+    column = "nearest" if spec.classifier == "nearest_medoid" else "predicted"
+    if column == "nearest" and (scored[column] < 0).any():
+        raise ConfigurationError(
+            "classifier: nearest_medoid needs stored distances to medoids; add a detector configuration with "
+            "representative: medoid and distance: euclidean to detector_training"
+        )
+    order = torch.randperm(len(scored), generator=torch.Generator().manual_seed(seed)).numpy()
+    drawn = scored.iloc[order]
+    usable = drawn[(drawn[column] == drawn["label"]) & (drawn["score"] <= threshold_of(spec, known))]
+    if per_class is not None:
+        usable = usable.groupby("label").head(per_class)
+    return tuple(int(index) for index in usable["source_index"].iloc[:count])

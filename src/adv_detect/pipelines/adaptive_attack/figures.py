@@ -1,0 +1,150 @@
+"""Nodes that draw what adaptive attacks found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from adv_detect.algorithms.plots import score_histograms
+from adv_detect.algorithms.plots.adaptive import EvadingExample, evading_grid, success_curves
+from adv_detect.algorithms.plots.style import new_figure
+from adv_detect.images import ImageSet, load_images
+from adv_detect.networks.target import TargetNetwork
+from adv_detect.params import AdaptiveAttackParams
+from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
+from adv_detect.pipelines.adaptive_attack.models import KnownDetector
+from adv_detect.sharding import ShardStore
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_ROWS = 6
+SHOWN = ("adaptive_curves", "adaptive_grid", "adaptive_scores")
+
+
+def draw_adaptive(
+    adaptive_records: pd.DataFrame,
+    adaptive_tables: dict[str, pd.DataFrame],
+    adaptive_adversarials: ShardStore,
+    detectors: ShardStore,
+    trajectories: ShardStore,
+    test_images: ImageSet,
+    network_weights: TargetNetwork,
+    adaptive_attack: AdaptiveAttackParams,
+) -> dict[str, Any]:
+    """Draw success against epsilon, images that got through, and scores under attack.
+
+    Args:
+        adaptive_records: One row per image and condition.
+        adaptive_tables: The tables by name, for success against epsilon.
+        adaptive_adversarials: The attacked images.
+        detectors: The trained detectors.
+        trajectories: Trajectories of the clean images.
+        test_images: The clean images.
+        network_weights: The network under attack.
+        adaptive_attack: How many examples to show.
+
+    Returns:
+        Figures by name: ``adaptive_curves``, ``adaptive_grid`` and ``adaptive_scores/<detector>``; a figure is absent
+        where there is nothing to draw.
+    """
+    figures: dict[str, Any] = {}
+    curves = adaptive_tables["curves"]
+    if not curves.empty:
+        figures["adaptive_curves"] = success_curves(curves, title="images lost, threshold at 5 % false alarms")
+    examples = list(_examples(adaptive_records, adaptive_adversarials, test_images, network_weights, adaptive_attack))
+    if examples:
+        title = "images that fool the network and pass the detector"
+        figures["adaptive_grid"] = evading_grid(examples, bounds=network_weights.spec.bounds, title=title)
+    return figures | _histograms(adaptive_records, detectors, trajectories)
+
+
+def show_adaptive(adaptive_figures: dict[str, Any]) -> tuple[Any, ...]:
+    """Pick one figure of each kind to look at by itself.
+
+    Args:
+        adaptive_figures: All figures.
+
+    Returns:
+        Curves, grid, score histograms.
+    """
+    return tuple(_pick(adaptive_figures, name) for name in SHOWN)
+
+
+def _pick(figures: dict[str, Any], name: str) -> Figure:
+    keys = [key for key in figures if key.split("/")[0] == name]
+    if keys:
+        return figures[keys[0]]  # type: ignore[no-any-return]
+    figure = new_figure(6.0, 1.0)
+    figure.text(0.5, 0.5, f"{name.replace('_', ' ')}: nothing to show in this run", ha="center", va="center")
+    return figure
+
+
+def _examples(
+    records: pd.DataFrame,
+    store: ShardStore,
+    images: ImageSet,
+    network: TargetNetwork,
+    params: AdaptiveAttackParams,
+) -> Iterator[EvadingExample]:
+    """Evading images with the smallest distortion, of the strongest attacks of each detector."""
+    wanted = (records["form"] == "correct") & (records["store"] == "adaptive") & (records["role"] != "single_step")
+    through = records[records["evaded_fpr_05"] & wanted]
+    names, bounds = network.spec.class_names, network.spec.bounds
+    for (detector, attack, norm), part in _strongest(through):
+        for row in (
+            part.sort_values(["epsilon", "l2"]).drop_duplicates("source_id").head(params.show_examples).itertuples()
+        ):
+            content = store.read(str(row.shard))
+            place = int(row.row)  # type: ignore[arg-type]
+            yield EvadingExample(
+                row=f"{attack} ({norm})\n{'/'.join(detector.split('/')[:2])}",
+                clean=load_images(images, [int(row.source_index)], bounds)[0],  # type: ignore[arg-type]
+                adversarial=content.tensors["images"][place],
+                clean_class=names[int(row.label)],  # type: ignore[arg-type]
+                adversarial_class=names[int(row.predicted)],  # type: ignore[arg-type]
+                score=float(row.detector_score),  # type: ignore[arg-type]
+                threshold=float(row.threshold_fpr_05),  # type: ignore[arg-type]
+            )
+
+
+def _strongest(through: pd.DataFrame) -> list[tuple[list[str], pd.DataFrame]]:
+    """Per detector the attacks that got most images through, at most `MAX_ROWS` in all."""
+    grouped = through.groupby(["detector", "attack", "norm"], sort=True)
+    groups = sorted(grouped, key=lambda group: -group[1]["source_id"].nunique())
+    per_detector = max(1, MAX_ROWS // max(1, through["detector"].nunique()))
+    taken: Counter[str] = Counter()
+    kept = []
+    for key, part in groups:
+        names = [str(name) for name in key]
+        taken[names[0]] += 1
+        if taken[names[0]] <= per_detector:
+            kept.append((names, part))
+    return sorted(kept[:MAX_ROWS], key=lambda group: group[0])
+
+
+def _histograms(records: pd.DataFrame, detectors: ShardStore, trajectories: ShardStore) -> dict[str, Any]:
+    """Scores of fooled images of each attack against clean ones, at the largest budget, per attacked detector."""
+    figures: dict[str, Any] = {}
+    mine = records[records["fooled"] & (records["form"] == "correct") & (records["store"] == "adaptive")]
+    for detector, part in mine.groupby("detector", sort=True):
+        content = detectors.read(str(detector))
+        known = KnownDetector.restore(str(detector), content.metadata, content.tensors)
+        largest = part["epsilon"].isna() | (
+            part["epsilon"] == part.groupby(["attack", "norm", "criterion"])["epsilon"].transform("max")
+        )
+        samples = {
+            f"{attack}, {norm}, {criterion}": rows["detector_score"].to_numpy(dtype=np.float64)
+            for (attack, norm, criterion), rows in part[largest].groupby(["attack", "norm", "criterion"], sort=True)
+        }
+        figures[f"adaptive_scores/{detector}"] = score_histograms(
+            score_naturals(trajectories, "test", known)["score"].to_numpy(),
+            samples,
+            threshold=known.threshold(),
+            title=f"{detector}: fooled images under attack, largest budget",
+        )
+    return figures

@@ -1,0 +1,121 @@
+"""Plans of attacks: which shards there are and what each is made from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+
+from adv_detect.algorithms.representatives import representatives_digest
+from adv_detect.errors import DataError
+from adv_detect.networks.target import target_digest
+from adv_detect.params import AdaptiveAttackParams
+from adv_detect.pipelines.adaptive_attack.attacking import Scene
+from adv_detect.pipelines.adaptive_attack.conditions import NEEDS_GUIDE, Condition, choose_sources, score_naturals
+from adv_detect.pipelines.adaptive_attack.models import KnownDetector
+from adv_detect.pipelines.adaptive_attack.substitute import KEY
+from adv_detect.pipelines.adaptive_attack.work import AdaptiveBlock, AdaptiveWork
+from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
+
+LOGGER = logging.getLogger(__name__)
+
+
+def attack_plan(
+    scene: Scene,
+    detectors: ShardStore,
+    keys: Iterable[str],
+    chosen: tuple[Condition, ...],
+    params: AdaptiveAttackParams,
+) -> ShardPlan:
+    """Plan attacks on some detectors.
+
+    Args:
+        scene: Network, images and all else that is shared.
+        detectors: Where the detectors are.
+        keys: Which of them.
+        chosen: The attacks.
+        params: How many images.
+
+    Returns:
+        The plan.
+    """
+    shared, shards = shared_marks(scene), []
+    for key in keys:
+        mark = mark_of(detectors, key)
+        blocks = list(_blocks(scene, detectors, key, chosen, params))
+        _check_sources(key, chosen, blocks)
+        for shard_key, block in blocks:
+            condition = block.condition
+            made_from = (
+                shared, mark, condition, block.indices,
+                [scene.images.source_ids[index] for index in block.indices],
+                scene.trajectories.digest if condition.spec.attack in NEEDS_GUIDE else None,
+                substitute_mark(scene, (condition,)),
+            )  # fmt: skip
+            shards.append(ShardSpec(shard_key, fingerprint(*made_from), block))
+    work = AdaptiveWork(scene, detectors)
+    return ShardPlan(work=work, shards=tuple(shards), runtime=scene.runtime, description="adaptive adversarials")
+
+
+def _blocks(
+    scene: Scene, detectors: ShardStore, key: str, chosen: tuple[Condition, ...], params: AdaptiveAttackParams
+) -> Iterator[tuple[str, AdaptiveBlock]]:
+    content = detectors.read(key)
+    known = KnownDetector.restore(key, content.metadata, content.tensors)
+    scored = score_naturals(scene.trajectories, "test", known)
+    size = scene.runtime.shard_size
+    for condition in chosen:
+        count = min(params.max_images, condition.spec.max_images or params.max_images)
+        indices = choose_sources(
+            scored, condition.spec, known, seed=scene.runtime.seed, count=count, per_class=params.max_images_per_class
+        )
+        for number, start in enumerate(range(0, len(indices), size)):
+            block = AdaptiveBlock(key, condition, indices[start : start + size])
+            yield f"{key.replace('/', '.')}/{condition.key}/{number:04d}", block
+
+
+def _check_sources(key: str, chosen: tuple[Condition, ...], blocks: list[tuple[str, AdaptiveBlock]]) -> None:
+    """Refuse a detector without anything to attack; name the attacks that are left out for that reason."""
+    left_out = sorted({condition.name for condition in chosen} - {block.condition.name for _, block in blocks})
+    if chosen and not blocks:
+        raise DataError(
+            f"adaptive_attack: there is no clean test image that the network classifies correctly and detector {key!r} "
+            "passes; train network and detector on more images"
+        )
+    if left_out:
+        LOGGER.warning(
+            "adaptive_attack: detector %s passes no clean test image at the threshold of %s, which are left out",
+            key,
+            ", ".join(left_out),
+        )
+
+
+def mark_of(detectors: ShardStore, key: str) -> str | None:
+    """Fingerprint of a detector, for what is made from it.
+
+    Args:
+        detectors: Where it is.
+        key: Its key.
+
+    Returns:
+        The fingerprint.
+
+    Raises:
+        DataError: There is no such detector.
+    """
+    if key not in detectors:
+        raise DataError(
+            f"adaptive_attack: there is no trained detector {key!r}, only {list(detectors.keys())}; run "
+            "`kedro run --pipeline=detector_training` with the same environment first"
+        )
+    return detectors.fingerprint(key)
+
+
+def shared_marks(scene: Scene) -> tuple[object, ...]:
+    """What decides every shard of a run."""
+    return target_digest(scene.network), representatives_digest(scene.representatives), scene.runtime.seed
+
+
+def substitute_mark(scene: Scene, chosen: tuple[Condition, ...]) -> str | None:
+    """Fingerprint of the substitute, where one of the attacks is made on it."""
+    wanted = any(condition.spec.role == "transfer" for condition in chosen)
+    return scene.substitute.fingerprint(KEY) if wanted and scene.substitute is not None else None

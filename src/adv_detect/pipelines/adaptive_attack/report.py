@@ -1,0 +1,231 @@
+"""Nodes that write the section of the report on attackers who know the detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adv_detect.algorithms.adaptive_metrics import UNION, WORST
+from adv_detect.pipelines.adaptive_attack import texts
+from adv_detect.pipelines.evaluation.report import detectors_identity, render_report_file
+from adv_detect.reporting import (
+    Block,
+    Card,
+    Cards,
+    Figure,
+    Fold,
+    Note,
+    Report,
+    ReportPart,
+    Section,
+    Table,
+    Text,
+)
+from adv_detect.sharding import ShardStore
+
+TITLE = "If the attacker knows the detector"
+PART_NAME = "adaptive"
+CONDITION = ["detector", "criterion", "norm", "epsilon"]
+CHECK_COLUMNS = ["detector", "name", "passed", "detail"]
+
+
+def write_adaptive_part(
+    adaptive_tables: dict[str, pd.DataFrame],
+    adaptive_figures: dict[str, Any],
+    hardened_detectors: ShardStore,
+    substitute: ShardStore,
+    detector_summary: pd.DataFrame,
+) -> ReportPart:
+    """Write the section on attacks on network and detector together.
+
+    Args:
+        adaptive_tables: The tables by name.
+        adaptive_figures: Figures by name.
+        hardened_detectors: What adversarial training saw.
+        substitute: The attacker's own network.
+        detector_summary: The detectors that the section speaks of.
+
+    Returns:
+        The section, for the page that the evaluation heads.
+    """
+    tables = adaptive_tables
+    blocks: list[Block] = [Text(texts.OPENING)]
+    if len(tables["summary"]):
+        blocks += [*_verdicts(tables["summary"]), *_union(tables["summary"]), *_figures(adaptive_figures)]
+        blocks += [_per_attack(tables["summary"]), *_distortion(tables["half_loss"])]
+        blocks += [_ranking(tables["auc"]), _checks(tables["checks"])]
+    blocks += [*_reference(tables["reference"]), *_hardening(tables["hardening"], hardened_detectors)]
+    blocks += [_substitute(substitute), Note(texts.LIMITS, "caution")]
+    return ReportPart(
+        report=Report(TITLE, "", [Section(TITLE, blocks)]),
+        made_from=detectors_identity(detector_summary),
+    )
+
+
+def render_report_with_adaptive(
+    evaluation_part: ReportPart, adaptive_part: ReportPart, report_parts: Mapping[str, Callable[[], ReportPart]]
+) -> str:
+    """Render the report anew, with this section.
+
+    Args:
+        evaluation_part: The part that every run has.
+        adaptive_part: The section of this pipeline.
+        report_parts: All parts on disk, by name.
+
+    Returns:
+        One self-contained HTML page.
+    """
+    return render_report_file(evaluation_part, {**report_parts, PART_NAME: lambda: adaptive_part})
+
+
+def _verdicts(summary: pd.DataFrame) -> list[Block]:
+    """A card per detector at its largest budget, and what must not be believed."""
+    cards, notes = [], []
+    union = summary[summary["attack"] == UNION]
+    for detector, rows in union.groupby("detector", sort=True):
+        row = rows.sort_values("success_fpr_05").iloc[-1]
+        interval = f"{row['success_low_fpr_05']:.1%} to {row['success_high_fpr_05']:.1%}"
+        cards.append(
+            Card(
+                f"{row['success_fpr_05']:.1%}",
+                f"lost: {detector}" if row["reliable"] else f"lost (unreliable): {detector}",
+                f"n = {int(row['n'])}, {interval}, {_condition(row)}",
+            )
+        )
+        if not row["reliable"]:
+            notes.append(Note(f"**Unreliable: `{detector}`.** {texts.UNRELIABLE} {row['reasons']}", "caution"))
+    return [Cards(cards), *notes]
+
+
+def _condition(row: pd.Series) -> str:
+    size = "smallest perturbation" if np.isnan(row["epsilon"]) else f"{row['norm']} up to {row['epsilon']:.3g}"
+    return f"{row['criterion']}, {size}"
+
+
+def _union(summary: pd.DataFrame) -> list[Block]:
+    union = summary[summary["attack"] == UNION].drop(columns="worst_attack")
+    worst = summary.loc[summary["attack"] == WORST, [*CONDITION, "worst_attack", "success_fpr_05"]]
+    worst = worst.rename(columns={"success_fpr_05": "worst_success"})
+    frame = union.merge(worst, on=CONDITION, how="left")
+    frame["lost at FPR 5 %"] = _with_interval(frame, "success", "fpr_05")
+    frame["lost at FPR 1 %"] = _with_interval(frame, "success", "fpr_01")
+    shown = [*CONDITION, "n", "fooled_rate", "lost at FPR 5 %", "lost at FPR 1 %", "worst_attack", "worst_success",
+             "reliable"]  # fmt: skip
+    headers = {
+        "fooled_rate": "class changed",
+        "worst_attack": "strongest single attack",
+        "worst_success": "its success",
+    }
+    formats = {"fooled_rate": ".1%", "worst_success": ".1%", "epsilon": ".3g"}
+    return [Table(_with_plain_flags(frame[shown]), texts.UNION_CAPTION, formats, headers)]
+
+
+def _per_attack(summary: pd.DataFrame) -> Fold:
+    frame = summary[~summary["attack"].isin([UNION, WORST])].copy()
+    frame["success"] = _with_interval(frame, "success", "fpr_05")
+    shown = [*CONDITION, "attack", "n", "fooled_rate", "success", "success_fpr_01", "detected_fpr_05", "evaded_fpr_05",
+             "median_l2", "median_linf", "gradient_evaluations", "zero_gradient_share"]  # fmt: skip
+    headers = {
+        "fooled_rate": "class changed", "success": "lost at FPR 5 %", "success_fpr_01": "lost at FPR 1 %",
+        "detected_fpr_05": "of changed: detected", "evaded_fpr_05": "of changed: evaded", "median_l2": "median L2",
+        "median_linf": "median L∞", "gradient_evaluations": "gradients", "zero_gradient_share": "zero gradients",
+    }  # fmt: skip
+    rates = ("fooled_rate", "success_fpr_01", "detected_fpr_05", "evaded_fpr_05", "zero_gradient_share")
+    formats = dict.fromkeys(rates, ".1%") | {"gradient_evaluations": ",.0f", "epsilon": ".3g"}
+    return Fold("Attack by attack", [Table(frame[shown], texts.ATTACK_CAPTION, formats, headers)])
+
+
+def _distortion(table: pd.DataFrame) -> list[Block]:
+    headers = {
+        "half_loss_l2_fpr_05": "L2, FPR 5 %", "half_loss_linf_fpr_05": "L∞, FPR 5 %",
+        "half_loss_l2_fpr_01": "L2, FPR 1 %", "half_loss_linf_fpr_01": "L∞, FPR 1 %",
+    }  # fmt: skip
+    return [Table(table, texts.HALF_LOSS_CAPTION, headers=headers)]
+
+
+def _ranking(table: pd.DataFrame) -> Fold:
+    return Fold("AUC under attack", [Table(table, texts.AUC_CAPTION, {"auc": ".3f", "epsilon": ".3g"})])
+
+
+def _checks(table: pd.DataFrame) -> Fold:
+    failed = int((~table["passed"]).sum())
+    title = f"Sanity checks: {len(table)} made, {failed} failed"
+    ordered = table.sort_values("passed", kind="stable")[CHECK_COLUMNS]
+    headers = {"name": "check"}
+    return Fold(title, [Table(_with_plain_flags(ordered), texts.CHECKS_CAPTION, headers=headers)])
+
+
+def _figures(figures: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    for name, figure in figures.items():
+        kind, _, detector = name.partition("/")
+        caption = texts.CAPTIONS[kind] + (f" {detector}." if detector else "")
+        blocks.append(Figure(figure, caption, caption, "png" if kind == "adaptive_grid" else "svg"))
+    return blocks
+
+
+def _reference(table: pd.DataFrame) -> list[Block]:
+    if table.empty:
+        return [Note(texts.NO_REFERENCE)]
+    frame = table.copy()
+    for name in ("success", "detected", "evaded", "lost"):
+        triples = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
+        frame[name] = [_share(value, low, high) for value, low, high in triples]
+    shown = ["detector", "attack", "criterion", "form", "passes", "n", "success", "detected", "evaded", "lost",
+             "median_l2"]  # fmt: skip
+    headers = {"passes": "passes at", "success": "class changed", "detected": "of these detected",
+               "evaded": "of these evaded", "lost": "changed and passed", "median_l2": "median L2"}  # fmt: skip
+    return [Text(texts.REFERENCE), Table(frame[shown], texts.REFERENCE_CAPTION, headers=headers)]
+
+
+def _hardening(table: pd.DataFrame, hardened: ShardStore) -> list[Block]:
+    if table.empty:
+        return [Note(texts.NO_HARDENING)]
+    frame = table.copy()
+    frame["lost at FPR 5 %"] = _with_interval(frame, "success", "fpr_05")
+    shown = ["hardened", "norm", "epsilon", "criterion", "when", "n", "lost at FPR 5 %", "success_fpr_01", "fpr_05",
+             "fpr_01", "macro_auc", "macro_auc_confident"]  # fmt: skip
+    headers = {
+        "hardened": "detector", "success_fpr_01": "lost at FPR 1 %", "fpr_05": "clean flagged at 5 %",
+        "fpr_01": "clean flagged at 1 %", "macro_auc": "AUC, ordinary attacks", "macro_auc_confident": "AUC, confident",
+    }  # fmt: skip
+    formats = dict.fromkeys(("success_fpr_01", "fpr_05", "fpr_01"), ".1%") | {"epsilon": ".3g"}
+    formats |= {"macro_auc": ".3f", "macro_auc_confident": ".3f"}
+    seen = _rounds(hardened)
+    blocks: list[Block] = [Text(texts.HARDENING), Table(frame[shown], texts.HARDENING_CAPTION, formats, headers)]
+    return [*blocks, Fold("What the hardened detectors learned from", [Table(seen, texts.ROUNDS_CAPTION)])]
+
+
+def _rounds(hardened: ShardStore) -> pd.DataFrame:
+    rows = []
+    for key in hardened.keys():  # noqa: SIM118 - a store is no dictionary
+        for facts in hardened.metadata(key)["rounds"]:
+            for split in ("train", "validation"):
+                counts = {name: facts[split][name] for name in ("attacked", "fooled", "evaded")}
+                rows.append({"detector": key, "round": facts["round"], "split": split, **counts})
+    return pd.DataFrame(rows)
+
+
+def _substitute(store: ShardStore) -> Note:
+    keys = store.keys()
+    if not keys:
+        return Note(texts.NO_SUBSTITUTE)
+    about = store.metadata(keys[0])
+    return Note(texts.SUBSTITUTE.format(accuracy=about["accuracy"], seed=about["seed"]))
+
+
+def _with_interval(frame: pd.DataFrame, name: str, suffix: str) -> list[str]:
+    columns = [f"{name}_{suffix}", f"{name}_low_{suffix}", f"{name}_high_{suffix}"]
+    return [_share(*values) for values in zip(*(frame[column] for column in columns), strict=True)]
+
+
+def _share(value: float, low: float, high: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.1%} ({100 * low:.0f} to {100 * high:.0f})"  # noqa: RUF001
+
+
+def _with_plain_flags(frame: pd.DataFrame) -> pd.DataFrame:
+    flags = frame.select_dtypes("bool").columns
+    return frame.assign(**{name: frame[name].map({True: "yes", False: "no"}) for name in flags})

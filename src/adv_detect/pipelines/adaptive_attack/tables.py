@@ -1,0 +1,275 @@
+"""Nodes that turn records of adaptive attacks into tables and metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from adv_detect.algorithms.adaptive_checks import CheckResult, run_checks, unreliable_detectors
+from adv_detect.algorithms.adaptive_metrics import (
+    UNION,
+    WORST,
+    attack_summary,
+    auc_under_attack,
+    epsilon_curves,
+    half_loss_table,
+)
+from adv_detect.algorithms.detectors import score_trajectories
+from adv_detect.algorithms.intervals import wilson_interval
+from adv_detect.algorithms.metrics import roc_auc
+from adv_detect.params import AdaptiveAttackParams, AdversarialGenerationParams, EvaluationParams
+from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
+from adv_detect.pipelines.adaptive_attack.models import STRICT, USUAL, KnownDetector
+from adv_detect.pipelines.detector_training.rows import NATURAL, read_rows
+from adv_detect.sharding import ShardStore
+
+TABLES = ("summary", "curves", "half_loss", "auc", "checks", "reference", "hardening")
+"""Names of the tables, in the order in which they are given."""
+SUMMARY_METRICS = ("success_fpr_01", "success_fpr_05", "evaded_fpr_05", "fooled_rate")
+
+
+def measure_adaptive(
+    adaptive_records: pd.DataFrame,
+    detectors: ShardStore,
+    hardened_detectors: ShardStore,
+    trajectories: ShardStore,
+    adaptive_attack: AdaptiveAttackParams,
+    adversarial_generation: AdversarialGenerationParams,
+    evaluation: EvaluationParams,
+) -> dict[str, pd.DataFrame]:
+    """Measure what the attacks achieved and how far the figures may be believed.
+
+    Args:
+        adaptive_records: One row per image and condition.
+        detectors: The trained detectors.
+        hardened_detectors: The detectors after adversarial training.
+        trajectories: Trajectories of natural and attacked images.
+        adaptive_attack: The attacks.
+        adversarial_generation: The ordinary attacks, for the cost of hardening.
+        evaluation: Level of confidence.
+
+    Returns:
+        The tables `TABLES`. All but ``reference`` leave out attacks in the published form. ``summary``, ``curves``,
+        ``half_loss`` and ``auc`` are those of :mod:`adv_detect.algorithms.adaptive_metrics`, ``summary`` with the
+        columns ``reliable`` and ``reasons``; ``checks`` has a row per sanity check; ``reference`` the three published
+        figures in both forms; ``hardening`` a row before and one after per hardened detector.
+    """
+    level = evaluation.confidence_level
+    known = _known(detectors, hardened_detectors, adaptive_records)
+    naturals = {key: score_naturals(trajectories, "test", one)["score"].to_numpy() for key, one in known.items()}
+    records = adaptive_records[adaptive_records["form"] == "correct"]
+    reference = reference_figures(adaptive_records, confidence_level=level)
+    if records.empty:
+        return dict.fromkeys(TABLES, pd.DataFrame()) | {"reference": reference}
+    checks = check_attacks(records, adaptive_attack, naturals)
+    summary = _with_reliability(attack_summary(records, confidence_level=level), checks)
+    cost = [{"detector": key, **clean_cost(one, trajectories, adversarial_generation)} for key, one in known.items()]
+    return {
+        "summary": summary,
+        "curves": epsilon_curves(records, confidence_level=level),
+        "half_loss": half_loss_table(records),
+        "auc": auc_under_attack(records, naturals),
+        "checks": pd.DataFrame([vars(check) for check in checks]),
+        "reference": reference,
+        "hardening": hardening_table(records, pd.DataFrame(cost), hardened_detectors),
+    }
+
+
+def store_tables(adaptive_tables: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, ...]:
+    """Give the tables in order, twice: for parquet and for CSV.
+
+    Args:
+        adaptive_tables: The tables by name.
+
+    Returns:
+        The tables `TABLES`, twice.
+    """
+    ordered = [adaptive_tables[name] for name in TABLES]
+    return (*ordered, *ordered)
+
+
+def adaptive_metrics(adaptive_tables: dict[str, pd.DataFrame]) -> dict[str, float]:
+    """Name the figures for the tracking server.
+
+    Args:
+        adaptive_tables: The tables by name.
+
+    Returns:
+        ``adaptive/<detector>/<criterion>/<norm>-<epsilon>/<union or worst>/<figure>``, the number of unreliable
+        detectors, and ``adaptive/<detector>/<cost>`` for what hardening cost.
+    """
+    summary, hardening = adaptive_tables["summary"], adaptive_tables["hardening"]
+    values: dict[str, float] = {}
+    if summary.empty:
+        return values
+    for row in summary[summary["attack"].isin([UNION, WORST])].to_dict("records"):
+        size = "free" if np.isnan(row["epsilon"]) else f"{row['epsilon']:.4g}"
+        place = f"adaptive/{row['detector']}/{row['criterion']}/{row['norm']}-{size}/{row['attack']}"
+        values |= {f"{place}/{name}": float(row[name]) for name in SUMMARY_METRICS if pd.notna(row[name])}
+    reliable = summary.groupby("detector")["reliable"].first()
+    values["adaptive/unreliable_detectors"] = float((~reliable).sum())
+    for row in hardening.to_dict("records"):
+        figures = {name: row[name] for name in ("fpr_01", "fpr_05", "macro_auc") if pd.notna(row[name])}
+        values |= {f"adaptive/{row['detector']}/{name}": float(value) for name, value in figures.items()}
+    return values
+
+
+def check_attacks(
+    records: pd.DataFrame, params: AdaptiveAttackParams, naturals: dict[str, NDArray[Any]]
+) -> list[CheckResult]:
+    """Run the sanity checks that the configured attacks allow.
+
+    Args:
+        records: Records without those in the published form.
+        params: The attacks, for their roles.
+        naturals: Per detector its scores of clean images.
+
+    Returns:
+        One result per check and condition.
+    """
+    present = set(records["attack"])
+    active = {name: spec for name, spec in params.active.items() if name in present}
+    iterative = {name: spec for name, spec in active.items() if spec.role == "white_box"}
+    single = {
+        name: [other for other, found in iterative.items() if found.attack == spec.attack]
+        for name, spec in active.items()
+        if spec.role == "single_step"
+    }
+    transfer = [name for name, spec in active.items() if spec.role == "transfer"]
+    return run_checks(records, single_step=single, transfer=transfer, natural_scores=naturals)
+
+
+def reference_figures(records: pd.DataFrame, *, confidence_level: float) -> pd.DataFrame:
+    """Give the three published figures for the attacks that exist in the published form, and for their correct form.
+
+    Args:
+        records: All records.
+        confidence_level: Coverage of the intervals.
+
+    Returns:
+        A row per detector, attack, norm, epsilon, criterion: method, form, ``passes`` (how the detector passes an
+        image), n, ``success`` (the class was changed), ``detected`` and ``evaded`` out of these, each with ``_low``
+        and ``_high``, and ``lost`` (class changed and passed, out of all images). The reference's form is judged
+        at its own threshold, probability 0.5, and beside it at FPR 5 %; the correct form at FPR 5 % and 1 %.
+    """
+    methods = set(records.loc[records["form"] == "reference", "method"])
+    compared = records[records["method"].isin(methods) & (records["role"] == "white_box")]
+    judged = {
+        "reference": {"probability below 0.5": "evaded_reference", "FPR 5 %": "evaded_fpr_05"},
+        "correct": {"FPR 5 %": "evaded_fpr_05", "FPR 1 %": "evaded_fpr_01"},
+    }
+    keys = ["detector", "method", "form", "attack", "norm", "epsilon", "criterion"]
+    rows = []
+    for values, part in compared.groupby(keys, dropna=False, sort=True):
+        about = dict(zip(keys, values, strict=True))
+        for passes, column in judged[str(about["form"])].items():
+            rows.append({**about, "passes": passes, **_three_figures(part, column, confidence_level)})
+    return pd.DataFrame(rows)
+
+
+def _three_figures(part: pd.DataFrame, column: str, level: float) -> dict[str, Any]:
+    count, fooled, evaded = len(part), int(part["fooled"].sum()), int(part[column].sum())
+    figures: dict[str, Any] = {"n": count, "n_fooled": fooled, "median_l2": part.loc[part["fooled"], "l2"].median()}
+    shares = {"success": (fooled, count), "detected": (fooled - evaded, fooled), "evaded": (evaded, fooled)}
+    for name, (hits, total) in (shares | {"lost": (evaded, count)}).items():
+        low, high = wilson_interval(hits, total, confidence_level=level) if total else (np.nan, np.nan)
+        figures |= {name: hits / total if total else np.nan, f"{name}_low": low, f"{name}_high": high}
+    return figures
+
+
+def clean_cost(
+    known: KnownDetector, trajectories: ShardStore, params: AdversarialGenerationParams
+) -> dict[str, float | int]:
+    """Measure a detector on clean test images and on the ordinary attacks.
+
+    Args:
+        known: The detector.
+        trajectories: Trajectories of natural and attacked images.
+        params: The ordinary attacks.
+
+    Returns:
+        ``n_clean``, realised ``fpr_01`` and ``fpr_05``, ``macro_auc`` over the training attacks of the detector's
+        criteria, and ``macro_auc_confident`` over the confident forms; NaN where there are none.
+    """
+    clean = score_naturals(trajectories, "test", known)["score"].to_numpy()
+    trained = str(known.about["trained_criterion"])
+    forms: dict[str, list[float]] = {"early": [], "confident": []}
+    for name, attack in params.active.items():
+        for criterion in attack.criteria if trained == "both" else (trained,):
+            scores = _attacked_scores(known, trajectories, name, criterion)
+            if len(scores) and (attack.train or attack.form == "confident"):
+                labels = np.concatenate([np.zeros(len(clean), dtype=bool), np.ones(len(scores), dtype=bool)])
+                forms[attack.form].append(roc_auc(np.concatenate([clean, scores]), labels))
+    means = {form: float(np.mean(values)) if values else float("nan") for form, values in forms.items()}
+    return {
+        "n_clean": len(clean),
+        "fpr_01": float((clean > known.threshold(STRICT)).mean()),
+        "fpr_05": float((clean > known.threshold(USUAL)).mean()),
+        "macro_auc": means["early"],
+        "macro_auc_confident": means["confident"],
+    }
+
+
+def _attacked_scores(
+    known: KnownDetector, trajectories: ShardStore, attack: str, criterion: str
+) -> NDArray[np.float32]:
+    """Scores of the test images with which an ordinary attack succeeded."""
+    parts = [
+        score_trajectories(known.detector, rows.trajectories[rows.success]).numpy()
+        for rows in read_rows(trajectories, known.params, split="test", attacks=[attack], criteria=[criterion])
+        if rows.groups and rows.groups[0] != NATURAL
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+
+
+def hardening_table(records: pd.DataFrame, cost: pd.DataFrame, hardened: ShardStore) -> pd.DataFrame:
+    """Compare each hardened detector with what it was before.
+
+    Args:
+        records: Records without those in the published form.
+        cost: Per detector what it does on clean images and ordinary attacks.
+        hardened: The hardened detectors.
+
+    Returns:
+        Two rows per norm, epsilon, criterion and hardened detector, ``when`` before and after: the union over the
+        attacks that both met (``attacks``), ``n``, ``success_fpr_01``, ``success_fpr_05``, and the columns of ``cost``.
+    """
+    rows = []
+    for key in hardened.keys():  # noqa: SIM118 - a store is no dictionary
+        before = str(hardened.metadata(key)["hardened_from"])
+        after = records[records["detector"] == key]
+        met = sorted(set(after["attack"]))
+        for when, name in (("before", before), ("after", key)):
+            mine = records[(records["detector"] == name) & records["attack"].isin(met)]
+            if mine.empty:
+                continue
+            union = attack_summary(mine)
+            union = union[union["attack"] == UNION].drop(columns=["attack", "detector"])
+            for row in union.to_dict("records"):
+                wanted = ("norm", "epsilon", "criterion", "n", "fooled_rate", "success_fpr_01", "success_fpr_05",
+                          "success_low_fpr_05", "success_high_fpr_05")  # fmt: skip
+                figures = {name: row[name] for name in wanted}
+                rows.append({"hardened": before, "when": when, "detector": name, "attacks": ", ".join(met), **figures})
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return pd.DataFrame(columns=["hardened", "when", "detector", *cost.columns.drop("detector")])
+    order = ["hardened", "norm", "epsilon", "criterion"]
+    merged = table.merge(cost, on="detector", how="left")
+    return merged.sort_values([*order, "when"], ascending=[*[True] * len(order), False], ignore_index=True)
+
+
+def _known(detectors: ShardStore, hardened: ShardStore, records: pd.DataFrame) -> dict[str, KnownDetector]:
+    found = {}
+    for key in sorted(records["detector"].unique()):
+        content = (hardened if key in hardened else detectors).read(key)
+        found[str(key)] = KnownDetector.restore(str(key), content.metadata, content.tensors)
+    return found
+
+
+def _with_reliability(summary: pd.DataFrame, checks: list[CheckResult]) -> pd.DataFrame:
+    reasons = {key: "; ".join(found) for key, found in unreliable_detectors(checks).items()}
+    texts = [reasons.get(key, "") for key in summary["detector"]]
+    return summary.assign(reliable=[not text for text in texts], reasons=texts)

@@ -1,0 +1,89 @@
+"""The work on one shard of adaptive adversarial examples; runs in this process or in a worker."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adv_detect.pipelines.adaptive_attack.attacking import Attacked, Scene, attack_images, describe_in_batches
+from adv_detect.pipelines.adaptive_attack.conditions import Condition
+from adv_detect.pipelines.adaptive_attack.models import REFERENCE_THRESHOLD, STRICT, USUAL, KnownDetector
+from adv_detect.sharding import ShardContent, ShardStore
+
+NO_TARGET = -1
+
+
+@dataclass(frozen=True)
+class AdaptiveBlock:
+    """Some images to attack on one detector.
+
+    Attributes:
+        detector: Key of the detector in its store.
+        condition: Attack, budget, criterion.
+        indices: Source indices: classified correctly and passed by the detector.
+    """
+
+    detector: str
+    condition: Condition
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AdaptiveWork:
+    """Attacks network and detector together."""
+
+    scene: Scene
+    detectors: ShardStore
+
+    def __call__(self, block: AdaptiveBlock) -> ShardContent:
+        """Make one shard: images, what they fool, scores and perturbation sizes of each row."""
+        started = time.perf_counter()
+        content = self.detectors.read(block.detector)
+        known = KnownDetector.restore(block.detector, content.metadata, content.tensors)
+        attacked = attack_images(self.scene, known, block.condition, block.indices)
+        tensors = self._tensors(attacked, known)
+        spec = block.condition.spec
+        return ShardContent(
+            tensors=tensors,
+            metadata={
+                "detector": block.detector,
+                "attack": block.condition.name,
+                "method": spec.attack,
+                "role": spec.role,
+                "form": spec.form,
+                "classifier": spec.classifier,
+                "norm": block.condition.norm,
+                "epsilon": block.condition.epsilon,
+                "criterion": block.condition.criterion,
+                "threshold_fpr_01": known.threshold(STRICT),
+                "threshold_fpr_05": known.threshold(USUAL),
+                "rounds": len(known.about.get("rounds", [])),
+                "seconds": time.perf_counter() - started,
+                "source_ids": [self.scene.images.source_ids[index] for index in block.indices],
+            },
+        )
+
+    def _tensors(self, attacked: Attacked, known: KnownDetector) -> dict[str, Tensor]:
+        result, task = attacked.result, attacked.task
+        logits, _ = describe_in_batches(attacked.model, result.images, self.scene.runtime.batch_size)
+        score, fooled = result.detector_score, result.fooled
+        tensors = {
+            "images": result.images,
+            "fooled": fooled,
+            "evaded_fpr_01": fooled & (score <= known.threshold(STRICT)),
+            "evaded_fpr_05": fooled & (score <= known.threshold(USUAL)),
+            "evaded_reference": fooled & (score < REFERENCE_THRESHOLD),
+            "detector_score": score,
+            "l2": result.l2,
+            "linf": result.linf,
+            "gradient_evaluations": result.gradient_evaluations,
+            "zero_gradient_share": result.zero_gradient_share,
+            "source_index": task.indices,
+            "label": task.labels,
+            "target": torch.full_like(task.labels, NO_TARGET) if task.targets is None else task.targets,
+            "predicted": logits.argmax(dim=1),
+        }
+        return {name: value.detach().cpu().contiguous() for name, value in tensors.items() if value is not None}

@@ -1,0 +1,171 @@
+"""Nodes that attack the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from adv_detect.algorithms.representatives import Representatives, representatives_digest
+from adv_detect.algorithms.splits import split_sources as divide
+from adv_detect.images import ImageSet
+from adv_detect.networks.target import TargetNetwork, target_digest
+from adv_detect.params import SPLITS, AdversarialGenerationParams, AttackParams, RuntimeParams, SplitParams
+from adv_detect.pipelines.adversarial_generation.work import NATURAL, NO_CRITERION, AdversarialWork, SourceBlock
+from adv_detect.pipelines.target_training.nodes import image_set_identity
+from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RECORD_TENSORS = {
+    "label": "original_class",
+    "target": "target_class",
+    "adversarial_class": "adversarial_class",
+    "predicted": "predicted",
+    "success": "success",
+    "l2": "l2",
+    "linf": "linf",
+    "margin": "margin",
+    "gradient_evaluations": "gradient_evaluations",
+    "source_index": "source_index",
+}
+NEEDS_REPRESENTATIVES = ("deep-features",)
+SEED_RANGE = 2**31
+
+
+def split_sources(test_images: ImageSet, splits: SplitParams, runtime: RuntimeParams) -> pd.DataFrame:
+    """Divide the source images into train, validation and test, once for everything that follows.
+
+    Args:
+        test_images: The images to attack; the network was not trained on them.
+        splits: Proportions and mode.
+        runtime: Seed.
+
+    Returns:
+        One row per image taking part: ``source_index``, ``source_id``, ``label``, ``class_name``, ``split``.
+    """
+    labels = test_images.labels.numpy()
+    split = divide(labels, params=splits, seed=runtime.seed)
+    rows = np.flatnonzero(split != "")
+    return pd.DataFrame(
+        {
+            "source_index": rows,
+            "source_id": [test_images.source_ids[row] for row in rows.tolist()],
+            "label": labels[rows],
+            "class_name": [test_images.class_names[label] for label in labels[rows]],
+            "split": split[rows],
+        }
+    )
+
+
+def generate_adversarials(
+    test_images: ImageSet,
+    network_weights: TargetNetwork,
+    representatives: Representatives,
+    source_splits: pd.DataFrame,
+    adversarial_generation: AdversarialGenerationParams,
+    runtime: RuntimeParams,
+) -> ShardPlan:
+    """Plan all attacks, shard by shard, and the unattacked images beside them.
+
+    Args:
+        test_images: The source images.
+        network_weights: The network under attack.
+        representatives: Class representatives, for attacks on deep features.
+        source_splits: The split of each source image.
+        adversarial_generation: The attacks.
+        runtime: Seed, shard size, batch size, device, engine.
+
+    Returns:
+        A plan with the shards ``natural/<split>-<number>`` and ``<attack>/<criterion>/<split>-<number>``.
+    """
+    attacks = adversarial_generation.active
+    work = AdversarialWork(test_images, network_weights, representatives, attacks, runtime)
+    made_from = (target_digest(network_weights), image_set_identity(test_images))
+    classes = representatives_digest(representatives)
+    shards = tuple(
+        ShardSpec(
+            key=key,
+            fingerprint=fingerprint(
+                made_from,
+                block.indices,
+                [test_images.source_ids[index] for index in block.indices],
+                block.seed,
+                _what_matters(attacks.get(block.attack), runtime),
+                classes if _needs_representatives(attacks.get(block.attack)) else None,
+                block.criterion,
+            ),
+            arguments=block,
+        )
+        for key, block in _blocks(source_splits, attacks, runtime)
+    )
+    return ShardPlan(work=work, shards=shards, runtime=runtime, description="adversarials")
+
+
+def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Gather what is known of each image from the shards.
+
+    Args:
+        adversarials: The finished shards.
+
+    Returns:
+        ``attack_records``, a row per source image x attack x criterion, naturals included (attack ``natural``):
+        source_id, source_index, attack, criterion, form, split, original_class, target_class (-1: none),
+        adversarial_class, predicted, success, l2, linf, margin, gradient_evaluations, seed, shard, row;
+        and ``attack_timings``, a row per shard with its seconds.
+    """
+    frames, timings = [], []
+    for key in adversarials.keys():  # noqa: SIM118 - a store is no dictionary
+        content = adversarials.read(key)
+        about = {name: content.metadata[name] for name in ("attack", "criterion", "form", "split", "seed")}
+        columns = {column: content.tensors[name].numpy() for name, column in RECORD_TENSORS.items()}
+        count = len(content.metadata["source_ids"])
+        frames.append(
+            pd.DataFrame(
+                {"source_id": content.metadata["source_ids"], **about, **columns, "shard": key, "row": range(count)}
+            )
+        )
+        timings.append(about | {"shard": key, "images": count, "seconds": content.metadata["seconds"]})
+    return pd.concat(frames, ignore_index=True), pd.DataFrame(timings)
+
+
+def _what_matters(attack: AttackParams | None, runtime: RuntimeParams) -> tuple[object, ...]:
+    """Parameters that change the images of a shard."""
+    if attack is None:
+        return (NATURAL,)
+    return (attack.attack, attack.norm, attack.epsilon, attack.arguments, attack.return_early, _batch(attack, runtime))
+
+
+def _batch(attack: AttackParams, runtime: RuntimeParams) -> int:
+    return attack.batch_size or runtime.batch_size
+
+
+def _needs_representatives(attack: AttackParams | None) -> bool:
+    return attack is not None and attack.attack in NEEDS_REPRESENTATIVES
+
+
+def _blocks(
+    source_splits: pd.DataFrame, attacks: dict[str, AttackParams], runtime: RuntimeParams
+) -> Iterator[tuple[str, SourceBlock]]:
+    members = {split: source_splits.loc[source_splits["split"] == split, "source_index"].tolist() for split in SPLITS}
+    for split in SPLITS:
+        yield from _cut(members[split], f"{NATURAL}/{split}", (NATURAL, NO_CRITERION, split), runtime)
+    for name, attack in attacks.items():
+        for criterion in attack.criteria:
+            for split in attack.splits:
+                chosen = members[split][: attack.max_images]
+                yield from _cut(chosen, f"{name}/{criterion}/{split}", (name, criterion, split), runtime)
+
+
+def _cut(
+    members: Sequence[int], prefix: str, about: tuple[str, str, str], runtime: RuntimeParams
+) -> Iterator[tuple[str, SourceBlock]]:
+    attack, criterion, split = about
+    for number, start in enumerate(range(0, len(members), runtime.shard_size)):
+        key = f"{prefix}-{number:04d}"
+        seed = int(fingerprint(runtime.seed, key)[:8], 16) % SEED_RANGE
+        block = SourceBlock(attack, criterion, split, tuple(members[start : start + runtime.shard_size]), seed)  # type: ignore[arg-type]
+        yield key, block

@@ -1,0 +1,162 @@
+"""The work on one shard of adversarial examples; runs in this process or in a worker."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adv_detect.algorithms.attacks.quality import margin, perturbation_norms, verify_result
+from adv_detect.algorithms.attacks.registry import ConfiguredAttack, build_attack
+from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
+from adv_detect.algorithms.attacks.run import run_attack
+from adv_detect.algorithms.attacks.targets import draw_targets
+from adv_detect.algorithms.device import resolve_device
+from adv_detect.algorithms.representatives import Representatives
+from adv_detect.images import ImageSet, load_images
+from adv_detect.networks.target import TargetNetwork
+from adv_detect.params import AttackParams, RuntimeParams, Split
+from adv_detect.sharding import ShardContent
+
+NATURAL = "natural"
+NO_CRITERION = "none"
+NO_TARGET = -1
+
+
+@dataclass(frozen=True)
+class SourceBlock:
+    """Some source images of one split, for one attack or as they are.
+
+    Attributes:
+        attack: Configured name, or ``natural``.
+        criterion: ``targeted``, ``untargeted``, or ``none`` for natural images.
+        split: The split that all images belong to.
+        indices: Positions in the image set.
+        seed: Seed of this shard.
+    """
+
+    attack: str
+    criterion: str
+    split: Split
+    indices: tuple[int, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class AdversarialWork:
+    """Attacks the images that the network classifies correctly, or stores them unattacked."""
+
+    images: ImageSet
+    network: TargetNetwork
+    representatives: Representatives
+    attacks: dict[str, AttackParams]
+    runtime: RuntimeParams
+
+    def __call__(self, block: SourceBlock) -> ShardContent:
+        """Make one shard: images, labels, targets, predictions and perturbation sizes of each row."""
+        started = time.perf_counter()
+        device = resolve_device(self.runtime.device)
+        self.network.to(device)
+        make = self._natural if block.attack == NATURAL else self._attacked
+        parts = [make(block, start, device) for start in range(0, len(block.indices), self._batch_size(block))]
+        tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return ShardContent(tensors=tensors, metadata=self._metadata(block, tensors, time.perf_counter() - started))
+
+    def _batch_size(self, block: SourceBlock) -> int:
+        attack = self.attacks.get(block.attack)
+        return (attack.batch_size if attack else None) or self.runtime.batch_size
+
+    def _metadata(self, block: SourceBlock, tensors: dict[str, Tensor], seconds: float) -> dict[str, Any]:
+        attack = self.attacks.get(block.attack)
+        return {
+            "attack": block.attack,
+            "criterion": block.criterion,
+            "split": block.split,
+            "form": attack.form if attack else NO_CRITERION,
+            "seed": block.seed,
+            "seconds": seconds,
+            "source_ids": [self.images.source_ids[index] for index in tensors["source_index"].tolist()],
+        }
+
+    def _read(self, block: SourceBlock, start: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Source indices ``(n,)``, images and labels of one batch."""
+        indices = torch.tensor(block.indices[start : start + self._batch_size(block)])
+        batch = load_images(self.images, indices.tolist(), self.network.spec.bounds).to(device)
+        return indices, batch, self.images.labels[indices].to(device)
+
+    def _natural(self, block: SourceBlock, start: int, device: torch.device) -> dict[str, Tensor]:
+        indices, batch, labels = self._read(block, start, device)
+        nothing = torch.zeros(len(batch), device=device)
+        predicted, gap = self._predict(batch)
+        result = AttackResult(
+            images=batch,
+            success=torch.zeros(len(batch), dtype=torch.bool, device=device),
+            adversarial_class=predicted,
+            gradient_evaluations=torch.zeros(len(batch), dtype=torch.int64, device=device),
+        )
+        norms = {"l2": nothing, "linf": nothing}
+        return _rows(result, norms, source_index=indices, label=labels, target=None, predicted=predicted, margin=gap)
+
+    def _attacked(self, block: SourceBlock, start: int, device: torch.device) -> dict[str, Tensor]:
+        indices, batch, labels = self._read(block, start, device)
+        correct = self._predict(batch)[0] == labels
+        indices, batch, labels = indices[correct.cpu()], batch[correct], labels[correct]
+        attack = build_attack(block.attack, self.attacks[block.attack])
+        targets = self._targets(block, indices, labels)
+        result = self._run(attack, batch, labels, targets=targets, seed=block.seed + start)
+        predicted, gap = self._predict(result.images)
+        norms = perturbation_norms(batch, result.images)
+        return _rows(result, norms, source_index=indices, label=labels, target=targets, predicted=predicted, margin=gap)
+
+    def _targets(self, block: SourceBlock, indices: Tensor, labels: Tensor) -> Tensor | None:
+        if block.criterion == "untargeted":
+            return None
+        classes = len(self.network.spec.class_names)
+        targets = draw_targets(labels.cpu(), classes, seed=self.runtime.seed, source_indices=indices)
+        return targets.to(labels.device)
+
+    def _run(
+        self, attack: ConfiguredAttack, batch: Tensor, labels: Tensor, *, targets: Tensor | None, seed: int
+    ) -> AttackResult:
+        bounds = self.network.spec.bounds
+        if not len(batch):
+            empty = torch.zeros(0, dtype=torch.int64, device=batch.device)
+            return AttackResult(batch, empty.bool(), empty, empty)
+        result = run_attack(
+            attack,
+            self.network,
+            batch,
+            labels,
+            targets=targets,
+            bounds=bounds,
+            seed=seed,
+            context=AttackContext(representatives=self.representatives, layers=self.network.spec.layers),
+        )
+        verify_result(result, batch, bounds, attack.epsilon_bound, attack.norm)
+        return result
+
+    @torch.no_grad()
+    def _predict(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Predicted classes and the gap of the two largest logits, each ``(n,)``."""
+        if not len(batch):
+            return torch.zeros(0, dtype=torch.int64, device=batch.device), torch.zeros(0, device=batch.device)
+        logits = self.network(batch)
+        return logits.argmax(dim=1), margin(logits)
+
+
+def _rows(
+    result: AttackResult, norms: dict[str, Tensor], *, target: Tensor | None, **more: Tensor
+) -> dict[str, Tensor]:
+    tensors = {
+        "images": result.images,
+        "success": result.success,
+        "adversarial_class": result.adversarial_class,
+        "gradient_evaluations": result.gradient_evaluations,
+        "target": torch.full_like(result.adversarial_class, NO_TARGET) if target is None else target,
+        **norms,
+        **more,
+    }
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,203 @@
+"""Nodes that draw what an evaluation found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from adv_detect.algorithms import plots
+from adv_detect.algorithms.evaluation_tables import score_samples, train_test_matrix
+from adv_detect.algorithms.trajectories import column_of
+from adv_detect.networks.target import TargetNetwork
+from adv_detect.params import DetectorParams, DetectorTrainingParams, EvaluationParams
+from adv_detect.pipelines.detector_training.rows import NATURAL
+from adv_detect.pipelines.evaluation.nodes import describe_detectors
+from adv_detect.reporting import chosen_detector
+from adv_detect.sharding import ShardStore
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EARLY = "early"
+HARDEST_FIRST = ("untargeted", "targeted")
+GRID_SEPARATOR = "/"
+SHOWN = ("auc_overview", "roc", "score_histograms", "mean_trajectory", "adversarial_grid", "train_test_matrix")
+
+
+def draw_detection(
+    scores: pd.DataFrame,
+    detection_metrics: pd.DataFrame,
+    detector_summary: pd.DataFrame,
+    detector_histories: pd.DataFrame,
+    detector_training: DetectorTrainingParams,
+) -> dict[str, Any]:
+    """Draw overview, ROC curves, score histograms, train x test matrices and training curves.
+
+    Args:
+        scores: One row per image x detector.
+        detection_metrics: The detection metrics.
+        detector_summary: One row per trained detector.
+        detector_histories: One row per detector and epoch.
+        detector_training: The configurations.
+
+    Returns:
+        Figures by ``<what>/<criterion>``.
+    """
+    described = describe_detectors(detector_summary, detector_training)
+    figures: dict[str, Any] = {}
+    for criterion in _criteria(detection_metrics):
+        figures[f"auc_overview/{criterion}"] = plots.auc_overview(detection_metrics, criterion=criterion)
+        key = chosen_detector(described, criterion)
+        if key is not None:
+            natural, attacked = score_samples(scores, detector=key, criterion=criterion)
+            title = f"{key}, {criterion} attacks"
+            figures[f"roc/{criterion}"] = plots.roc_figure(natural, attacked, title=title)
+            figures[f"score_histograms/{criterion}"] = plots.score_histograms(natural, attacked, title=title)
+            figures[f"training_curves/{criterion}"] = _curves(detector_histories, described, criterion)
+        figures |= _matrices(detection_metrics, detector_training.leave_one_out, criterion)
+    return figures
+
+
+def draw_inputs(
+    adversarials: ShardStore,
+    trajectories: ShardStore,
+    network_weights: TargetNetwork,
+    detector_summary: pd.DataFrame,
+    detector_training: DetectorTrainingParams,
+    evaluation: EvaluationParams,
+) -> dict[str, Any]:
+    """Draw attacked images and the mean trajectories of one class.
+
+    Args:
+        adversarials: Attacked and natural images.
+        trajectories: Their trajectories.
+        network_weights: The network under attack, for class names, layers and pixel range.
+        detector_summary: One row per trained detector.
+        detector_training: The configurations.
+        evaluation: Which class and how many examples.
+
+    Returns:
+        Figures by ``<what>/<criterion>``.
+    """
+    described = describe_detectors(detector_summary, detector_training)
+    figures: dict[str, Any] = {}
+    for criterion in HARDEST_FIRST:
+        examples = list(_examples(adversarials, network_weights, criterion, evaluation.show_examples))
+        if examples:
+            figures[f"adversarial_grid/{criterion}"] = plots.adversarial_grid(
+                examples, bounds=network_weights.spec.bounds, title=f"{criterion} attacks"
+            )
+        key = chosen_detector(described, criterion)
+        if key is not None:
+            params = detector_training.active[key.split("/")[0]]
+            figures |= _mean_trajectories(trajectories, network_weights, params, criterion, evaluation.show_class)
+    return figures
+
+
+def show_figures(detection_figures: dict[str, Any], input_figures: dict[str, Any]) -> tuple[Any, ...]:
+    """Pick one figure of each kind to look at by itself, of the harder criterion where there are two.
+
+    Args:
+        detection_figures: Figures of scores and metrics.
+        input_figures: Figures of images and trajectories.
+
+    Returns:
+        Overview, ROC, histograms, mean trajectory, grid of adversarial examples, train x test matrix.
+    """
+    figures = detection_figures | input_figures
+    return tuple(_pick(figures, name) for name in SHOWN)
+
+
+def _pick(figures: Mapping[str, Figure], name: str) -> Figure:
+    keys = [key for criterion in HARDEST_FIRST for key in figures if key.startswith(f"{name}/{criterion}")]
+    return figures[keys[0]] if keys else _nothing(name)
+
+
+def _nothing(name: str) -> Figure:
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+    figure = MatplotlibFigure(figsize=(6.0, 1.0))
+    figure.text(0.5, 0.5, f"{name.replace('_', ' ')}: not measured in this run", ha="center", va="center")
+    return figure
+
+
+def _criteria(metrics: pd.DataFrame) -> list[str]:
+    measured = metrics.loc[metrics["form"] == EARLY, "criterion"].unique()
+    return [name for name in HARDEST_FIRST if name in measured]
+
+
+def _curves(histories: pd.DataFrame, described: pd.DataFrame, criterion: str) -> Figure:
+    own = described[(described["trained_criterion"] == criterion) & (described["trained_on"] == "all")]
+    rows = {str(key): histories[histories["detector"] == key].to_dict("records") for key in own["detector"]}
+    return plots.training_curves(rows, title=f"detectors trained on {criterion} attacks")
+
+
+def _matrices(metrics: pd.DataFrame, configurations: tuple[str, ...], criterion: str) -> dict[str, Figure]:
+    figures = {}
+    for name in configurations:
+        matrix = train_test_matrix(metrics, configuration=name, criterion=criterion)
+        if not matrix.empty:
+            figures[f"train_test_matrix/{criterion}/{name}"] = plots.train_test_figure(
+                matrix, title=f"{name}, {criterion} attacks"
+            )
+    return figures
+
+
+def _examples(adversarials: ShardStore, network: TargetNetwork, criterion: str, count: int) -> Iterator[plots.Example]:
+    """The first successes of each attack on test images, with their clean versions."""
+    names = network.spec.class_names
+    for key in adversarials.keys():  # noqa: SIM118 - a store is no dictionary
+        attack, found, shard = [*key.split("/"), ""][:3]
+        if found != criterion or shard != "test-0000":
+            continue
+        attacked, clean = adversarials.read(key), adversarials.read(f"{NATURAL}/{shard}").tensors
+        row_of = {index: row for row, index in enumerate(clean["source_index"].tolist())}
+        for row in torch.nonzero(attacked.tensors["success"]).flatten().tolist()[:count]:
+            source = row_of[int(attacked.tensors["source_index"][row])]
+            yield plots.Example(
+                attack=attack,
+                clean=clean["images"][source],
+                adversarial=attacked.tensors["images"][row],
+                clean_class=names[int(clean["predicted"][source])],
+                adversarial_class=names[int(attacked.tensors["predicted"][row])],
+            )
+
+
+def _mean_trajectories(
+    store: ShardStore, network: TargetNetwork, params: DetectorParams, criterion: str, label: int
+) -> dict[str, Figure]:
+    column = column_of(params)
+    natural = _of_class(store, [key for key in store.keys(f"{NATURAL}/test-")], column, label)
+    attacked = _of_class(
+        store,
+        [key for key in store.keys() if f"/{criterion}/test-" in key and store.metadata(key)["form"] == EARLY],  # noqa: SIM118
+        column,
+        label,
+    )
+    if not len(natural) or not len(attacked):
+        return {}
+    figure = plots.mean_trajectory_figure(
+        natural,
+        attacked,
+        predicted_class=label,
+        layers=network.spec.layers,
+        distance=params.distance,
+        class_name=network.spec.class_names[label],
+        title=f"{criterion} attacks, {column.replace('.', ', ')}",
+    )
+    return {f"mean_trajectory/{criterion}": figure}
+
+
+def _of_class(store: ShardStore, keys: list[str], column: str, label: int) -> Tensor:
+    """Trajectories ``(n, L, C)`` of images that the network gives a class: naturals, and successes of attacks."""
+    parts = []
+    for key in keys:
+        tensors = store.read(key).tensors
+        kept = tensors["predicted"] == label
+        kept &= (tensors["label"] == label) if key.startswith(f"{NATURAL}/") else tensors["success"]
+        parts.append(tensors[column][kept])
+    return torch.cat(parts) if parts else torch.zeros(0)

@@ -1,0 +1,104 @@
+"""Wiring of evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kedro.pipeline import Pipeline, node
+
+from adv_detect.pipelines.evaluation.figures import SHOWN, draw_detection, draw_inputs, show_figures
+from adv_detect.pipelines.evaluation.nodes import compute_control_trajectories, measure_detection, score_images
+from adv_detect.pipelines.evaluation.report import render_report_file, write_evaluation_part
+
+
+def create_pipeline(**_: Any) -> Pipeline:
+    """Build the pipeline from trained detectors to scores, metrics, figures and the report."""
+    return Pipeline([*_measuring(), *_showing()], tags="evaluation")
+
+
+def _measuring() -> list[Any]:
+    return [
+        node(
+            compute_control_trajectories,
+            inputs=[
+                "adversarials",
+                "network_weights",
+                "representatives",
+                "params:detector_training",
+                "params:adversarial_generation",
+                "params:runtime",
+            ],
+            outputs="control_trajectories",
+            name="compute_control_trajectories",
+        ),
+        node(
+            score_images,
+            inputs=["trajectories", "control_trajectories", "detectors", "detector_summary", "params:evaluation"],
+            outputs="scores",
+            name="score_images",
+        ),
+        node(
+            measure_detection,
+            inputs=[
+                "scores",
+                "detector_summary",
+                "params:detector_training",
+                "params:evaluation",
+                "params:runtime",
+            ],
+            outputs=["detection_metrics", "detection_metrics_csv"],
+            name="measure_detection",
+        ),
+    ]
+
+
+def _showing() -> list[Any]:
+    return [
+        node(
+            draw_detection,
+            inputs=[
+                "scores",
+                "detection_metrics",
+                "detector_summary",
+                "detector_histories",
+                "params:detector_training",
+            ],
+            outputs="detection_figures",
+            name="draw_detection",
+        ),
+        node(
+            draw_inputs,
+            inputs=[
+                "adversarials",
+                "trajectories",
+                "network_weights",
+                "detector_summary",
+                "params:detector_training",
+                "params:evaluation",
+            ],
+            outputs="input_figures",
+            name="draw_inputs",
+        ),
+        node(
+            show_figures,
+            inputs=["detection_figures", "input_figures"],
+            outputs=[f"{name}_figure" for name in SHOWN],
+            name="show_figures",
+        ),
+        node(
+            write_evaluation_part,
+            inputs=[
+                "detection_metrics",
+                "detector_summary",
+                "attack_records",
+                "source_splits",
+                "network_weights",
+                "detection_figures",
+                "input_figures",
+                "parameters",
+            ],
+            outputs="evaluation_part",
+            name="write_evaluation_part",
+        ),
+        node(render_report_file, inputs=["evaluation_part", "report_parts"], outputs="report", name="render_report"),
+    ]

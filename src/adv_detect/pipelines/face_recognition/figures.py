@@ -1,0 +1,127 @@
+"""Figures of verification under attack and of distances from class representatives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from adv_detect.algorithms import plots
+from adv_detect.algorithms.faces.verification import Verification, verify
+from adv_detect.algorithms.plots import style
+from adv_detect.params import FaceRecognitionParams
+from adv_detect.pipelines.detector_training.rows import NATURAL
+from adv_detect.pipelines.face_recognition.verification import DODGING, IMPERSONATION, attacked_verification
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMS = {"early": "stopped at first success", "confident": "all steps, or a margin"}
+FALSE_ACCEPTS = "false-accept rate (log axis)"
+LEAST_RATE = 1e-9
+X_LABEL = "Euclidean distance to the target's medoid, last layer"
+
+
+def draw_faces(
+    verification_scores: pd.DataFrame,
+    attacked_pair_scores: pd.DataFrame,
+    representative_distances: pd.DataFrame,
+    face_recognition: FaceRecognitionParams,
+) -> dict[str, Any]:
+    """Draw verification under attack and distances from class representatives.
+
+    Args:
+        verification_scores: Clean pairs.
+        attacked_pair_scores: Pairs with one side attacked.
+        representative_distances: One row per successful targeted adversarial and natural test image.
+        face_recognition: False-accept rates.
+
+    Returns:
+        The figures ``verification`` and ``distances``.
+    """
+    return {
+        "verification": draw_verification(verification_scores, attacked_pair_scores, face_recognition),
+        "distances": draw_distances(representative_distances),
+    }
+
+
+def show_face_figures(face_figures: dict[str, Any]) -> tuple[Any, Any]:
+    """Give the figures to look at by themselves: verification, distances."""
+    return face_figures["verification"], face_figures["distances"]
+
+
+def draw_verification(
+    verification_scores: pd.DataFrame, attacked_pair_scores: pd.DataFrame, face_recognition: FaceRecognitionParams
+) -> Figure:
+    """Draw the ROC of 1:1 verification, clean and with one side attacked.
+
+    Args:
+        verification_scores: Clean pairs.
+        attacked_pair_scores: Pairs with one side attacked.
+        face_recognition: False-accept rates.
+
+    Returns:
+        The figure: impersonation and dodging beside each other, a row per form of attack; false-accept rates on a
+        logarithmic axis.
+    """
+    same = verification_scores["same"].to_numpy(bool)
+    clean = verify(verification_scores["score"].to_numpy(dtype=np.float64), same, fars=face_recognition.fars)
+    forms = [form for form in FORMS if form in set(attacked_pair_scores["form"])]
+    figure = style.new_figure(11.0, 4.4 * max(len(forms), 1))
+    panels = figure.subplots(max(len(forms), 1), 2, sharex=True, sharey=True, squeeze=False)
+    for row, form in zip(panels, forms or ["early"], strict=True):
+        for axes, kind in zip(row, (IMPERSONATION, DODGING), strict=True):
+            _curve(axes, clean, f"clean pairs (n = {len(same):,})", style.NATURAL_COLOUR, "-")
+            chosen = (attacked_pair_scores["kind"] == kind) & (attacked_pair_scores["form"] == form)
+            _attacked_curves(axes, attacked_pair_scores[chosen], verification_scores, face_recognition.fars)
+            style.tidy(axes, title=f"{kind}, {FORMS[form]}", x_label=FALSE_ACCEPTS, y_label="true-accept rate")
+            axes.set_xscale("log")
+            axes.set_xlim(0.5 / clean.n_different, 1.0)
+            axes.legend(fontsize=style.FONT_SIZE - 2, framealpha=0.85)
+            axes.label_outer()
+    return figure
+
+
+def draw_distances(representative_distances: pd.DataFrame) -> Figure:
+    """Draw how near the attacks come to the identity aimed at, label-focused against deep-features attacks.
+
+    Args:
+        representative_distances: One row per successful targeted adversarial and natural test image.
+
+    Returns:
+        The figure: a panel per form of attack, a distribution per attack.
+    """
+    by_attack = representative_distances.groupby(["form", "attack"], sort=False)["distance"]
+    groups = {key: values.to_numpy(dtype=np.float64) for key, values in by_attack}
+    natural = {name: values for (_, name), values in groups.items() if name == NATURAL}
+    panels: dict[str, dict[str, Any]] = {}
+    for form, words in FORMS.items():
+        attacks = {str(name): values for (one, name), values in groups.items() if one == form}
+        if attacks:
+            panels[words] = {"natural": natural[NATURAL], **attacks}
+    return plots.distance_distributions(panels or {"natural images": natural}, x_label=X_LABEL)
+
+
+def _attacked_curves(axes: Axes, pairs: pd.DataFrame, clean: pd.DataFrame, fars: tuple[float, ...]) -> None:
+    names = list(pairs["attack"].unique())
+    colours, lines = style.colours(names), style.line_styles(names)
+    for name in names:
+        group = pairs[pairs["attack"] == name]
+        measured = attacked_verification(group, clean, fars=fars)
+        _curve(axes, measured, f"{name} (n = {len(group):,})", colours[name], lines[name])
+
+
+def _curve(axes: Axes, measured: Verification, label: str, colour: str, line: Any) -> None:
+    """Draw as steps; rates of zero lie left of the axis."""
+    roc = measured.roc
+    axes.plot(
+        np.maximum(roc.far, LEAST_RATE),
+        roc.tar,
+        drawstyle="steps-post",
+        color=colour,
+        linestyle=line,
+        linewidth=1.5,
+        label=f"{label}  EER {measured.eer:.3f}",
+    )

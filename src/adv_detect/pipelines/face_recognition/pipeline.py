@@ -1,0 +1,139 @@
+"""Wiring of face_recognition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kedro.pipeline import Pipeline, node
+
+from adv_detect.pipelines.face_recognition import nodes
+from adv_detect.pipelines.face_recognition.detection import compare_detection, measure_distances, summarise_distances
+from adv_detect.pipelines.face_recognition.figures import draw_faces, show_face_figures
+from adv_detect.pipelines.face_recognition.report import render_report_with_faces, write_face_part
+
+PARAMS = "params:face_recognition"
+RUNTIME = "params:runtime"
+
+
+def create_pipeline(**_: Any) -> Pipeline:
+    """Build the pipeline from stored adversarial examples to verification and identification under attack."""
+    return Pipeline([*_embedding(), *_verifying(), *_identifying(), *_showing()], tags="face_recognition")
+
+
+def _embedding() -> list[Any]:
+    return [
+        node(
+            nodes.choose_pairs,
+            inputs=["verification_images", "verification_pairs", PARAMS, RUNTIME],
+            outputs="verification_pair_table",
+            name="choose_pairs",
+        ),
+        node(
+            nodes.embed_faces,
+            inputs=["verification_images", "network_weights", "verification_pair_table", PARAMS, RUNTIME],
+            outputs="verification_embeddings",
+            name="embed_faces",
+        ),
+        node(
+            nodes.embed_attacked_faces,
+            inputs=["adversarials", "network_weights", PARAMS, RUNTIME],
+            outputs="attack_embeddings",
+            name="embed_attacked_faces",
+        ),
+    ]
+
+
+def _verifying() -> list[Any]:
+    return [
+        node(
+            nodes.verify_clean,
+            inputs=["verification_embeddings", "verification_pair_table", PARAMS],
+            outputs=["verification_scores", "verification_metrics"],
+            name="verify_clean",
+        ),
+        node(
+            nodes.pair_attacked_faces,
+            inputs=["attack_embeddings", RUNTIME],
+            outputs="attacked_pair_scores",
+            name="pair_attacked_faces",
+        ),
+        node(
+            nodes.verify_attacked,
+            inputs=["attacked_pair_scores", "verification_scores", PARAMS],
+            outputs=["face_verification", "face_verification_csv"],
+            name="verify_attacked",
+        ),
+    ]
+
+
+def _identifying() -> list[Any]:
+    return [
+        node(
+            nodes.identify_faces,
+            inputs=["attack_embeddings", "representatives", "features", PARAMS],
+            outputs=["face_identification", "face_identification_csv"],
+            name="identify_faces",
+        ),
+        node(
+            nodes.summarise_faces,
+            inputs=["verification_metrics", "face_verification", "face_identification"],
+            outputs="face_metrics",
+            name="summarise_faces",
+        ),
+        node(
+            measure_distances,
+            inputs=["attack_embeddings", "representatives"],
+            outputs="representative_distances",
+            name="measure_distances",
+        ),
+        node(
+            summarise_distances,
+            inputs="representative_distances",
+            outputs="face_distances_csv",
+            name="summarise_distances",
+        ),
+        node(
+            compare_detection,
+            inputs=["detection_metrics", "params:adversarial_generation", "params:detector_training"],
+            outputs="deep_features_detection_csv",
+            name="compare_detection",
+        ),
+    ]
+
+
+def _showing() -> list[Any]:
+    return [
+        node(
+            draw_faces,
+            inputs=["verification_scores", "attacked_pair_scores", "representative_distances", PARAMS],
+            outputs="face_figures",
+            name="draw_faces",
+        ),
+        node(
+            show_face_figures,
+            inputs="face_figures",
+            outputs=["face_verification_figure", "representative_distances_figure"],
+            name="show_face_figures",
+        ),
+        node(
+            write_face_part,
+            inputs=[
+                "verification_metrics",
+                "face_verification",
+                "face_identification",
+                "face_distances_csv",
+                "deep_features_detection_csv",
+                "face_figures",
+                "detector_summary",
+                PARAMS,
+            ],
+            outputs="face_part",
+            name="write_face_part",
+        ),
+        node(
+            render_report_with_faces,
+            inputs=["evaluation_part", "report_parts", "face_part", "report"],
+            outputs="report_with_faces",
+            name="render_report_with_faces",
+        ),
+    ]

@@ -1,0 +1,113 @@
+"""Stored embeddings of natural and attacked images as tables for measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adv_detect.errors import DataError
+from adv_detect.pipelines.detector_training.rows import NATURAL
+from adv_detect.pipelines.face_recognition.work import EMBEDDING, TEMPLATE
+from adv_detect.sharding import ShardStore
+
+TEST = "test"
+
+
+@dataclass(frozen=True)
+class FaceRows:
+    """Images of one attack and criterion, or natural ones.
+
+    Attributes:
+        attack: Configured name, or ``natural``.
+        criterion: ``targeted``, ``untargeted`` or ``none``.
+        form: ``early``, ``confident`` or ``none``.
+        source_ids: Name of each source image.
+        source_index: Position of each source image, int64 ``(n,)``.
+        embedding: Pooled features of the last layer, ``(n, D)``.
+        template: What verification compares, ``(n, D)``.
+        label: Identity of each, int64 ``(n,)``.
+        target: Identity aimed at, -1 for none, int64 ``(n,)``.
+        success: Whether the attack reached its own aim, bool ``(n,)``.
+    """
+
+    attack: str
+    criterion: str
+    form: str
+    source_ids: tuple[str, ...]
+    source_index: Tensor
+    embedding: Tensor
+    template: Tensor
+    label: Tensor
+    target: Tensor
+    success: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.source_ids)
+
+    def take(self, rows: NDArray[np.int64]) -> FaceRows:
+        """Keep some rows, in the order given."""
+        index = torch.from_numpy(rows)
+        return replace(
+            self,
+            source_ids=tuple(self.source_ids[row] for row in rows.tolist()),
+            source_index=self.source_index[index],
+            embedding=self.embedding[index],
+            template=self.template[index],
+            label=self.label[index],
+            target=self.target[index],
+            success=self.success[index],
+        )
+
+
+def natural_faces(store: ShardStore, split: str | None = None) -> FaceRows:
+    """Read the natural images of one split, or of all.
+
+    Args:
+        store: Embeddings of natural and attacked images.
+        split: ``train``, ``validation`` or ``test``; None for all.
+
+    Returns:
+        The rows.
+    """
+    return _read(store, store.keys(f"{NATURAL}/{split}-" if split else f"{NATURAL}/"))
+
+
+def attacked_faces(store: ShardStore) -> Iterator[FaceRows]:
+    """Read the attacked test images, one attack and criterion at a time; those without any image are passed over.
+
+    Args:
+        store: Embeddings of natural and attacked images.
+
+    Yields:
+        The rows.
+    """
+    names = {tuple(key.split("/")[:-1]) for key in store.keys() if not key.startswith(f"{NATURAL}/")}  # noqa: SIM118 - a store is no dictionary
+    groups = ["/".join(name) for name in sorted(names)]
+    for group in groups:
+        rows = _read(store, store.keys(f"{group}/{TEST}-"))
+        if len(rows):
+            yield rows
+
+
+def _read(store: ShardStore, keys: tuple[str, ...]) -> FaceRows:
+    if not keys:
+        raise DataError(f"{store.root}: expected embeddings of natural test images, got none; run face_recognition")
+    contents = [store.read(key) for key in keys]
+    about = contents[0].metadata
+    tensors = {
+        name: torch.cat([content.tensors[name] for content in contents])
+        for name in ("source_index", EMBEDDING, TEMPLATE, "label", "target", "success")
+    }
+    return FaceRows(
+        attack=about["attack"],
+        criterion=about["criterion"],
+        form=about["form"],
+        source_ids=tuple(name for content in contents for name in content.metadata["source_ids"]),
+        **tensors,
+    )

@@ -1,0 +1,48 @@
+"""Nodes that compute class representatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from adv_detect.algorithms.representatives import Representatives, fit_representatives
+from adv_detect.networks.target import TargetNetwork
+from adv_detect.params import RepresentativesParams
+from adv_detect.sharding import ShardStore
+
+
+def compute_representatives(
+    features: ShardStore, network_weights: TargetNetwork, representatives: RepresentativesParams
+) -> Representatives:
+    """Compute medoids, centroids and whitening from the features, one class in memory at a time.
+
+    Args:
+        features: Shards of features per class.
+        network_weights: The network under attack, for its layers and class names.
+        representatives: Shrinkage and memory budget.
+
+    Returns:
+        The representatives of every layer.
+    """
+    spec = network_weights.spec
+    return fit_representatives(
+        lambda: _by_class(features, len(spec.class_names), len(spec.layers)),
+        layers=spec.layers,
+        class_names=spec.class_names,
+        params=representatives,
+    )
+
+
+def _by_class(features: ShardStore, classes: int, layers: int) -> Iterator[tuple[int, list[Tensor], list[str]]]:
+    """Give class, features ``(n, D_l)`` per layer and source ids, class by class."""
+    for label in range(classes):
+        contents = [features.read(key) for key in features.keys(f"{label:05d}/")]
+        if not contents:
+            continue
+        names = [name for content in contents for name in content.metadata["source_ids"]]
+        tensors = [
+            torch.cat([content.tensors[f"layer.{layer:03d}"] for content in contents]) for layer in range(layers)
+        ]
+        yield label, tensors, names

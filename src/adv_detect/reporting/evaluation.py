@@ -1,0 +1,53 @@
+"""The sections of an evaluation's report, in reading order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adv_detect.reporting import sections, texts
+from adv_detect.reporting.blocks import Block, Bullets, Facts, Section, Text
+from adv_detect.reporting.results import EvaluationResults, chosen_detector
+from adv_detect.reporting.summary import summary_section
+
+__all__ = ["EvaluationResults", "chosen_detector", "evaluation_sections"]
+
+
+def evaluation_sections(results: EvaluationResults, *, further: Sequence[Section] = ()) -> list[Section]:
+    """All sections of an evaluation.
+
+    Args:
+        results: Tables, figures and facts.
+        further: Sections of other pipelines, put before the limits.
+
+    Returns:
+        The sections, from the summary to the provenance.
+    """
+    return [
+        summary_section(results),
+        Section("How to read this", [Bullets(texts.HOW_TO_READ)]),
+        network_section(results),
+        sections.attacks_section(results),
+        sections.detection_section(results),
+        sections.operating_section(results),
+        sections.comparison_section(results),
+        sections.quantisation_section(results),
+        sections.controls_section(results),
+        sections.matrix_section(results),
+        sections.inside_section(results),
+        *further,
+        Section("Limits", [Bullets(texts.LIMITS)]),
+        Section("Provenance", [Text("What made these numbers."), Facts(results.provenance)]),
+    ]
+
+
+def network_section(results: EvaluationResults) -> Section:
+    """The network under attack and the images."""
+    blocks: list[Block] = [Text(_accuracy(results)), Facts(results.network, "Network"), Facts(results.images, "Images")]
+    return Section("Network under attack", blocks)
+
+
+def _accuracy(results: EvaluationResults) -> str:
+    accuracy = results.network.get("accuracy")
+    if not isinstance(accuracy, float):
+        return texts.NETWORK
+    return f"The network classifies **{accuracy:.2%}** of the clean test images right. {texts.NETWORK}"

@@ -1,0 +1,112 @@
+"""What the report of an evaluation is made from, and how its numbers are looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from adv_detect.algorithms.detector_keys import (
+    BOTH_CRITERIA,
+    MARGIN,
+    SUMMARY_ROWS,
+    TRAINED_ON_ALL,
+    configuration_labels,
+)
+from adv_detect.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SELECTION_COLUMN = "validation_macro_auc"
+
+
+@dataclass(frozen=True)
+class EvaluationResults:
+    """Everything that the sections on attacks and detection show.
+
+    Attributes:
+        metrics: Result of `metric_table`.
+        detectors: Result of `detector_summary` with a column ``validation_macro_auc`` (NaN for controls).
+        attack_records: A row per source image, attack and criterion.
+        network: Facts of the network under attack: name, accuracy, layers, bounds, ...
+        images: Number of images per split, and whatever else describes them.
+        figures: Figures by name: ``auc_overview``, ``roc``, ``score_histograms``, ``mean_trajectory``,
+            ``adversarial_grid``, ``train_test_matrix``, ``training_curves``; each may carry a suffix
+            (``roc/targeted``) and may be missing.
+        provenance: Parameters, seeds and versions; nested as you like.
+        trained_attacks: Names of the attacks that detectors were trained on.
+        registered: Key of the detector that was registered.
+        published: Published numbers per criterion, label and attack.
+        confidence_level: Coverage of the intervals in ``metrics``.
+    """
+
+    metrics: pd.DataFrame
+    detectors: pd.DataFrame
+    attack_records: pd.DataFrame
+    network: Mapping[str, object]
+    images: Mapping[str, object]
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    provenance: Mapping[str, object] = field(default_factory=dict)
+    trained_attacks: Sequence[str] = ()
+    registered: str | None = None
+    published: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    confidence_level: float = 0.95
+
+    @property
+    def criteria(self) -> list[str]:
+        """Criteria tested, in order of appearance."""
+        return [str(name) for name in self.metrics["criterion"].unique()]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Label per configuration."""
+        return configuration_labels(self.metrics)
+
+    def rows(self, detector: str, **conditions: str) -> pd.DataFrame:
+        """Rows of one detector under conditions such as ``attack='macro', form='early'``."""
+        found = self.metrics[self.metrics["detector"] == detector]
+        for column, value in conditions.items():
+            found = found[found[column] == value]
+        return found
+
+    def row(self, detector: str, **conditions: str) -> dict[str, Any] | None:
+        """The one row of a detector under conditions; None where it was not measured."""
+        found = self.rows(detector, **{"variant": "float"} | conditions)
+        return {str(key): value for key, value in found.iloc[0].items()} if len(found) else None
+
+    def single_attacks(self, detector: str, criterion: str) -> pd.DataFrame:
+        """Rows of one detector on each attack of a criterion, both forms, without summary rows."""
+        found = self.rows(detector, criterion=criterion, variant="float")
+        return found[~found["attack"].isin(SUMMARY_ROWS) & found["auc"].notna()]
+
+    @property
+    def has_margin(self) -> bool:
+        """Whether the margin control was scored."""
+        return MARGIN in set(self.metrics["detector"])
+
+
+def chosen_detector(detectors: pd.DataFrame, criterion: str) -> str | None:
+    """Key of the detector with the best validation macro-AUC among those trained for a criterion on all attacks.
+
+    Args:
+        detectors: Result of `detector_summary` with a column ``validation_macro_auc``.
+        criterion: ``targeted`` or ``untargeted``; detectors trained on both count too.
+
+    Returns:
+        The key (the first of equals), or None where no detector was trained for this criterion.
+
+    Raises:
+        DataError: The column is missing.
+    """
+    if SELECTION_COLUMN not in detectors.columns:
+        raise DataError(
+            f"detectors: expected a column {SELECTION_COLUMN!r}, got {list(detectors.columns)}; "
+            "the detector shown is chosen on validation images, never on test images"
+        )
+    own = detectors["trained_criterion"].isin([criterion, BOTH_CRITERIA])
+    candidates = detectors[own & (detectors["trained_on"] == TRAINED_ON_ALL) & detectors[SELECTION_COLUMN].notna()]
+    best = candidates.sort_values(SELECTION_COLUMN, ascending=False, kind="stable")
+    return None if best.empty else str(best["detector"].iloc[0])

@@ -1,0 +1,121 @@
+"""What the registry says about the model: how to ask it, what it answers, where it comes from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adv_detect.serving.bundle import ScoringBundle
+
+OUTPUTS = {
+    "predicted_class": "name of the class that the network under attack gives the image",
+    "predicted_index": "index of that class",
+    "adversarial_score": "higher is more likely adversarial; no probability",
+    "threshold": "of the verdict, fixed on clean validation images at the false-positive rate asked for",
+    "is_adversarial": "verdict: adversarial_score > threshold",
+}
+TEMPLATE = """\
+Says of each image which class the network sees in it and whether it looks like an adversarial example: network,
+class representatives and detector in one.
+
+**Input**: a tensor `(N, {shape})`, float32, channels first, pixels in [{low:g}, {high:g}]{eight_bit}. Another shape or
+range is refused with a message.
+
+**Parameter**: `fpr`, the false-positive rate of the verdict on clean images, one of {rates}; default {fpr:g}.
+
+**Output**, a row per image:
+
+{outputs}
+
+**Over HTTP**, served with `mlflow models serve -m models:/{name}@champion --env-manager local -p 5001`: POST to
+`/invocations` (`serving_input_example.json` among the model's files is a complete payload):
+
+```json
+{{"inputs": {example}, "params": {{"fpr": {fpr:g}}}}}
+```
+
+**In Python**:
+
+```python
+model = mlflow.pyfunc.load_model("models:/{name}@champion")
+model.predict(images, params={{"fpr": {fpr:g}}})  # images: numpy array (N, {shape}), float32
+```
+"""
+
+
+def model_description(bundle: ScoringBundle) -> str:
+    """Explain the registered model to whoever is going to ask it.
+
+    Args:
+        bundle: What is served.
+
+    Returns:
+        Markdown.
+    """
+    spec = bundle.network.spec
+    low, high = spec.bounds
+    return TEMPLATE.format(
+        shape=", ".join(map(str, spec.image_shape)),
+        low=low,
+        high=high,
+        eight_bit=" (8-bit pixels divided by 255)" if (low, high) == (0.0, 1.0) else "",
+        rates=", ".join(f"{rate:g}" for rate in sorted(bundle.thresholds)),
+        fpr=float(bundle.about["fpr"]),
+        outputs="\n".join(f"- `{name}`: {meaning}" for name, meaning in OUTPUTS.items()),
+        name=bundle.about["name"],
+        example=f"[[[[{low:.1f}, {low:.1f}, ...], ...], ...]]",
+    )
+
+
+def version_description(bundle: ScoringBundle) -> str:
+    """Say what this version is made of.
+
+    Args:
+        bundle: What is served.
+
+    Returns:
+        Markdown.
+    """
+    about, spec = bundle.about, bundle.network.spec
+    thresholds = ", ".join(f"{value:.4g} at {rate:g}" for rate, value in sorted(bundle.thresholds.items()))
+    lines = [
+        f"Detector `{about['detector']}`, the best on validation images (test images play no part in the choice).",
+        f"Network under attack: `{spec.name}`, {spec.num_classes} classes{_accuracy(bundle)}.",
+        f"Thresholds by false-positive rate: {thresholds}.",
+    ]
+    return "\n\n".join(lines)
+
+
+def version_tags(bundle: ScoringBundle) -> dict[str, str]:
+    """List the facts by which versions are searched and compared.
+
+    Args:
+        bundle: What is served.
+
+    Returns:
+        Tag to value. Facts that the bundle lacks are left out.
+    """
+    about, spec = bundle.about, bundle.network.spec
+    facts: dict[str, Any] = {
+        "detector": about["detector"],
+        "trained_criterion": about.get("trained_criterion"),
+        "attacks": ", ".join(about.get("attacks", ())) or None,
+        "validation_macro_auc": _rounded(about.get("validation_macro_auc")),
+        "validation_macro_auc_all": _rounded(about.get("validation_macro_auc_all")),
+        "network": spec.name,
+        "network_accuracy": _rounded(spec.accuracy),
+        "classes": spec.num_classes,
+        "input_shape": f"(N, {', '.join(map(str, spec.image_shape))}) float32",
+        "pixel_range": f"[{spec.bounds[0]:g}, {spec.bounds[1]:g}]",
+        "fpr_default": f"{float(about['fpr']):g}",
+        "fpr_choices": ", ".join(f"{rate:g}" for rate in sorted(bundle.thresholds)),
+    }
+    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def _accuracy(bundle: ScoringBundle) -> str:
+    accuracy = bundle.network.spec.accuracy
+    return "" if accuracy is None else f", accuracy {accuracy:.4f} on clean test images"
+
+
+def _rounded(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"

@@ -1,0 +1,175 @@
+"""Logs a scoring bundle to MLflow as a model made from code and registers it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adv_detect.serving.bundle import ScoringBundle
+from adv_detect.serving.description import model_description, version_description, version_tags
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch", "tqdm")
+PACKAGE = Path(__file__).resolve().parents[1]
+CODE = ("__init__.py", "errors.py", "params.py", "algorithms", "networks", "serving")
+NOT_SERVED = ("attacks", "faces", "plots", "adaptive_*", "registration.py", "__pycache__", "*.pyc")
+INSTALLED = ("site-packages", "dist-packages")
+EXAMPLE_IMAGES = 2
+OUTPUT_TYPES = {
+    "predicted_class": "string",
+    "predicted_index": "long",
+    "adversarial_score": "double",
+    "threshold": "double",
+    "is_adversarial": "boolean",
+}
+LOGGER = logging.getLogger(__name__)
+PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+
+
+def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
+    """Log a stored bundle to the active MLflow run and register it.
+
+    The registered model is a pyfunc made from code: weights are safetensors artifacts and the part of this package
+    that serving needs travels with it, so it loads in a fresh process without the project and without any pickle.
+
+    Args:
+        bundle: What was stored.
+        folder: Where it was stored.
+        alias: Alias that the new version gets.
+
+    Returns:
+        The number of the new version.
+    """
+    import mlflow
+
+    name, default = str(bundle.about["name"]), float(bundle.about["fpr"])
+    with _quiet(), tempfile.TemporaryDirectory() as scratch:
+        code, requirements = serving_dependencies(bundle.network.spec.name, Path(scratch))
+        logged = mlflow.pyfunc.log_model(
+            name=name,
+            python_model=str(PACKAGE / "serving" / "pyfunc_model.py"),
+            artifacts={"bundle": str(folder)},
+            code_paths=code,
+            signature=model_signature(bundle),
+            input_example=(example_images(bundle), {"fpr": default}),
+            pip_requirements=requirements,
+            metadata=version_tags(bundle),
+        )
+        return _register(bundle, logged, alias)
+
+
+def example_images(bundle: ScoringBundle) -> NDArray[np.float32]:
+    """Draw images that the model takes: a ramp over the pixel range.
+
+    Args:
+        bundle: What is served.
+
+    Returns:
+        Shape ``(2, channels, H, W)``, float32.
+    """
+    shape = (EXAMPLE_IMAGES, *bundle.network.spec.image_shape)
+    return np.linspace(*bundle.network.spec.bounds, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+
+
+def model_signature(bundle: ScoringBundle) -> ModelSignature:
+    """Describe what goes in and what comes out.
+
+    Args:
+        bundle: What is served.
+
+    Returns:
+        A float32 tensor ``(-1, channels, H, W)`` and ``fpr`` in, a row per image out.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *bundle.network.spec.image_shape))]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in OUTPUT_TYPES.items()]),
+        params=ParamSchema([ParamSpec("fpr", "double", float(bundle.about["fpr"]))]),
+    )
+
+
+def serving_dependencies(network: str, scratch: Path) -> tuple[list[str], list[str]]:
+    """Gather what the model needs to load elsewhere, the module of a network of the user's own included.
+
+    Args:
+        network: Registered name or dotted path of the network under attack.
+        scratch: Existing, empty folder for a copy of the part of this package that serving needs.
+
+    Returns:
+        Files and folders of code that travel with the model, and requirements with their versions.
+    """
+    code = [_copy(PACKAGE, scratch)]
+    wanted = list(REQUIREMENTS)
+    if "." in network:
+        top = network.split(".", maxsplit=1)[0]
+        found = importlib.util.find_spec(top)
+        origin = Path(found.origin) if found is not None and found.origin else None
+        if origin is not None and not set(INSTALLED) & set(origin.parts):
+            code.append(str(origin.parent if origin.name == "__init__.py" else origin))
+        else:
+            wanted += packages_distributions().get(top, [])
+    return code, [f"{one}=={version(one).split('+')[0]}" for one in dict.fromkeys(wanted)]
+
+
+def _register(bundle: ScoringBundle, logged: Any, alias: str) -> str:
+    """Make a version of what was logged, with description, tags and alias."""
+    from mlflow import MlflowClient
+
+    client, name = MlflowClient(), str(bundle.about["name"])
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    client.update_registered_model(name, model_description(bundle))
+    made = client.create_model_version(
+        name,
+        source=logged.model_uri,
+        run_id=logged.run_id,
+        model_id=logged.model_id,
+        tags=version_tags(bundle),
+        description=version_description(bundle),
+    )
+    client.set_registered_model_alias(name, alias, made.version)
+    LOGGER.info("mlflow: registered %s version %s, alias %s", name, made.version, alias)
+    return str(made.version)
+
+
+def _copy(package: Path, scratch: Path) -> str:
+    """Copy the part of this package that serving needs."""
+    target = scratch / package.name
+    target.mkdir()
+    ignored = shutil.ignore_patterns(*NOT_SERVED)
+    for name in CODE:
+        if (package / name).is_dir():
+            shutil.copytree(package / name, target / name, ignore=ignored)
+        else:
+            shutil.copy2(package / name, target / name)
+    return str(target)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MLflow's progress bars and its notes on every step out of the log; warnings stay."""
+    logger = logging.getLogger("mlflow")
+    level, chosen = logger.level, PROGRESS_BAR in os.environ
+    logger.setLevel(max(level, logging.WARNING))
+    os.environ.setdefault(PROGRESS_BAR, "false")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if not chosen:
+            del os.environ[PROGRESS_BAR]

@@ -1,0 +1,66 @@
+"""Makes the shards of a plan that are not there yet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import perf_counter
+
+from tqdm import tqdm
+
+from adv_detect.sharding.local import run_local
+from adv_detect.sharding.plan import ShardPlan, ShardSpec
+from adv_detect.sharding.store import ShardStore
+
+logger = logging.getLogger(__name__)
+
+Engine = Callable[[ShardPlan, ShardStore, tuple[ShardSpec, ...], Callable[[], object]], None]
+
+
+def execute_plan(plan: ShardPlan, store: ShardStore) -> None:
+    """Bring a store to exactly what a plan says.
+
+    Shards whose fingerprint agrees are kept, the others are made and written one by one, shards that are not
+    planned are deleted at the end, and the marker of completeness is written last. After a failure or a kill the
+    finished shards stay, and the next call goes on from there.
+
+    Args:
+        plan: The shards and how to make them.
+        store: Where they lie.
+
+    Raises:
+        ShardError: A shard could not be made; the message names the data set and the shard.
+        ConfigurationError: The engine is not usable.
+    """
+    started = perf_counter()
+    store.remove_leftovers()
+    present = store.fingerprints()
+    missing = tuple(spec for spec in plan.shards if present.get(spec.key) != spec.fingerprint)
+    if missing or not store.holds(plan) or not store.complete:
+        store.begin(plan)
+        _make(plan, store, missing)
+        store.finish(plan)
+    logger.info(
+        "%s: %d shards made, %d kept, in %.1f s",
+        plan.description,
+        len(missing),
+        len(plan.shards) - len(missing),
+        perf_counter() - started,
+    )
+
+
+def _make(plan: ShardPlan, store: ShardStore, missing: tuple[ShardSpec, ...]) -> None:
+    kept = len(plan.shards) - len(missing)
+    title = f"{plan.description} ({kept} kept)" if kept else plan.description
+    silent = not plan.runtime.progress or not missing
+    with tqdm(total=len(plan.shards), initial=kept, desc=title, unit="shard", disable=silent) as bar:
+        if missing:
+            _engine(plan.runtime.engine)(plan, store, missing, bar.update)
+
+
+def _engine(name: str) -> Engine:
+    if name == "ray":
+        from adv_detect.sharding.ray_engine import run_ray
+
+        return run_ray
+    return run_local

@@ -1,0 +1,97 @@
+"""What a sharded data set consists of and how each shard is made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from adv_detect.errors import ShardError
+from adv_detect.params import RuntimeParams
+
+RESERVED = ".tmp-"
+
+
+@dataclass(frozen=True)
+class ShardContent:
+    """What one shard holds.
+
+    Attributes:
+        tensors: Tensors by name, any shapes and dtypes, at least one.
+        metadata: JSON-able values by name.
+    """
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ShardSpec:
+    """One shard to make.
+
+    Attributes:
+        key: Name of the shard within its data set; ``/`` makes folders, as in ``bim/targeted/test-0000``.
+        fingerprint: Digest of everything that decides the content; a shard on disk with the same one is kept.
+        arguments: What the work function is called with; small and picklable.
+    """
+
+    key: str
+    fingerprint: str
+    arguments: Any
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """All shards of a data set and the function that makes one.
+
+    Attributes:
+        work: Called with the arguments of one shard, returns its content; picklable for the Ray engine.
+        shards: The shards, in the order in which they are made.
+        runtime: Engine, progress bar and resources.
+        description: What is made, for the progress bar and for errors.
+
+    Raises:
+        ShardError: Two shards have one key, or a key cannot name a file.
+    """
+
+    work: Callable[[Any], ShardContent]
+    shards: tuple[ShardSpec, ...]
+    runtime: RuntimeParams
+    description: str
+
+    def __post_init__(self) -> None:
+        """Check the keys."""
+        repeated = [key for key, count in Counter(self.keys).items() if count > 1]
+        if repeated:
+            raise ShardError(f"{self.description}: expected each shard key once, got twice or more: {repeated[:5]}")
+        for key in self.keys:
+            check_key(key)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of all shards, in order."""
+        return tuple(spec.key for spec in self.shards)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprint of each shard by its key."""
+        return {spec.key: spec.fingerprint for spec in self.shards}
+
+
+def check_key(key: str) -> None:
+    """Refuse a key that would leave the folder of the store or clash with its own files.
+
+    Args:
+        key: Name of a shard.
+
+    Raises:
+        ShardError: The key is not usable.
+    """
+    parts = key.split("/")
+    if any(part in ("", ".", "..") or part.startswith("_") for part in parts) or RESERVED in key or "\\" in key:
+        raise ShardError(
+            f"shard key: expected names joined by '/', none of them empty, '.', '..' or starting with '_', got {key!r}"
+        )

@@ -1,0 +1,50 @@
+"""What many tests share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "1000000000")
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "1000000000")
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """Root of the project."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real data beside the project; its name may be given by ADV_DETECT_SHARED_DATA."""
+    folder = Path(os.environ.get("ADV_DETECT_SHARED_DATA", PROJECT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"needs the real data in {folder}")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_run_stays_open():
+    """A test that fails in the middle of an MLflow run must not hand that run to the next test."""
+    yield
+    mlflow = sys.modules.get("mlflow")
+    while mlflow is not None and mlflow.active_run() is not None:
+        mlflow.end_run()
+
+
+@pytest.fixture(autouse=True)
+def _global_random_state_is_untouched(request: pytest.FixtureRequest):
+    """Code under test must draw from its own generators; a test that seeds on purpose restores the state."""
+    if "leaves_rng_alone" not in request.keywords:
+        yield
+        return
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from adv_detect.algorithms.adaptive_metrics import check_records
+from adv_detect.algorithms.thresholds import thresholds_at_fpr
+from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.networks.target import target_tensors
+from adv_detect.pipelines.adaptive_attack.attacking import attack_images
+from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive, choose_sources, conditions, score_naturals
+from adv_detect.pipelines.adaptive_attack.models import FeatureModel, KnownDetector
+from adv_detect.pipelines.adaptive_attack.nodes import (
+    attack_detectors,
+    attack_hardened,
+    collect_adaptive_records,
+    describe_substitute,
+    harden_detectors,
+    train_substitute,
+)
+from adv_detect.pipelines.adaptive_attack.substitute import restore_substitute
+
+KEY = "cosine/both/all/0"
+
+
+@pytest.fixture(scope="module")
+def known(detectors) -> KnownDetector:
+    content = detectors.read(KEY)
+    return KnownDetector.restore(KEY, content.metadata, content.tensors)
+
+
+@pytest.fixture(scope="module")
+def attacked(scene, detectors, blocks, adaptive, carry_out, tmp_path_factory):
+    plan = attack_detectors(scene, detectors, blocks["detector_training"], adaptive())
+    return carry_out(plan, tmp_path_factory.mktemp("attacked"))
+
+
+@pytest.fixture(scope="module")
+def hardened(scene, detectors, blocks, adaptive, carry_out, tmp_path_factory):
+    plan = harden_detectors(scene, detectors, blocks["detector_training"], adaptive(), blocks["evaluation"])
+    return carry_out(plan, tmp_path_factory.mktemp("hardened"))
+
+
+@pytest.fixture(scope="module")
+def records(scene, attacked, hardened, adaptive, carry_out, tmp_path_factory):
+    plan = attack_hardened(scene, hardened, adaptive())
+    return collect_adaptive_records(attacked, carry_out(plan, tmp_path_factory.mktemp("again")))
+
+
+def test_shards_are_named_by_detector_attack_budget_and_criterion(attacked) -> None:
+    assert "cosine.both.all.0/selective/linf-0.1/untargeted/0000" in attacked.keys()  # noqa: SIM118
+    assert "cosine.both.all.0/cw/l2-free/untargeted/0000" in attacked.keys()  # noqa: SIM118
+
+
+def test_records_keep_epsilon_and_agree_with_the_images(records, attacked, scene, finished) -> None:
+    check_records(records[records["form"] == "correct"])
+    for norm in ("linf", "l2"):
+        budgeted = records[(records["norm"] == norm) & records["epsilon"].notna()]
+        assert len(budgeted)
+        assert (budgeted[norm] <= budgeted["epsilon"] * (1 + 1e-5)).all()
+    assert records["fooled"].any()
+    for row in records[records["store"] == "adaptive"].sample(12, random_state=0).to_dict("records"):
+        image = attacked.read(row["shard"]).tensors["images"][row["row"]][None]
+        clean = scene.images[row["source_index"]][0][None].float() / 255
+        assert float((image - clean).abs().max()) == pytest.approx(row["linf"], abs=1e-6)
+        predicted = int(finished["network_weights"](image).argmax())
+        assert predicted == row["predicted"]
+        assert row["fooled"] == (predicted == row["target"] if row["target"] >= 0 else predicted != row["label"])
+
+
+def test_sources_are_correct_passed_and_of_the_test_split(records, finished) -> None:
+    splits = finished["source_splits"].set_index("source_index")["split"]
+    assert set(splits[records["source_index"].unique()]) == {"test"}
+    scores = finished["scores"]
+    clean = scores[(scores["detector"] == KEY) & (scores["attack"] == "natural") & (scores["split"] == "test")]
+    clean = clean.set_index(clean["source_id"].astype(str))
+    mine = records[(records["detector"] == KEY) & (records["form"] == "correct")]
+    used = clean.loc[mine["source_id"].unique()]
+    assert used["correct"].all()
+    assert not used["verdict_fpr_05"].any()
+    published = clean.loc[records.loc[records["form"] == "reference", "source_id"].unique()]
+    assert not published["verdict_fpr_05"].any()
+
+
+def test_thresholds_come_from_clean_validation_images(records, scene, known, hardened) -> None:
+    for detector, part in records.groupby("detector"):
+        one = known
+        if detector != KEY:
+            content = hardened.read(detector)
+            one = KnownDetector.restore(detector, content.metadata, content.tensors)
+        clean = torch.tensor(score_naturals(scene.trajectories, "validation", one)["score"].to_numpy())
+        expected = thresholds_at_fpr(clean, (0.01, 0.05))
+        for fpr, column in ((0.01, "threshold_fpr_01"), (0.05, "threshold_fpr_05")):
+            assert part[column].to_numpy() == pytest.approx(expected[fpr], abs=1e-5)
+        for column in ("01", "05"):
+            passes = part["fooled"] & (part["detector_score"] <= part[f"threshold_fpr_{column}"].astype(np.float32))
+            assert passes.equals(part[f"evaded_fpr_{column}"])
+
+
+def test_a_second_run_makes_nothing_and_a_change_only_what_it_changes(
+    scene, detectors, blocks, adaptive, attacked
+) -> None:
+    plan = attack_detectors(scene, detectors, blocks["detector_training"], adaptive())
+    assert plan.fingerprints == attacked.fingerprints()
+    other = adaptive(
+        attacks={"selective": adaptive().attacks["selective"].model_copy(update={"arguments": {"steps": 7}})}
+        | {name: spec for name, spec in adaptive().attacks.items() if name != "selective"}
+    )
+    changed = attack_detectors(scene, detectors, blocks["detector_training"], other).fingerprints
+    different = {key.split("/")[1] for key in changed if changed[key] != plan.fingerprints[key]}
+    assert different == {"selective"}
+
+
+def test_outcome_is_the_same_whatever_the_batch_and_shard(scene, known, adaptive) -> None:
+    condition = next(conditions(adaptive(), ("selective",)))
+    chosen = choose_sources(score_naturals(scene.trajectories, "test", known), condition.spec, known, seed=0, count=6)
+    small = replace(scene, runtime=scene.runtime.model_copy(update={"batch_size": 2}))
+    whole, parts = (attack_images(one, known, condition, chosen).result for one in (scene, small))
+    torch.testing.assert_close(whole.images, parts.images, atol=1e-5, rtol=0)
+    assert torch.equal(whole.fooled, parts.fooled)
+
+
+def test_the_work_travels_to_a_worker(scene, detectors, blocks, adaptive, attacked) -> None:
+    cloudpickle = pytest.importorskip("ray.cloudpickle")
+    plan = attack_detectors(scene, detectors, blocks["detector_training"], adaptive())
+    work, spec = cloudpickle.loads(cloudpickle.dumps((plan.work, plan.shards[0])))
+    made, stored = work(spec.arguments), attacked.read(spec.key)
+    for name, tensor in stored.tensors.items():
+        torch.testing.assert_close(made.tensors[name], tensor, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_same_kind_of_answer_on_the_cpu(scene, detectors, blocks, adaptive) -> None:
+    there = replace(scene, runtime=scene.runtime.model_copy(update={"device": "cuda"}))
+    plan = attack_detectors(there, detectors, blocks["detector_training"], adaptive())
+    for spec in plan.shards:
+        tensors = plan.work(spec.arguments).tensors
+        assert all(tensor.device.type == "cpu" for tensor in tensors.values())
+    hardening = harden_detectors(there, detectors, blocks["detector_training"], adaptive(), blocks["evaluation"])
+    for spec in hardening.shards:
+        assert all(tensor.device.type == "cpu" for tensor in hardening.work(spec.arguments).tensors.values())
+    scene.network.cpu()
+
+
+def test_the_substitute_is_independent(substitute, finished, known, blocks) -> None:
+    network, representatives, own = restore_substitute(substitute, known)
+    victim = target_tensors(finished["network_weights"])
+    weights = [name for name, value in victim.items() if value.dim() > 1]
+    assert not any(torch.allclose(target_tensors(network)[name], victim[name], atol=1e-3) for name in weights)
+    assert not torch.allclose(representatives.centroids[0], finished["representatives"].centroids[0], atol=1e-3)
+    assert own.params == known.params
+    assert own.threshold() != known.threshold()
+    facts = substitute.metadata("substitute")
+    assert facts["seed"] != blocks["runtime"].seed
+    assert facts["accuracy"] > 0.5
+
+
+def test_without_transfer_there_is_no_substitute(finished, blocks, adaptive) -> None:
+    params = adaptive(attacks={"selective": adaptive().attacks["selective"]})
+    names = ("network", "target_training", "representatives", "adversarial_generation", "detector_training")
+    recipe = describe_substitute(*(blocks[name] for name in names), params, blocks["runtime"])
+    images = finished["train_images"], finished["test_images"]
+    assert train_substitute(*images, finished["source_splits"], recipe, blocks["runtime"]).shards == ()
+
+
+def test_hardening_learns_from_train_and_validation_images_only(hardened, finished, known, scene, adaptive) -> None:
+    (key,) = hardened.keys()
+    assert key == f"{KEY}/hardened-1"
+    facts = hardened.metadata(key)
+    splits = finished["source_splits"].set_index("source_id")["split"]
+    (rounds,) = facts["rounds"]
+    for split in ("train", "validation"):
+        assert rounds[split]["source_ids"]
+        assert set(splits[rounds[split]["source_ids"]]) == {split}
+        assert rounds[split]["fooled"] > 0
+    assert facts["hardened_from"] == KEY
+    state = hardened.read(key).tensors
+    assert not torch.equal(state["classifier.weight"], known.detector.classifier.weight)
+
+
+def test_no_rounds_harden_nothing(scene, detectors, blocks, adaptive) -> None:
+    params = adaptive(hardening={"rounds": 0})
+    plan = harden_detectors(scene, detectors, blocks["detector_training"], params, blocks["evaluation"])
+    assert plan.shards == ()
+
+
+def test_a_missing_detector_is_named(scene, detectors, blocks, adaptive) -> None:
+    training = blocks["detector_training"].model_copy(update={"seeds": (7,)})
+    with pytest.raises(DataError, match=r"no trained detector 'cosine/both/all/7'.*detector_training"):
+        attack_detectors(scene, detectors, training, adaptive())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"detectors": ["nowhere"]}, r"adaptive_attack.detectors: .*'cosine', 'ranked'.*'nowhere'"),
+        ({"attacks": {"a": {"attack": "selective", "arguments": {"stepz": 3}}}}, "stepz"),
+        ({"attacks": {"a": {"attack": "selektive"}}}, "selective"),
+        ({"attacks": {"a": {"attack": "cw_detector", "budgets": {"l2": [1.0]}}}}, "smallest L2 perturbation"),
+        ({"attacks": {"a": {"attack": "selective", "form": "reference"}}}, "selection"),
+        ({"attacks": {"a": {"attack": "matching", "role": "transfer"}}}, "cannot be transferred"),
+        ({"attacks": {"a": {"attack": "matching", "classifier": "nearest_medoid"}}}, "classifier: network"),
+        ({"attacks": {"a": {"attack": "deep_detector", "budgets": {"l2": [1.0]}}}}, "linf only"),
+        ({"attacks": {"a": {"attack": "selective", "budgets": {"linf": [1.5]}}}}, "at most 1"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused(adaptive, blocks, changes, message) -> None:
+    params = adaptive(**({"hardening": {"rounds": 0}} | changes))
+    with pytest.raises(ConfigurationError, match=message):
+        check_adaptive(params, blocks["detector_training"], (0.0, 1.0))
+
+
+def test_names_within_the_block_must_exist(adaptive) -> None:
+    with pytest.raises(ValueError, match=r"hardening.attacks: .*\['nothing'\]"):
+        adaptive(hardening={"attacks": ["nothing"]})
+    with pytest.raises(ValueError, match=r"hardening.detectors: .*\['ranked'\]"):
+        adaptive(hardening={"detectors": ["ranked"]})
+    with pytest.raises(ValueError, match="must be non-empty"):
+        adaptive(attacks={"union": {"attack": "selective"}}, hardening={"rounds": 0})
+
+
+def test_nearest_medoid_needs_its_distances(scene, known, adaptive) -> None:
+    params = adaptive(attacks={"a": {"attack": "selective", "classifier": "nearest_medoid"}}, hardening={"rounds": 0})
+    scored = score_naturals(scene.trajectories, "test", known)
+    with pytest.raises(ConfigurationError, match="medoid and distance: euclidean"):
+        choose_sources(scored, params.attacks["a"], known, seed=0, count=3)
+
+
+def test_classes_are_capped_and_the_order_is_the_seeds(scene, known, adaptive) -> None:
+    scored, spec = score_naturals(scene.trajectories, "test", known), adaptive().attacks["selective"]
+    chosen = choose_sources(scored, spec, known, seed=0, count=100, per_class=2)
+    labels = scored.set_index("source_index")["label"][list(chosen)]
+    assert labels.value_counts().to_dict() == {0: 2, 1: 2, 2: 2}
+    assert choose_sources(scored, spec, known, seed=0, count=3) != choose_sources(scored, spec, known, seed=1, count=3)
+
+
+@pytest.mark.parametrize("form", ["correct", "reference"])
+def test_deep_features_move_to_a_medoid_within_the_budget(scene, known, adaptive, form) -> None:
+    spec = {
+        "attack": "deep_detector",
+        "form": form,
+        "criteria": ["targeted"],
+        "budgets": {"linf": ["77/255"]},
+        "arguments": {"steps": 15},
+    }
+    (condition,) = conditions(adaptive(attacks={"deep": spec}, hardening={"rounds": 0}))
+    chosen = choose_sources(score_naturals(scene.trajectories, "test", known), condition.spec, known, seed=0, count=4)
+    outcome = attack_images(scene, known, condition, chosen)
+    assert float(outcome.result.linf.max()) <= 77 / 255 * (1 + 1e-5)
+    assert outcome.result.fooled.any()
+    assert condition.build((0.0, 1.0)).arguments.selection == form
+    assert condition.build((0.0, 255.0)).arguments.max_thres == pytest.approx(77 / 255)
+
+
+def test_nearest_medoid_names_the_class_and_passes_gradients(scene, known) -> None:
+    joint = known.join(scene.network, scene.representatives, torch.device("cpu"))
+    model = FeatureModel(joint, scene.representatives.medoids[-1], nearest=True).eval()
+    images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    logits, scores, features = model.describe(images)
+    expected = (features[:, None] - scene.representatives.medoids[-1][None]).norm(dim=-1)
+    torch.testing.assert_close(logits, -expected)
+    torch.testing.assert_close(scores, joint(images)[1])
+    (slope,) = torch.autograd.grad(logits.sum() + scores.sum(), images)
+    assert bool((slope.flatten(1).abs().sum(dim=1) > 0).all())

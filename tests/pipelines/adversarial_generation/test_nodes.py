@@ -1,0 +1,264 @@
+"""Splits by source image, adversarial examples and their records."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+
+from adv_detect.algorithms.attacks.quality import margin
+from adv_detect.images import load_images
+from adv_detect.params import AdversarialGenerationParams, SplitParams
+from adv_detect.pipelines.adversarial_generation.nodes import collect_records, generate_adversarials, split_sources
+
+
+@pytest.fixture
+def plan(finished, blocks):
+    def make(**changes):
+        values = {
+            "test_images": finished["test_images"],
+            "network_weights": finished["network_weights"],
+            "representatives": finished["representatives"],
+            "source_splits": finished["source_splits"],
+            "adversarial_generation": blocks["adversarial_generation"],
+            "runtime": blocks["runtime"],
+        }
+        return generate_adversarials(**(values | changes))
+
+    return make
+
+
+@pytest.fixture
+def attacks(blocks):
+    def change(name, **values):
+        dumped = blocks["adversarial_generation"].model_dump()["attacks"]
+        dumped[name] = dumped.get(name, {}) | values
+        return AdversarialGenerationParams.model_validate({"attacks": dumped})
+
+    return change
+
+
+def attacked(finished):
+    return [(key, content) for key, content in finished["adversarials"] if not key.startswith("natural/")]
+
+
+def test_the_splits_are_stratified_and_name_every_image_once(finished):
+    table, images = finished["source_splits"], finished["test_images"]
+
+    assert table["source_id"].tolist() == list(images.source_ids)
+    assert table["label"].tolist() == images.labels.tolist()
+    assert table["class_name"].tolist() == [images.class_names[label] for label in images.labels]
+    assert table["split"].value_counts().to_dict() == {"train": 45, "validation": 18, "test": 27}
+    assert (
+        table.groupby(["split", "label"]).size().groupby("split").agg(lambda sizes: sizes.max() - sizes.min()).max()
+        <= 1
+    )
+
+
+def test_a_drawn_split_leaves_images_out(finished, blocks):
+    table = split_sources(finished["test_images"], SplitParams(max_images=30), blocks["runtime"])
+
+    assert len(table) == 30
+    assert set(table["source_id"]) < set(finished["test_images"].source_ids)
+
+
+def test_no_source_image_stands_in_two_splits(finished):
+    sources = {"train": set(), "validation": set(), "test": set()}
+
+    for key, content in finished["adversarials"]:
+        split = key.rsplit("/", 1)[1].split("-")[0]
+        assert content.metadata["split"] == split
+        sources[split] |= set(content.metadata["source_ids"])
+
+    assert all(sources.values())
+    assert not sources["train"] & sources["validation"]
+    assert not sources["train"] & sources["test"]
+    assert not sources["validation"] & sources["test"]
+    assert sources["train"] | sources["validation"] | sources["test"] == set(finished["test_images"].source_ids)
+
+
+def test_naturals_are_the_images_themselves_misclassified_ones_too(finished):
+    images, network, seen, wrong = finished["test_images"], finished["network_weights"], [], 0
+
+    for key in finished["adversarials"].keys("natural/"):
+        content = finished["adversarials"].read(key).tensors
+        rows = content["source_index"]
+        assert torch.equal(content["images"], load_images(images, rows.tolist(), (0.0, 1.0)))
+        logits = network(content["images"])
+        assert torch.equal(content["predicted"], logits.argmax(dim=1))
+        torch.testing.assert_close(content["margin"], margin(logits), rtol=1e-4, atol=1e-5)
+        assert not content["success"].any()
+        assert not content["l2"].any()
+        wrong += int((content["predicted"] != images.labels[rows]).sum()) if "test-" in key else 0
+        seen += rows.tolist()
+
+    assert sorted(seen) == list(range(len(images)))
+    assert wrong > 0
+
+
+def test_only_correctly_classified_images_are_attacked(finished):
+    images, network = finished["test_images"], finished["network_weights"]
+    predicted = network(load_images(images, range(len(images)), (0.0, 1.0))).argmax(dim=1)
+    correct = set(torch.nonzero(predicted == images.labels).flatten().tolist())
+    splits = finished["source_splits"].set_index("source_index")["split"]
+
+    for split in ("train", "validation", "test"):
+        wanted = {index for index in correct if splits[index] == split}
+        for criterion in ("targeted", "untargeted"):
+            keys = finished["adversarials"].keys(f"bim/{criterion}/{split}-")
+            rows = [
+                index for key in keys for index in finished["adversarials"].read(key).tensors["source_index"].tolist()
+            ]
+            assert sorted(rows) == sorted(wanted)
+
+
+def test_norms_and_success_hold_when_measured_again(finished):
+    images, network = finished["test_images"], finished["network_weights"]
+    outcomes = set()
+
+    for key, content in attacked(finished):
+        tensors = content.tensors
+        clean = load_images(images, tensors["source_index"].tolist(), (0.0, 1.0))
+        change = (tensors["images"] - clean).flatten(1)
+        torch.testing.assert_close(tensors["l2"], change.norm(dim=1), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(tensors["linf"], change.abs().amax(dim=1), rtol=1e-4, atol=1e-6)
+        predicted = network(tensors["images"]).argmax(dim=1)
+        targeted = key.split("/")[1] == "targeted"
+        fooled = predicted == tensors["target"] if targeted else predicted != tensors["label"]
+        assert torch.equal(tensors["success"], fooled)
+        assert torch.equal(tensors["adversarial_class"][fooled], predicted[fooled])
+        assert 0.0 <= float(tensors["images"].min()) <= float(tensors["images"].max()) <= 1.0
+        outcomes |= set(fooled.tolist())
+        if key.startswith("bim"):
+            assert float(tensors["linf"].max()) <= 0.2 + 1e-5
+
+    assert outcomes == {True, False}, "failures are kept beside successes"
+
+
+def test_targets_are_other_classes_and_the_same_for_every_attack(finished):
+    aimed = {}
+
+    for key, content in attacked(finished):
+        tensors = content.tensors
+        if "/untargeted/" in key:
+            assert set(tensors["target"].tolist()) == {-1}
+            continue
+        assert bool((tensors["target"] != tensors["label"]).all())
+        for index, target in zip(tensors["source_index"].tolist(), tensors["target"].tolist(), strict=True):
+            assert aimed.setdefault(index, target) == target
+
+    assert set(aimed.values()) == {0, 1, 2}
+
+
+def test_early_stopping_spares_gradients_and_stays_smaller(finished):
+    records = finished["attack_records"].query("split == 'test' and criterion == 'untargeted'")
+    early, confident = (records[records["attack"] == name].set_index("source_id") for name in ("bim", "bim-confident"))
+
+    assert early["form"].unique().tolist() == ["early"]
+    assert confident["form"].unique().tolist() == ["confident"]
+    assert early["gradient_evaluations"].sum() < confident["gradient_evaluations"].sum()
+    assert early["margin"].mean() < confident["margin"].mean()
+
+
+def test_records_say_what_the_shards_hold(finished):
+    records, store = finished["attack_records"], finished["adversarials"]
+
+    assert set(records["shard"]) == set(store.keys())
+    for key, rows in records.groupby("shard"):
+        content = store.read(str(key))
+        assert rows["row"].tolist() == list(range(len(content.metadata["source_ids"])))
+        assert rows["source_id"].tolist() == content.metadata["source_ids"]
+        pd.testing.assert_series_equal(rows["l2"], pd.Series(content.tensors["l2"].numpy(), rows.index, name="l2"))
+        assert rows["success"].tolist() == content.tensors["success"].tolist()
+        assert rows["original_class"].tolist() == content.tensors["label"].tolist()
+        assert rows["target_class"].tolist() == content.tensors["target"].tolist()
+        folder = str(key).rsplit("-", 1)[0].split("/")
+        assert {rows["attack"].iloc[0], rows["split"].iloc[0]} == {folder[0], folder[-1]}
+        assert rows["criterion"].iloc[0] == (folder[1] if len(folder) == 3 else "none")
+
+
+def test_timings_have_a_row_per_shard(finished):
+    timings = finished["attack_timings"]
+
+    assert timings["shard"].tolist() == list(finished["adversarials"].keys())
+    assert (timings["seconds"] > 0).all()
+    assert timings["images"].sum() == len(finished["attack_records"])
+
+
+def test_collecting_twice_gives_the_same_records(finished):
+    pd.testing.assert_frame_equal(collect_records(finished["adversarials"])[0], finished["attack_records"])
+
+
+def test_max_images_takes_the_first_of_each_split(plan, attacks):
+    blocks = {spec.key: spec.arguments for spec in plan(adversarial_generation=attacks("cw", max_images=25)).shards}
+
+    assert blocks["cw/targeted/train-0000"].indices == blocks["natural/train-0000"].indices
+    assert blocks["cw/targeted/train-0001"].indices == blocks["natural/train-0001"].indices[:5]
+    assert "cw/targeted/train-0002" not in blocks
+    assert "natural/train-0002" in blocks
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("bim", {"epsilon": 0.3}),
+        ("bim", {"arguments": {"steps": 7}}),
+        ("cw", {"batch_size": 5}),
+        ("bim-confident", {"return_early": True}),
+        ("bim", {"norm": "l2"}),
+    ],
+)
+def test_a_changed_attack_makes_its_own_shards_stale_and_no_others(plan, attacks, name, values):
+    before, after = plan().fingerprints, plan(adversarial_generation=attacks(name, **values)).fingerprints
+
+    stale = {key for key in before if before[key] != after[key]}
+
+    assert before.keys() == after.keys()
+    assert stale == {key for key in before if key.startswith(f"{name}/")}
+
+
+def test_another_seed_makes_everything_stale_and_nothing_else_does(plan, blocks):
+    before = plan().fingerprints
+    reseeded = plan(runtime=blocks["runtime"].model_copy(update={"seed": 1})).fingerprints
+
+    assert (
+        plan(runtime=blocks["runtime"].model_copy(update={"progress": True, "device": "auto"})).fingerprints == before
+    )
+    assert not set(reseeded.values()) & set(before.values())
+
+
+def test_other_images_under_the_same_names_are_noticed(plan, stripes, finished):
+    other = stripes(30, seed=1, name="test")
+    other.identity = "the same names, cropped"
+
+    assert not set(plan(test_images=other).fingerprints.values()) & set(plan().fingerprints.values())
+
+
+def test_representatives_matter_only_to_an_attack_that_reads_them(plan, attacks, finished):
+    configured = attacks("deep", attack="deep-features", train=False, splits=["test"])
+    old = finished["representatives"]
+    moved = type(old)(
+        layers=old.layers,
+        class_names=old.class_names,
+        medoids=[medoid + 1.0 for medoid in old.medoids],
+        centroids=old.centroids,
+        whitening=old.whitening,
+        medoid_source_ids=old.medoid_source_ids,
+    )
+
+    before = plan(adversarial_generation=configured).fingerprints
+    after = plan(adversarial_generation=configured, representatives=moved).fingerprints
+
+    assert {key.split("/")[0] for key in before if before[key] != after[key]} == {"deep"}
+
+
+def test_a_shard_of_misclassified_images_only_is_empty(plan, finished):
+    misclassified = finished["attack_records"].query("attack == 'natural' and original_class != predicted")
+    splits = finished["source_splits"]
+    only = splits[splits["source_id"].isin(misclassified["source_id"])]
+    made = plan(source_splits=only)
+
+    content = made.work(next(spec.arguments for spec in made.shards if spec.key.startswith("bim/targeted")))
+
+    assert content.tensors["images"].shape == (0, 1, 28, 28)
+    assert content.metadata["source_ids"] == []

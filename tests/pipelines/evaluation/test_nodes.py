@@ -1,0 +1,206 @@
+"""Scores, controls and metrics, measured again from what lies on disk."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from adv_detect.algorithms.attacks.quality import perturbation_norms
+from adv_detect.algorithms.detectors import random_detector, score_trajectories
+from adv_detect.algorithms.features import extract_features
+from adv_detect.algorithms.trajectories import trajectories
+from adv_detect.errors import DataError
+from adv_detect.params import DetectorParams, EvaluationParams
+from adv_detect.pipelines.detector_training.rows import read_trajectories
+from adv_detect.pipelines.detector_training.work import TrajectoryBlock, TrajectoryWork
+from adv_detect.pipelines.evaluation.nodes import score_images
+from adv_detect.serving.bundle import restore_detector
+
+KEYS = ["cosine/targeted/all/0", "ranked/both/all/0", "ranked/untargeted/without-cw/0"]
+
+
+def scored(finished, detector, **wanted):
+    scores = finished["scores"]
+    mask = scores["detector"] == detector
+    for name, value in wanted.items():
+        mask &= scores[name] == value
+    return scores[mask]
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("shard", ["natural/validation-0000", "bim/targeted/test-0001", "cw/untargeted/test-0000"])
+def test_scores_are_what_the_stored_detector_says(finished, key, shard):
+    stored, content = finished["detectors"].read(key), finished["trajectories"].read(shard)
+    params = DetectorParams.model_validate(stored.metadata["params"])
+    model = restore_detector(stored.metadata, stored.tensors)
+    expected = score_trajectories(model, read_trajectories(content, params)).numpy()
+
+    parts = shard.split("/")
+    found = scored(finished, key, variant="float", attack=parts[0], criterion=parts[1] if len(parts) == 3 else "none")
+    found = found.set_index("source_id").loc[content.metadata["source_ids"]]
+
+    np.testing.assert_allclose(found["score"], expected, rtol=1e-5, atol=1e-6)
+    for fpr in (1, 3, 5, 10):
+        threshold = stored.metadata["thresholds"][f"{fpr / 100:g}"]
+        assert found[f"verdict_fpr_{fpr:02d}"].tolist() == (found["score"] > threshold).tolist()
+
+
+def test_every_detector_and_control_scores_the_same_images(finished):
+    scores = finished["scores"]
+    sizes = scores.groupby("detector", observed=True).size()
+
+    assert set(sizes.index) == {*finished["detectors"].keys(), "margin", "untrained"}
+    assert sizes.nunique() == 1
+    assert set(scores["split"]) == {"test", "validation"}
+    assert set(scores[scores["split"] == "validation"]["attack"]) == {"natural"}
+
+
+def test_naturals_of_the_test_split_include_misclassified_ones(finished):
+    naturals = scored(finished, "margin", attack="natural", split="test")
+    splits = finished["source_splits"].query("split == 'test'")
+
+    assert sorted(naturals["source_id"]) == sorted(splits["source_id"])
+    assert 0 < (~naturals["correct"]).sum() < len(naturals)
+    assert (naturals["correct"] == (naturals["label"] == naturals["predicted"])).all()
+    assert not naturals["adversarial"].any()
+
+
+def test_the_margin_control_scores_minus_the_gap_with_its_threshold_from_validation(finished):
+    rows = scored(finished, "margin")
+    clean = scored(finished, "margin", attack="natural", split="validation")["score"]
+
+    np.testing.assert_array_equal(rows["score"], -rows["margin"])
+    threshold = np.sort(clean)[::-1][int(0.1 * len(clean))]
+    assert rows["verdict_fpr_10"].tolist() == (rows["score"] > threshold).tolist()
+    assert scored(finished, "margin", attack="natural", split="validation")["verdict_fpr_10"].mean() <= 0.1
+
+
+def test_rounded_images_are_scored_apart_and_say_whether_the_attack_survives(finished):
+    key = "bim/untargeted/test-0000"
+    images = finished["adversarials"].read(key)
+    rounded = torch.round(images.tensors["images"] * 255) / 255
+    predicted = finished["network_weights"](rounded).argmax(dim=1)
+    survives = images.tensors["success"] & (predicted != images.tensors["label"])
+
+    found = scored(finished, "margin", attack="bim", criterion="untargeted", variant="8bit").set_index("source_id")
+
+    found = found.loc[images.metadata["source_ids"]]
+    assert found["success"].tolist() == survives.tolist()
+    assert found["predicted"].tolist() == predicted.tolist()
+    assert found["adversarial"].all()
+
+
+def test_rounded_trajectories_equal_a_direct_computation(finished):
+    network, representatives = finished["network_weights"], finished["representatives"]
+    images = finished["adversarials"].read("cw/targeted/test-0000").tensors["images"]
+    _, features = extract_features(network, torch.round(images * 255) / 255, network.spec.layers)
+
+    stored = finished["control_trajectories"].read("8bit/cw/targeted/test-0000")
+
+    expected = trajectories(features, representatives.medoids, "cosine")
+    torch.testing.assert_close(stored.tensors["medoid.cosine"], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("key", "norm"), [("bim/targeted/test-0000", "linf"), ("cw/targeted/test-0000", "l2")])
+def test_the_noise_is_as_large_as_the_attack_and_counts_as_natural(finished, key, norm):
+    attacked = finished["adversarials"].read(key)
+    natural = finished["adversarials"].read(f"natural/{key.rsplit('/', 1)[1]}")
+    row_of = {index: row for row, index in enumerate(natural.tensors["source_index"].tolist())}
+    clean = natural.tensors["images"][[row_of[index] for index in attacked.tensors["source_index"].tolist()]]
+    work = TrajectoryWork(finished["adversarials"], finished["network_weights"], finished["representatives"], (), None)
+
+    noisy = work._vary(TrajectoryBlock(shard=key, variant="noise", norm=norm), attacked)
+
+    wanted, found = attacked.tensors[norm], perturbation_norms(clean, noisy)[norm]
+    torch.testing.assert_close(found, wanted, rtol=0.02, atol=1e-4)
+    rows = scored(finished, "margin", attack=key.split("/")[0], variant="noise")
+    assert len(rows) > 0
+    assert not rows["adversarial"].any()
+
+
+def test_controls_are_made_of_attacked_test_images_only(finished):
+    stored = finished["adversarials"].keys()
+    attacked = [key for key in stored if "/test-" in key and not key.startswith("natural")]
+
+    assert set(finished["control_trajectories"].keys()) == {
+        f"{kind}/{key}" for kind in ("8bit", "noise") for key in attacked
+    }
+
+
+@pytest.mark.parametrize("key", [*KEYS, "margin"])
+@pytest.mark.parametrize(("attack", "criterion"), [("bim", "targeted"), ("bim", "untargeted"), ("cw", "untargeted")])
+def test_the_auc_of_the_table_is_that_of_the_scores(finished, key, attack, criterion):
+    test = scored(finished, key, split="test", variant="float")
+    natural = test[test["attack"] == "natural"]
+    attacked = test[(test["attack"] == attack) & (test["criterion"] == criterion) & test["success"]]
+    metrics = finished["detection_metrics"]
+
+    row = metrics[
+        (metrics["detector"] == key)
+        & (metrics["attack"] == attack)
+        & (metrics["criterion"] == criterion)
+        & (metrics["form"] == "early")
+        & (metrics["variant"] == "float")
+    ]
+
+    assert len(row) == 1
+    one = row.iloc[0]
+    labels = [False] * len(natural) + [True] * len(attacked)
+    assert one["auc"] == pytest.approx(roc_auc_score(labels, [*natural["score"], *attacked["score"]]), abs=1e-6)
+    assert (one["n_natural"], one["n_adversarial"]) == (len(natural), len(attacked))
+    assert one["tpr_at_fpr_10"] == pytest.approx(attacked["verdict_fpr_10"].mean())
+    assert one["fpr_10"] == pytest.approx(natural["verdict_fpr_10"].mean())
+    assert one["auc_low"] <= one["auc"] <= one["auc_high"]
+
+
+def test_detectors_meet_the_other_criterion_confident_forms_and_left_out_attacks(finished):
+    metrics = finished["detection_metrics"].query("variant == 'float'")
+    met = set(zip(metrics["detector"], metrics["attack"], metrics["criterion"], metrics["form"], strict=True))
+
+    assert ("cosine/targeted/all/0", "bim", "untargeted", "early") in met
+    assert ("cosine/untargeted/all/0", "cw", "targeted", "early") in met
+    assert ("cosine/targeted/all/0", "bim-confident", "targeted", "confident") in met
+    assert ("ranked/targeted/without-bim/0", "bim", "targeted", "early") in met
+    assert ("untrained", "bim", "targeted", "early") in met
+    assert {"macro", "worst"} <= set(metrics["attack"])
+    assert set(finished["detection_metrics"]["variant"]) == {"float", "8bit", "noise"}
+
+
+def test_an_untrained_detector_is_at_one_half_on_average(finished):
+    params = DetectorParams(kind="lstm", representative="medoid", distance="cosine", hidden=8)
+    natural, attacked = (
+        torch.cat([read_trajectories(finished["trajectories"].read(key), params) for key in keys])
+        for keys in (
+            finished["trajectories"].keys("natural/"),
+            finished["trajectories"].keys("bim/untargeted/"),
+        )
+    )
+    both = torch.cat([natural, attacked])
+    labels = [False] * len(natural) + [True] * len(attacked)
+    aucs = []
+
+    for seed in range(60):
+        detector = random_detector(params, layers=both.shape[1], classes=both.shape[2], seed=seed)
+        detector.set_standardisation(natural.mean(dim=0), natural.std(dim=0))
+        aucs.append(roc_auc_score(labels, score_trajectories(detector.eval(), both)))
+
+    assert np.mean(aucs) == pytest.approx(0.5, abs=0.12)
+    assert min(aucs) < 0.5 < max(aucs)
+
+
+def test_rates_without_a_threshold_say_what_to_run(finished):
+    inputs = [finished[name] for name in ("trajectories", "control_trajectories", "detectors", "detector_summary")]
+
+    with pytest.raises(DataError, match=r"evaluation.fprs: .* got \[0.02\]; .*--pipeline=detector_training"):
+        score_images(*inputs, EvaluationParams(fprs=(0.02,)))
+
+
+def test_scoring_twice_gives_the_same_table(finished, blocks):
+    inputs = [finished[name] for name in ("trajectories", "control_trajectories", "detectors", "detector_summary")]
+
+    again = score_images(*inputs, blocks["evaluation"])
+
+    pd.testing.assert_frame_equal(again.astype({"detector": str}), finished["scores"].astype({"detector": str}))

@@ -1,0 +1,53 @@
+"""Class representatives from stored features."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.covariance import LedoitWolf
+
+from adv_detect.errors import DataError
+from adv_detect.params import RepresentativesParams
+from adv_detect.pipelines.representatives.nodes import compute_representatives
+from adv_detect.sharding import ShardContent, ShardStore
+
+
+def stored(finished, label, layer):
+    contents = [content for key, content in finished["features"] if key.startswith(f"{label:05d}/")]
+    names = [name for content in contents for name in content.metadata["source_ids"]]
+    return torch.cat([content.tensors[f"layer.{layer:03d}"] for content in contents]), names
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_medoids_and_centroids_equal_a_direct_computation(finished, label):
+    representatives = finished["representatives"]
+
+    for layer in range(5):
+        features, names = stored(finished, label, layer)
+        medoid = int(torch.cdist(features.double(), features.double()).sum(dim=1).argmin())
+        torch.testing.assert_close(representatives.medoids[layer][label], features[medoid])
+        torch.testing.assert_close(representatives.centroids[layer][label], features.double().mean(dim=0).float())
+        assert representatives.medoid_source_ids[layer][label] == names[medoid]
+
+
+@pytest.mark.parametrize("layer", range(5))
+def test_the_whitening_undoes_the_shrunk_within_class_covariance(finished, layer):
+    parts = [stored(finished, label, layer)[0].double() for label in range(3)]
+    centred = torch.cat([part - part.mean(dim=0) for part in parts])
+    shrunk = LedoitWolf(assume_centered=True).fit(centred.numpy()).covariance_
+
+    whitening = finished["representatives"].whitening[layer].double()
+
+    width = centred.shape[1]
+    whitened = whitening @ torch.from_numpy(shrunk) @ whitening
+    torch.testing.assert_close(whitened, torch.eye(width, dtype=torch.float64), rtol=0.02, atol=0.05)
+
+
+def test_a_class_without_a_correct_image_is_named(finished, tmp_path):
+    store = ShardStore(str(tmp_path))
+    for key, content in finished["features"]:
+        if not key.startswith("00001/"):
+            store.write(key, ShardContent(content.tensors, content.metadata), "f")
+
+    with pytest.raises(DataError, match="'middle'"):
+        compute_representatives(store, finished["network_weights"], RepresentativesParams())

@@ -1,0 +1,105 @@
+"""The network under attack: trained once, or read from a checkpoint."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from adv_detect.algorithms.target_training import measure_accuracy
+from adv_detect.errors import DataError
+from adv_detect.images import load_images
+from adv_detect.networks.target import target_tensors
+from adv_detect.params import NetworkParams, TargetTrainingParams
+from adv_detect.pipelines.target_training import create_pipeline
+from adv_detect.pipelines.target_training.nodes import describe_target, train_target
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def lazy(finished, blocks):
+    def make(**changes):
+        values = {name: blocks[name] for name in ("network", "target_training", "runtime")} | changes
+        images = {name: values.pop(name, finished[name]) for name in ("train_images", "test_images")}
+        return train_target(**images, **values)
+
+    return make
+
+
+def test_the_stored_network_has_learnt_and_knows_its_accuracy(finished, blocks):
+    network, images = finished["network_weights"], finished["test_images"]
+
+    assert network.spec.accuracy == measure_accuracy(network, images, batch_size=7, device=CPU)
+    assert network.spec.accuracy > 0.8
+    assert [row["epoch"] for row in network.spec.history] == [1.0, 2.0, 3.0, 4.0]
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_an_up_to_date_network_is_not_trained_again(finished, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("adv_detect.pipelines.target_training.nodes.fit_target", refuse)
+
+    finished.run(create_pipeline().only_nodes("train_target"))
+
+
+def test_the_fingerprint_names_every_ingredient(lazy, blocks, stripes):
+    base = lazy().fingerprint
+    changed = [
+        lazy(runtime=blocks["runtime"].model_copy(update={"seed": 1})),
+        lazy(target_training=blocks["target_training"].model_copy(update={"epochs": 5})),
+        lazy(network=NetworkParams(bounds=(0.0, 255.0))),
+        lazy(train_images=stripes(49, seed=0, name="train")),
+        lazy(test_images=stripes(29, seed=0, name="test")),
+    ]
+
+    assert lazy().fingerprint == base
+    assert lazy(runtime=blocks["runtime"].model_copy(update={"progress": True})).fingerprint == base
+    assert len({base, *(one.fingerprint for one in changed)}) == 6
+
+
+def test_a_checkpoint_is_read_and_not_trained(finished, lazy, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    save_file(target_tensors(finished["network_weights"]), file)
+    configured = NetworkParams(checkpoint=str(file))
+
+    target = lazy(network=configured, target_training=TargetTrainingParams(epochs=1, min_accuracy=0.5)).make()
+
+    images = load_images(finished["test_images"], range(5), (0.0, 1.0))
+    assert torch.equal(target(images), finished["network_weights"](images))
+    assert target.spec.accuracy == finished["network_weights"].spec.accuracy
+    assert target.spec.history == ()
+
+
+def test_another_checkpoint_file_of_the_same_name_is_noticed(finished, lazy, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    save_file(target_tensors(finished["network_weights"]), file)
+    configured = NetworkParams(checkpoint=str(file))
+    before = lazy(network=configured).fingerprint
+    longer = lazy(network=configured, target_training=TargetTrainingParams(epochs=9, min_accuracy=0.5)).fingerprint
+    os.utime(file, ns=(0, 0))
+
+    assert longer == before, "training has no part in a network with a checkpoint"
+    assert lazy(network=configured).fingerprint != before
+
+
+def test_a_network_that_has_not_learnt_stops_the_run(lazy):
+    strict = TargetTrainingParams(epochs=1, learning_rate=1e-9, min_accuracy=0.95)
+
+    with pytest.raises(DataError, match=r"at least 0.950 on the test images, got 0\.\d+; train longer"):
+        lazy(target_training=strict).make()
+
+
+def test_the_description_counts_parameters(finished):
+    description, metrics = describe_target(finished["network_weights"])
+
+    assert description["name"] == "small"
+    assert description["class_names"] == ["left", "middle", "right"]
+    assert description["parameters"] == sum(
+        value.numel() for value in finished["network_weights"].state_dict().values()
+    )
+    assert metrics == {"target_accuracy": finished["network_weights"].spec.accuracy}

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.serving.bundle import PARTS, ScoringBundle, check_images, score_images
+
+COLUMNS = ["predicted_class", "predicted_index", "adversarial_score", "threshold", "is_adversarial"]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).random((7, 1, 28, 28), dtype=np.float32)
+
+
+def test_a_stored_bundle_scores_as_before(bundle, images, tmp_path):
+    bundle.save(tmp_path)
+    restored = ScoringBundle.load(tmp_path)
+    assert restored.network.spec == bundle.network.spec
+    assert score_images(restored, images).equals(score_images(bundle, images))
+
+
+def test_scores_are_those_of_network_and_detector(bundle, images):
+    table = score_images(bundle, images)
+    logits, scores = bundle.model().eval()(torch.from_numpy(images))
+    assert list(table.columns) == COLUMNS
+    np.testing.assert_array_equal(table["predicted_index"], logits.argmax(dim=1).numpy())
+    np.testing.assert_allclose(table["adversarial_score"], scores.detach().numpy(), rtol=1e-6)
+    assert [bundle.network.spec.class_names[index] for index in table["predicted_index"]] == list(
+        table["predicted_class"]
+    )
+
+
+def test_batches_change_nothing(bundle, images):
+    whole, parts = score_images(bundle, images), score_images(bundle, images, batch_size=3)
+    np.testing.assert_allclose(whole["adversarial_score"], parts["adversarial_score"], atol=1e-6)
+
+
+@pytest.mark.parametrize("fpr", [0.01, 0.03, 0.05, 0.10])
+def test_the_verdict_follows_the_rate_asked_for(bundle, images, fpr):
+    table = score_images(bundle, images, fpr=fpr)
+    assert set(table["threshold"]) == {bundle.about["thresholds"][f"{fpr:g}"]}
+    np.testing.assert_array_equal(table["is_adversarial"], table["adversarial_score"] > table["threshold"])
+
+
+def test_the_default_rate_is_that_of_the_bundle(bundle, images):
+    assert score_images(bundle, images).equals(score_images(bundle, images, fpr=0.05))
+
+
+@pytest.mark.parametrize("fpr", [0.02, 0.0, -1.0, 5.0])
+def test_a_rate_without_threshold(bundle, images, fpr):
+    with pytest.raises(ConfigurationError, match=r"fpr: expected one of \[0.01, 0.03, 0.05, 0.1\], got"):
+        score_images(bundle, images, fpr=fpr)
+
+
+def test_no_images_give_an_empty_table(bundle):
+    table = score_images(bundle, np.zeros((0, 1, 28, 28), dtype=np.float32))
+    assert len(table) == 0
+    assert list(table.columns) == COLUMNS
+
+
+@pytest.mark.parametrize("shape", [(2, 28, 28), (2, 3, 28, 28), (2, 1, 28, 27), (784,)])
+def test_images_of_another_shape(bundle, shape):
+    with pytest.raises(DataError, match=r"expected images of shape \(N, 1, 28, 28\), got"):
+        score_images(bundle, np.zeros(shape, dtype=np.float32))
+
+
+@pytest.mark.parametrize(("value", "got"), [(255.0, r"\[0, 255\]"), (-0.1, r"\[-0.1, 0\]")])
+def test_pixels_out_of_range(bundle, value, got):
+    images = np.zeros((1, 1, 28, 28), dtype=np.float32)
+    images[0, 0, 3, 4] = value
+    with pytest.raises(DataError, match=rf"expected pixels in \[0, 1\], got {got}; divide 8-bit pixels by 255"):
+        score_images(bundle, images)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_not_finite(bundle, value):
+    with pytest.raises(DataError, match="expected finite pixels"):
+        score_images(bundle, np.full((1, 1, 28, 28), value, dtype=np.float32))
+
+
+def test_rounding_beyond_the_range_is_forgiven_and_the_input_stays(bundle):
+    images = np.full((1, 1, 28, 28), 1 + 1e-6, dtype=np.float32)
+    assert float(check_images(images, bundle.network.spec).max()) == 1.0
+    assert float(images.max()) > 1.0
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_part_is_named(bundle, tmp_path, part):
+    bundle.save(tmp_path)
+    (tmp_path / f"{part}.safetensors").unlink()
+    with pytest.raises(DataError, match=f"missing: .*{part}"):
+        ScoringBundle.load(tmp_path)

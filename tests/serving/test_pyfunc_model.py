@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mlflow.exceptions import MlflowException
+
+from adv_detect.serving.bundle import score_images
+
+
+@pytest.fixture
+def model(bundle, tmp_path):
+    from adv_detect.serving.pyfunc_model import AdversarialDetector
+
+    bundle.save(tmp_path)
+    made = AdversarialDetector()
+    made.load_context(SimpleNamespace(artifacts={"bundle": str(tmp_path)}))
+    return made
+
+
+@pytest.mark.parametrize(("params", "fpr"), [(None, None), ({}, None), ({"fpr": 0.1}, 0.1)])
+def test_it_scores_as_the_bundle_does(model, bundle, params, fpr):
+    images = np.random.default_rng(2).random((3, 1, 28, 28), dtype=np.float32)
+    expected = score_images(bundle, images, fpr=fpr)
+    got = model.predict(None, images, params)
+    np.testing.assert_allclose(got.pop("adversarial_score"), expected.pop("adversarial_score"), atol=1e-6)
+    assert got.equals(expected)
+
+
+@pytest.mark.parametrize(
+    ("images", "params", "message"),
+    [
+        (np.zeros((1, 1, 28, 28)), {"fpr": 0.2}, r"fpr: expected one of \[0.01, 0.03, 0.05, 0.1\], got 0.2"),
+        (np.zeros((1, 1, 28, 28)), {"fpr": 0.0}, r"fpr: expected one of .*, got 0"),
+        (np.full((1, 1, 28, 28), 2.0), None, r"expected pixels in \[0, 1\], got \[2, 2\]"),
+    ],
+)
+def test_what_it_refuses_becomes_a_client_error(model, images, params, message):
+    with pytest.raises(MlflowException, match=message) as caught:
+        model.predict(None, images, params)
+    assert caught.value.get_http_status_code() == 400

@@ -1,0 +1,68 @@
+"""Parameter blocks refuse what cannot work."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from adv_detect.params import (
+    AdversarialGenerationParams,
+    AttackParams,
+    DetectorParams,
+    DetectorTrainingParams,
+    NetworkParams,
+    SplitParams,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (AttackParams, {"attack": "bim", "epsilonn": 0.3}, "epsilonn"),
+        (AttackParams, {"attack": "bim", "epsilon": -0.1}, "greater than 0"),
+        (AttackParams, {"attack": "bim", "epsilon": "8/zero"}, "a fraction such as '8/255'"),
+        (AttackParams, {"attack": "bim", "splits": ["test"]}, "train: false"),
+        (AttackParams, {"attack": "bim", "criteria": ["sideways"]}, "'targeted' or 'untargeted'"),
+        (AdversarialGenerationParams, {"attacks": {"bim": None}}, "at least one attack"),
+        (AdversarialGenerationParams, {"attacks": {"a/b": {"attack": "bim"}}}, "hold no '/'"),
+        (DetectorParams, {"distance": "manhattan"}, "'mahalanobis'"),
+        (DetectorParams, {"top_k": 3}, "only with order: ranked"),
+        (DetectorTrainingParams, {"configurations": {"a": {}}, "leave_one_out": ["b"]}, r"expected names of \['a'\]"),
+        (DetectorTrainingParams, {"configurations": {"a": None}}, "at least one of each"),
+        (NetworkParams, {"bounds": [1, 0]}, "low < high"),
+        (SplitParams, {"train": 0.5, "validation": 0.5, "test": 0.5}, "= 1, got 1.5"),
+    ],
+)
+def test_a_bad_value_is_named(kind: type, values: dict, message: str):
+    with pytest.raises(ValidationError, match=message):
+        kind.model_validate(values)
+
+
+def test_an_epsilon_may_be_a_fraction():
+    assert AttackParams(attack="bim", epsilon="8/255").epsilon == pytest.approx(8 / 255)
+
+
+def test_an_attack_set_to_null_is_removed():
+    params = AdversarialGenerationParams.model_validate({"attacks": {"bim": {"attack": "bim"}, "cw": None}})
+
+    assert list(params.active) == ["bim"]
+
+
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [
+        ({"return_early": True}, "early"),
+        ({"return_early": False}, "confident"),
+        ({"arguments": {"confidence": 2.0}}, "confident"),
+        ({"arguments": {"confidence": 0.0}}, "early"),
+        ({"arguments": {"confidence": "5"}}, "confident"),
+        ({"arguments": {"confidence": "1/2"}}, "confident"),
+    ],
+)
+def test_an_attack_knows_its_form(values: dict, form: str):
+    assert AttackParams(attack="cw", **values).form == form
+
+
+def test_blocks_are_immutable():
+    with pytest.raises(ValidationError, match="frozen"):
+        SplitParams().train = 0.1
