@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from adv_detect.networks.target import TargetNetwork
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class LazyNetwork:
-    """A network under attack that need not be made when the one on disk came from the same ingredients.
+class Lazy(Generic[T]):
+    """Something that need not be made when the one on disk came from the same ingredients.
 
     Attributes:
-        fingerprint: Digest of everything that decides the network.
-        make: Trains or loads it; called only when the fingerprint on disk is another one.
+        fingerprint: Digest of everything that decides the result.
+        make: Makes it; called only when the fingerprint on disk is another one.
     """
 
     fingerprint: str
-    make: Callable[[], TargetNetwork]
+    make: Callable[[], T]

@@ -7,7 +7,7 @@ import torch
 from kedro.io import DatasetError
 
 from adv_detect.datasets.network import NetworkDataset
-from adv_detect.lazy import LazyNetwork
+from adv_detect.lazy import Lazy
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def test_lazy_network_is_made_only_when_its_fingerprint_changed(dataset, target)
         made.append(1)
         return target
 
-    dataset.save(LazyNetwork("one", make))
-    dataset.save(LazyNetwork("one", make))
+    dataset.save(Lazy("one", make))
+    dataset.save(Lazy("one", make))
     assert len(made) == 1
-    dataset.save(LazyNetwork("two", make))
+    dataset.save(Lazy("two", make))
     assert len(made) == 2
     assert dataset.load().spec == target.spec
 
@@ -43,7 +43,7 @@ def test_lazy_network_is_made_only_when_its_fingerprint_changed(dataset, target)
 @pytest.mark.parametrize("lost", ["network.safetensors", "network.json"])
 def test_lazy_network_is_made_again_when_a_file_is_gone(dataset, target, tmp_path, lost):
     made = []
-    lazy = LazyNetwork("one", lambda: made.append(1) or target)
+    lazy = Lazy("one", lambda: made.append(1) or target)
     dataset.save(lazy)
     (tmp_path / lost).unlink()
     assert not dataset.exists()
@@ -58,7 +58,7 @@ def test_failed_training_keeps_the_old_network(dataset, target):
         raise ValueError("did not converge")
 
     with pytest.raises(DatasetError, match="did not converge"):
-        dataset.save(LazyNetwork("other", fail))
+        dataset.save(Lazy("other", fail))
     assert dataset.load().spec == target.spec
 
 
@@ -69,7 +69,7 @@ def test_files_of_different_networks_are_an_error(dataset, target, tmp_path):
     with pytest.raises(DatasetError, match="are of different networks; delete both"):
         dataset.load()
     made = []
-    dataset.save(LazyNetwork("other", lambda: made.append(1) or target))
+    dataset.save(Lazy("other", lambda: made.append(1) or target))
     assert made == [1]
     dataset.load()
 

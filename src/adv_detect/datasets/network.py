@@ -9,14 +9,14 @@ from kedro.io import AbstractDataset, DatasetError
 from pydantic import ValidationError
 
 from adv_detect.datasets.location import how_to_make, open_location
-from adv_detect.lazy import LazyNetwork
+from adv_detect.lazy import Lazy
 from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_digest, target_from_spec, target_tensors
 from adv_detect.sharding import files
 
 TENSORS_SUFFIX = ".safetensors"
 
 
-class NetworkDataset(AbstractDataset[TargetNetwork | LazyNetwork, TargetNetwork]):
+class NetworkDataset(AbstractDataset[TargetNetwork | Lazy[TargetNetwork], TargetNetwork]):
     """Stores a network as ``<name>.safetensors`` and ``<name>.json``.
 
     A network that is still to be made is made only when the fingerprint on disk is another one.
@@ -31,7 +31,7 @@ class NetworkDataset(AbstractDataset[TargetNetwork | LazyNetwork, TargetNetwork]
     Example in Python::
 
         dataset = NetworkDataset(filepath="data/06_models/network.safetensors")
-        dataset.save(LazyNetwork(fingerprint="...", make=train))
+        dataset.save(Lazy(fingerprint="...", make=train))
         network = dataset.load()
     """
 
@@ -82,7 +82,7 @@ class NetworkDataset(AbstractDataset[TargetNetwork | LazyNetwork, TargetNetwork]
             )
         return target_from_spec(self._spec(description), files.read_tensors(self._fs, self._path)).freeze()
 
-    def save(self, data: TargetNetwork | LazyNetwork) -> None:
+    def save(self, data: TargetNetwork | Lazy[TargetNetwork]) -> None:
         """Store a network, making it first where needed.
 
         Args:
@@ -93,8 +93,8 @@ class NetworkDataset(AbstractDataset[TargetNetwork | LazyNetwork, TargetNetwork]
         """
         if isinstance(data, TargetNetwork):
             self._write(data, target_digest(data))
-        elif not isinstance(data, LazyNetwork):
-            raise DatasetError(f"{self._path}: expected a TargetNetwork or LazyNetwork, got {type(data).__name__}")
+        elif not isinstance(data, Lazy):
+            raise DatasetError(f"{self._path}: expected a TargetNetwork or Lazy, got {type(data).__name__}")
         elif self._stored_fingerprint() == data.fingerprint:
             self._logger.info("%s is up to date", self._path)
         else:

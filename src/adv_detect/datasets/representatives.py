@@ -14,11 +14,16 @@ from adv_detect.algorithms.representatives import (
     representatives_tensors,
 )
 from adv_detect.datasets.location import how_to_make, open_location
+from adv_detect.lazy import Lazy
 from adv_detect.sharding import files
 
 
-class RepresentativesDataset(AbstractDataset[Representatives, Representatives]):
+class RepresentativesDataset(AbstractDataset[Representatives | Lazy[Representatives], Representatives]):
     """Stores medoids, centroids and whitening per layer; names and source ids are JSON in the file's header.
+
+    Representatives that are still to be made are made only when the fingerprint in the file is another one: sums differ
+    in their last bits from machine to machine and with the number of threads, and new bits would make all that is
+    measured against them out of date.
 
     Example in a catalog::
 
@@ -69,19 +74,27 @@ class RepresentativesDataset(AbstractDataset[Representatives, Representatives]):
         header = json.loads(files.read_header(self._fs, self._path).get("metadata", "{}"))
         return representatives_from_tensors(files.read_tensors(self._fs, self._path), header)
 
-    def save(self, data: Representatives) -> None:
-        """Write the representatives, whole or not at all.
+    def save(self, data: Representatives | Lazy[Representatives]) -> None:
+        """Write the representatives, whole or not at all, making them first where needed.
 
         Args:
-            data: The representatives.
+            data: The representatives, or how to make them.
 
         Raises:
-            DatasetError: It is something else.
+            DatasetError: It is neither.
         """
-        if not isinstance(data, Representatives):
-            raise DatasetError(f"{self._path}: expected Representatives, got {type(data).__name__}")
+        if isinstance(data, Representatives):
+            self._write(data, {})
+        elif not isinstance(data, Lazy):
+            raise DatasetError(f"{self._path}: expected Representatives or Lazy, got {type(data).__name__}")
+        elif self._exists() and files.read_header(self._fs, self._path).get("fingerprint") == data.fingerprint:
+            self._logger.info("%s is up to date", self._path)
+        else:
+            self._write(data.make(), {"fingerprint": data.fingerprint})
+
+    def _write(self, data: Representatives, marks: dict[str, str]) -> None:
         tensors, header = representatives_tensors(data)
-        files.write_tensors(self._fs, self._path, tensors, {"metadata": json.dumps(header)})
+        files.write_tensors(self._fs, self._path, tensors, marks | {"metadata": json.dumps(header)})
 
     def _exists(self) -> bool:
         return bool(self._fs.exists(self._path))

@@ -49,5 +49,18 @@ def test_a_class_without_a_correct_image_is_named(finished, tmp_path):
         if not key.startswith("00001/"):
             store.write(key, ShardContent(content.tensors, content.metadata), "f")
 
+    lazy = compute_representatives(store, finished["network_weights"], RepresentativesParams())
     with pytest.raises(DataError, match="'middle'"):
-        compute_representatives(store, finished["network_weights"], RepresentativesParams())
+        lazy.make()
+
+
+def test_other_features_or_parameters_ask_for_new_representatives(finished, tmp_path):
+    def mark(content_mark="f", **params):
+        store = ShardStore(str(tmp_path))
+        for key, content in finished["features"]:
+            store.write(key, ShardContent(content.tensors, content.metadata), content_mark)
+        return compute_representatives(store, finished["network_weights"], RepresentativesParams(**params)).fingerprint
+
+    assert mark() == mark()
+    assert mark() != mark("g")
+    assert mark() != mark(shrinkage="oas")

@@ -8,15 +8,18 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.representatives import Representatives, fit_representatives
+from adv_detect.lazy import Lazy
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RepresentativesParams
-from adv_detect.sharding import ShardStore
+from adv_detect.sharding import ShardStore, fingerprint
 
 
 def compute_representatives(
     features: ShardStore, network_weights: TargetNetwork, representatives: RepresentativesParams
-) -> Representatives:
+) -> Lazy[Representatives]:
     """Compute medoids, centroids and whitening from the features, one class in memory at a time.
+
+    Skipped when those on disk came from the same features and parameters.
 
     Args:
         features: Shards of features per class.
@@ -24,15 +27,20 @@ def compute_representatives(
         representatives: Shrinkage and memory budget.
 
     Returns:
-        The representatives of every layer.
+        The representatives of every layer, made when they are saved.
     """
     spec = network_weights.spec
-    return fit_representatives(
-        lambda: _by_class(features, len(spec.class_names), len(spec.layers)),
-        layers=spec.layers,
-        class_names=spec.class_names,
-        params=representatives,
-    )
+
+    def make() -> Representatives:
+        return fit_representatives(
+            lambda: _by_class(features, len(spec.class_names), len(spec.layers)),
+            layers=spec.layers,
+            class_names=spec.class_names,
+            params=representatives,
+        )
+
+    ingredients = fingerprint(features.fingerprints(), spec.layers, spec.class_names, representatives)
+    return Lazy(fingerprint=ingredients, make=make)
 
 
 def _by_class(features: ShardStore, classes: int, layers: int) -> Iterator[tuple[int, list[Tensor], list[str]]]:

@@ -8,7 +8,7 @@ from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.target_training import FitSettings, fit_head, fit_target, measure_accuracy
 from adv_detect.errors import DataError
 from adv_detect.images import ImageSet
-from adv_detect.lazy import LazyNetwork
+from adv_detect.lazy import Lazy
 from adv_detect.networks.target import TargetNetwork, build_target
 from adv_detect.params import NetworkParams, RuntimeParams, TargetTrainingParams
 from adv_detect.sharding import fingerprint
@@ -20,7 +20,7 @@ def train_target(
     network: NetworkParams,
     target_training: TargetTrainingParams,
     runtime: RuntimeParams,
-) -> LazyNetwork:
+) -> Lazy[TargetNetwork]:
     """Train the network, or read its checkpoint; skipped when the result on disk was made in the same way.
 
     Args:
@@ -45,7 +45,7 @@ def train_target(
         history = _fit(target, train_images, network, target_training, runtime)
         return _with_accuracy(target, test_images, history, target_training, runtime)
 
-    return LazyNetwork(fingerprint=_identity(train_images, test_images, network, target_training, runtime), make=make)
+    return Lazy(fingerprint=_identity(train_images, test_images, network, target_training, runtime), make=make)
 
 
 def describe_target(network_weights: TargetNetwork) -> tuple[dict[str, Any], dict[str, float]]:
