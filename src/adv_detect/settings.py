@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adv_detect.hooks import ConfigurationHooks, TrackingHooks
+from adv_detect.terminal import install_short_errors
 
 PROJECT_PATH = Path(__file__).resolve().parents[2]
 
@@ -23,6 +24,8 @@ CONFIG_LOADER_ARGS = {
     "merge_strategy": {"parameters": "soft"},
     "custom_resolvers": {"project_path": project_path},
 }
+
+install_short_errors()
 
 HOOKS = (ConfigurationHooks(), TrackingHooks())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow", "kedro-mlflow")  # TrackingHooks extends them; either spelling of the name
