@@ -11,6 +11,7 @@ from kedro.config import OmegaConfigLoader
 from kedro.framework.project import configure_project, pipelines
 from kedro.io import DataCatalog, DatasetError, MemoryDataset
 from kedro.validation.parameter_validator import ParameterValidator
+from PIL import Image
 from safetensors.torch import save_file
 
 from adv_detect.checks import check_attacks, check_detectors, check_run, check_runtime
@@ -130,6 +131,29 @@ def test_a_missing_folder_of_images_is_named(check):
 
     with pytest.raises(DatasetError, match="no/such/folder"):
         check(datasets={"train_images": entry})
+
+
+def class_folders(root, names):
+    for number, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for image in range(3):
+            pixels = torch.full((28, 28), 10 * (number + image), dtype=torch.uint8).numpy()
+            Image.fromarray(pixels).save(root / name / f"{image}.png")
+    return {
+        "type": "adv_detect.datasets.image_folder.ImageFolderDataset",
+        "filepath": str(root),
+        "colour": "grayscale",
+    }
+
+
+def test_other_classes_in_the_test_images_are_named(check, tmp_path):
+    datasets = {
+        "train_images": class_folders(tmp_path / "train", ["ant", "bee", "cat"]),
+        "test_images": class_folders(tmp_path / "test", ["ant", "bee", "cow", "dog"]),
+    }
+
+    with pytest.raises(DataError, match=r"expected the 3 classes .* got 4; only in test_images: cow, dog; .*: cat;"):
+        check("target_training", datasets=datasets)
 
 
 def test_an_unknown_type_of_dataset_is_named(check):

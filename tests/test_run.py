@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -214,6 +215,23 @@ def test_a_changed_attack_remakes_its_own_shards_only(resumed):
     others = [table[table["attack"] != "bim"].reset_index(drop=True) for table in (records, changed)]
     pd.testing.assert_frame_equal(*others)
     assert not changed[changed["attack"] == "bim"].equals(records[records["attack"] == "bim"])
+
+
+def test_the_notebook_runs_on_a_finished_run(finished_run, project):
+    cells = json.loads((project / "notebooks/explore_run.ipynb").read_text(encoding="utf-8"))["cells"]
+    script = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    where = {"ADV_DETECT_PROJECT": str(finished_run), "ADV_DETECT_ENV": "test", "OMP_NUM_THREADS": "1"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=False,
+        env=os.environ | where,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+    )
+
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_a_wrong_value_ends_the_command_with_a_message(finished_run):

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from kedro.pipeline import Pipeline
 
 BlockT = TypeVar("BlockT", bound=Block)
-IMAGES = ("train_images", "test_images")
+IMAGES = ("train_images", "test_images", "verification_images")
+SHOWN_NAMES = 5  # of classes, in a message
 OPTIONAL = ("report_parts",)
 
 
@@ -52,6 +53,8 @@ def check_run(pipeline: Pipeline, catalog: DataCatalog) -> None:
         check_runtime(runtime)
     if network is not None and "params:network" in inputs:
         _check_network(network, catalog)
+    if {"train_images", "test_images"} <= inputs:
+        _check_classes(catalog)
     if attacks is not None and "params:adversarial_generation" in inputs:
         check_attacks(attacks, network)
     if detectors is not None and "params:detector_training" in inputs:
@@ -181,6 +184,23 @@ def _check_network(params: NetworkParams, catalog: DataCatalog) -> None:
     shown = _block(catalog, "evaluation", EvaluationParams)
     if shown is not None and shown.show_class >= classes:
         raise ConfigurationError(f"evaluation.show_class: expected below {classes}, got {shown.show_class}")
+
+
+def _check_classes(catalog: DataCatalog) -> None:
+    """Labels are positions in the list of class names, so the two sets must agree on the list."""
+    train, test = (catalog.load(name).class_names for name in ("train_images", "test_images"))
+    if train == test:
+        return
+    extra, missing = [name for name in test if name not in train], [name for name in train if name not in test]
+    raise DataError(
+        f"test_images: expected the {len(train)} classes of train_images in the same order, got {len(test)}; "
+        f"only in test_images: {_some(extra)}; only in train_images: {_some(missing)}; give both the same class folders"
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more or "none"
 
 
 def _check_rates(catalog: DataCatalog) -> None:
