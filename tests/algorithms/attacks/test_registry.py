@@ -35,7 +35,7 @@ def test_gradient_attacks(attack, norm, expected):
     assert type(built.instance) is expected
     assert built.runner == "gradient"
     assert built.norm == (norm or "linf")
-    assert built.epsilon == built.epsilon_bound == pytest.approx(8 / 255)
+    assert built.epsilon == built.epsilon_bound((0, 1)) == pytest.approx(8 / 255)
 
 
 def test_default_step_is_twice_epsilon_over_steps():
@@ -52,7 +52,7 @@ def test_numbers_may_be_texts():
 
 
 def test_minimisation_attacks_need_no_epsilon():
-    assert _build("cw").epsilon_bound is None
+    assert _build("cw").epsilon_bound((0, 1)) is None
     assert _build("cw").norm == "l2"
     assert _build("deepfool", norm="linf").norm == "linf"
     assert _build("foolbox.attacks.L2DeepFoolAttack").runner == "foolbox"
@@ -67,7 +67,9 @@ def test_attacks_of_any_norm_take_the_configured_one():
 
 def test_deep_features():
     built = _build("deep-features", arguments={"max_thres": "10", "iterations": 5})
-    assert (built.runner, built.norm, built.epsilon_bound) == ("deep_features", "linf", None)
+    assert (built.runner, built.norm, built.epsilon) == ("deep_features", "linf", None)
+    assert built.epsilon_bound((0, 1)) == pytest.approx(10 / 255)
+    assert built.epsilon_bound((0, 255)) == pytest.approx(10)
 
 
 def test_a_built_attack_can_be_sent_to_a_worker():

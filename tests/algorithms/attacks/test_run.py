@@ -63,7 +63,7 @@ def test_contract(tiny_task, name, criterion, early):
     assert (result.success.shape, result.success.dtype) == ((count,), torch.bool)
     assert (result.adversarial_class.shape, result.adversarial_class.dtype) == ((count,), torch.int64)
     assert (result.gradient_evaluations.shape, result.gradient_evaluations.dtype) == ((count,), torch.int64)
-    verify_result(result, tiny_task.images, tiny_task.bounds, attack.epsilon_bound, attack.norm)
+    verify_result(result, tiny_task.images, tiny_task.bounds, attack.epsilon_bound(tiny_task.bounds), attack.norm)
 
     fresh = torch.cat([tiny_task.network(one) for one in result.images.split(7)]).argmax(1)
     fooled = fresh == tiny_task.targets if criterion == "targeted" else fresh != tiny_task.labels

@@ -91,10 +91,17 @@ class ConfiguredAttack:
     arguments: dict[str, Any] = field(default_factory=dict)
     instance: Any = None
 
-    @property
-    def epsilon_bound(self) -> float | None:
-        """Largest perturbation, in ``norm``, that every returned image must keep; None for no limit."""
-        return self.epsilon
+    def epsilon_bound(self, bounds: tuple[float, float]) -> float | None:
+        """Return the largest perturbation, in ``norm``, that every returned image must keep; None for no limit.
+
+        Args:
+            bounds: Lowest and highest pixel value.
+        """
+        if self.runner != "deep_features":
+            return self.epsilon
+        from adv_detect.algorithms.attacks.deep_features import parse_arguments
+
+        return parse_arguments(self.arguments).epsilon(bounds)
 
 
 def attack_names() -> tuple[str, ...]:

@@ -135,7 +135,7 @@ class AdversarialWork:
             seed=seed,
             context=AttackContext(representatives=self.representatives, layers=self.network.spec.layers),
         )
-        verify_result(result, batch, bounds, attack.epsilon_bound, attack.norm)
+        verify_result(result, batch, bounds, attack.epsilon_bound(bounds), attack.norm)
         return result
 
     @torch.no_grad()
