@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import pickle
 import re
 from html.parser import HTMLParser
 
@@ -22,6 +23,8 @@ from adv_detect.reporting import (
     Section,
     Table,
     Text,
+    drawn_part,
+    render_parts,
     render_report,
 )
 from adv_detect.reporting.blocks import SCORE
@@ -162,6 +165,15 @@ def test_facts_are_flattened(page: Page) -> None:
 
 def test_same_report_same_page(html: str) -> None:
     assert render_report(REPORT) == html
+
+
+def test_a_part_with_drawn_figures_gives_the_same_page(html: str) -> None:
+    folded = Report("Title", "", [Section("One", [Fold("More", [Figure(picture(), "inside")])])])
+
+    part = pickle.loads(pickle.dumps(drawn_part(REPORT, "detectors")))
+
+    assert render_parts(part, []) == html
+    assert render_parts(drawn_part(folded, "detectors"), []) == render_report(folded)
 
 
 @pytest.mark.parametrize("sections", [[], [Section("A", []), Section("a!", [])]])

@@ -17,7 +17,7 @@ from adv_detect.reporting.blocks import (
     Text,
 )
 from adv_detect.reporting.evaluation import EvaluationResults, chosen_detector, evaluation_sections
-from adv_detect.reporting.parts import ReportPart, render_parts
+from adv_detect.reporting.parts import ReportPart, drawn_part, render_parts
 from adv_detect.reporting.render import render_report
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Table",
     "Text",
     "chosen_detector",
+    "drawn_part",
     "evaluation_sections",
     "render_parts",
     "render_report",

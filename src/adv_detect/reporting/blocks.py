@@ -87,13 +87,13 @@ class Figure:
     """A figure, embedded in the file.
 
     Attributes:
-        figure: A matplotlib figure.
+        figure: A matplotlib figure, or the content of a file of the format.
         caption: What it shows and how to read it.
         alt: What it shows, for readers who cannot see it.
         file_format: ``svg`` for lines, ``png`` for images and crowds of points.
     """
 
-    figure: MatplotlibFigure
+    figure: MatplotlibFigure | bytes
     caption: str = ""
     alt: str = ""
     file_format: Literal["svg", "png"] = "svg"

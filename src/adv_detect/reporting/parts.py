@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from adv_detect.reporting.blocks import Report
+from adv_detect.algorithms.plots.style import figure_bytes
+from adv_detect.reporting.blocks import Block, Figure, Fold, Report
 from adv_detect.reporting.render import render_report
 
 LAST_SECTIONS = ("Limits", "Provenance")
@@ -22,6 +23,28 @@ class ReportPart:
 
     report: Report
     made_from: str
+
+
+def drawn_part(report: Report, made_from: str) -> ReportPart:
+    """Draw the figures of a part, so that it can be kept and joined to others without drawing them again.
+
+    Args:
+        report: The sections.
+        made_from: Identity of the detectors that the sections speak of.
+
+    Returns:
+        The part, with files for figures.
+    """
+    sections = [replace(section, blocks=[_drawn(block) for block in section.blocks]) for section in report.sections]
+    return ReportPart(replace(report, sections=sections), made_from)
+
+
+def _drawn(block: Block) -> Block:
+    if isinstance(block, Fold):
+        return replace(block, blocks=[_drawn(inner) for inner in block.blocks])
+    if isinstance(block, Figure) and not isinstance(block.figure, bytes):
+        return replace(block, figure=figure_bytes(block.figure, block.file_format))
+    return block
 
 
 def render_parts(first: ReportPart, further: Sequence[ReportPart]) -> str:

@@ -81,8 +81,9 @@ def rich_text(text: str) -> Markup:
 
 def image_source(block: Figure) -> str:
     """Return a figure as a ``data:`` address."""
-    content = base64.b64encode(figure_bytes(block.figure, block.file_format)).decode("ascii")
-    return f"data:{FORMATS[block.file_format]};base64,{content}"
+    figure = block.figure
+    content = figure if isinstance(figure, bytes) else figure_bytes(figure, block.file_format)
+    return f"data:{FORMATS[block.file_format]};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -23,6 +23,7 @@ from adv_detect.reporting import (
     Section,
     Table,
     Text,
+    drawn_part,
 )
 from adv_detect.sharding import ShardStore
 
@@ -59,10 +60,7 @@ def write_adaptive_part(
         blocks += [_ranking(tables["auc"]), _checks(tables["checks"])]
     blocks += [*_reference(tables["reference"]), *_hardening(tables["hardening"], hardened_detectors)]
     blocks += [_substitute(substitute), Note(texts.LIMITS, "caution")]
-    return ReportPart(
-        report=Report(TITLE, "", [Section(TITLE, blocks)]),
-        made_from=detectors_identity(detector_summary),
-    )
+    return drawn_part(Report(TITLE, "", [Section(TITLE, blocks)]), detectors_identity(detector_summary))
 
 
 def render_report_with_adaptive(

@@ -15,7 +15,7 @@ from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParam
 from adv_detect.pipelines.detector_training.nodes import best_detector
 from adv_detect.pipelines.detector_training.rows import NATURAL
 from adv_detect.pipelines.evaluation.nodes import describe_detectors
-from adv_detect.reporting import EvaluationResults, Report, ReportPart, evaluation_sections, render_parts
+from adv_detect.reporting import EvaluationResults, Report, ReportPart, drawn_part, evaluation_sections, render_parts
 from adv_detect.reporting.published import PUBLISHED_AUC
 
 PACKAGES = ("foolbox", "kedro", "mlflow", "numpy", "scikit-learn", "torch", "torchvision")
@@ -75,7 +75,7 @@ def write_evaluation_part(
     )
     subtitle = f"{spec['name']}, {spec['num_classes']} classes, {len(source_splits):,} source images"
     report = Report("Detection of adversarial attacks", subtitle, evaluation_sections(results))
-    return ReportPart(report=report, made_from=detectors_identity(detector_summary))
+    return drawn_part(report, detectors_identity(detector_summary))
 
 
 def render_report_file(evaluation_part: ReportPart, report_parts: Mapping[str, Callable[[], ReportPart]]) -> str:

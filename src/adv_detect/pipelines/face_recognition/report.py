@@ -13,7 +13,7 @@ from adv_detect.pipelines.detector_training.rows import NATURAL
 from adv_detect.pipelines.evaluation.report import detectors_identity, render_report_file
 from adv_detect.pipelines.face_recognition.texts import TEXTS
 from adv_detect.pipelines.face_recognition.verification import DODGING, IMPERSONATION
-from adv_detect.reporting import Card, Cards, Figure, Note, Report, ReportPart, Section, Table, Text
+from adv_detect.reporting import Card, Cards, Figure, Note, Report, ReportPart, Section, Table, Text, drawn_part
 from adv_detect.reporting.blocks import SCORE, Block
 
 PART = "faces"
@@ -60,7 +60,7 @@ def write_face_part(
         _identification_section(face_identification, face_recognition),
         _deep_section(face_distances, deep_features_detection, face_figures["distances"]),
     ]
-    return ReportPart(Report("Faces", "", sections), made_from=detectors_identity(detector_summary))
+    return drawn_part(Report("Faces", "", sections), detectors_identity(detector_summary))
 
 
 def render_report_with_faces(
