@@ -20,6 +20,7 @@ import torch
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
+from adv_detect.algorithms.detector_keys import CONTROL_KEYS
 from adv_detect.sharding import ShardStore
 
 PIPELINES = (
@@ -118,7 +119,7 @@ def test_every_metric_row_belongs_to_a_detector_or_control(finished_run):
     table = pd.read_csv(finished_run / "data/08_reporting/detection_metrics.csv")
     detectors = ShardStore(str(finished_run / "data/06_models/detectors"))
 
-    assert set(table["detector"]) == {*detectors.keys(), "margin", "untrained"}
+    assert set(table["detector"]) == {*detectors.keys(), *CONTROL_KEYS}
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)

@@ -65,7 +65,7 @@ KEYS = {
     "ours/targeted/without-cw/0": 2.0,
     "cos/untargeted/all/0": 0.7,
     "margin": 1.2,
-    "untrained": 0.0,
+    "untrained/0": 0.0,
 }
 
 

@@ -31,7 +31,7 @@ KEYS = {
     "ours/targeted/without-cw/0": 2.0,
     "cos/untargeted/all/0": 1.0,
     "margin": 1.2,
-    "untrained": 0.0,
+    "untrained/0": 0.0,
 }
 N = 30
 
@@ -162,12 +162,12 @@ def test_margin_is_compared_honestly(gains: list[float], lows: list[float], tone
 def test_controls_that_misbehave_are_reported(results: EvaluationResults) -> None:
     metrics = results.metrics.copy()
     metrics.loc[(metrics["variant"] == "noise") & (metrics["attack"] == "macro"), "auc"] = 0.8
-    metrics.loc[(metrics["detector"] == "untrained") & (metrics["variant"] == "float"), "auc"] = 0.9
+    metrics.loc[(metrics["configuration"] == "untrained") & (metrics["variant"] == "float"), "auc"] = 0.9
     notes = [
         block.text for block in summary_section(replace(results, metrics=metrics)).blocks if isinstance(block, Note)
     ]
     assert any("Random noise of the same norm already scores AUC .800" in text for text in notes)
-    assert any("The untrained detector is at .900" in text for text in notes)
+    assert any("Untrained detectors reach .900 to .900 over 1 draws" in text for text in notes)
 
 
 def test_failures_and_misclassified_naturals_stand_apart(sections: dict[str, Section]) -> None:

@@ -64,7 +64,7 @@ def metric_table(
 
     - ``detector`` and what it is: ``configuration``, ``kind``, ``representative``, ``distance``, ``order``,
       ``trained_criterion``, ``trained_on`` (``all`` or ``without-<attack>``), ``seed``. Controls are ``margin`` (minus
-      the gap of the two largest logits) and ``untrained``.
+      the gap of the two largest logits) and ``untrained/<draw>`` (random weights).
     - ``attack``, ``criterion``, ``form`` (``early`` or ``confident``), ``variant``. Per criterion, form and variant
       there are three summary rows: ``all`` (adversarials pooled), ``macro`` (mean over the attacks of that criterion
       and form that had a success) and ``worst`` (the attack with the least AUC, named in ``worst_attack``; not for

@@ -16,6 +16,9 @@ MARGIN = "margin"
 UNTRAINED = "untrained"
 CONTROLS = (MARGIN, UNTRAINED)
 CONTROL_LABELS = {MARGIN: "control: margin only", UNTRAINED: "control: untrained detector"}
+UNTRAINED_DRAWS = 10
+"""Random weights that the untrained control is averaged over: a single draw is as often far above .5 as far below."""
+CONTROL_KEYS = (MARGIN, *(f"{UNTRAINED}/{draw}" for draw in range(UNTRAINED_DRAWS)))
 ALL, MACRO, WORST = "all", "macro", "worst"
 SUMMARY_ROWS = (ALL, MACRO, WORST)
 BOTH_CRITERIA = "both"
@@ -33,11 +36,12 @@ def detector_summary(keys: Iterable[str], configurations: Mapping[str, DetectorP
     """Describe detectors by their keys.
 
     Args:
-        keys: ``<configuration>/<criterion>/<trained on>/<seed>``, or the name of a control.
+        keys: ``<configuration>/<criterion>/<trained on>/<seed>``, or one of `CONTROL_KEYS`.
         configurations: What each configuration reads and how.
 
     Returns:
-        One row per detector with the columns `DETECTOR_COLUMNS`. Controls have seed -1 and empty descriptions.
+        One row per detector with the columns `DETECTOR_COLUMNS`. Controls have empty descriptions; the seed of the
+        margin is -1.
 
     Raises:
         DataError: A key has another form, or its configuration is not known.
@@ -46,8 +50,9 @@ def detector_summary(keys: Iterable[str], configurations: Mapping[str, DetectorP
 
 
 def _describe(key: str, configurations: Mapping[str, DetectorParams]) -> dict[str, Any]:
-    if key in CONTROLS:
-        control = (key, key, "control", "", "", "", "none", "none", -1)
+    if key in CONTROL_KEYS:
+        name, _, draw = key.partition("/")
+        control = (key, name, "control", "", "", "", "none", "none", int(draw or -1))
         return dict(zip(DETECTOR_COLUMNS, control, strict=True))
     parts = key.split("/")
     if len(parts) != 4 or not parts[3].isdigit():

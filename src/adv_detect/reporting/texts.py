@@ -89,9 +89,11 @@ QUANTISATION = _prose("""
 """)
 
 CONTROLS = _prose("""
-    Three controls keep the tables honest. The **margin** needs no detector. An **untrained** detector shows what the
-    trajectory gives to a random read-out. **Random noise** of the perturbation's norm is not an attack: a detector of
-    attacks should not tell it from natural images (AUC near .5); far above, it reacts to any change of the pixels.
+    Three controls keep the tables honest. The **margin** needs no detector. **Untrained** detectors show what the
+    trajectory gives to a random read-out: each draw of the weights is as likely to put attacks below natural images as
+    above, so their mean is near .5, and their spread says how well a read-out that learned nothing can separate by
+    luck. **Random noise** of the perturbation's norm is not an attack: a detector of attacks should not tell it from
+    natural images (AUC near .5); far above, it reacts to any change of the pixels.
 """)
 
 INSIDE = _prose("""

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from adv_detect.algorithms.detection_metrics import metric_table
-from adv_detect.algorithms.detector_keys import CONTROLS, MARGIN
+from adv_detect.algorithms.detector_keys import CONTROL_KEYS, MARGIN
 from adv_detect.algorithms.detector_keys import detector_summary as describe
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
@@ -164,7 +164,7 @@ def describe_detectors(summary: pd.DataFrame, params: DetectorTrainingParams) ->
         )
         for row in summary.to_dict("records")
     }
-    described = describe([*summary["detector"], *CONTROLS], configurations)
+    described = describe([*summary["detector"], *CONTROL_KEYS], configurations)
     return described.merge(summary[["detector", *SUMMARY_FIGURES]], on="detector", how="left")
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
-from adv_detect.algorithms.detector_keys import UNTRAINED
+from adv_detect.algorithms.detector_keys import UNTRAINED, UNTRAINED_DRAWS
 from adv_detect.algorithms.detectors import random_detector, score_trajectories
 from adv_detect.params import DetectorParams
 from adv_detect.pipelines.detector_training.rows import NATURAL, read_trajectories
@@ -43,14 +43,14 @@ class Scorer:
 
 
 def load_scorers(detectors: ShardStore, untrained: str) -> Iterator[Scorer]:
-    """Give every trained detector, then the control with random weights.
+    """Give every trained detector, then the controls with random weights.
 
     Args:
         detectors: The trained detectors.
         untrained: Key of the detector whose shape the untrained control has.
 
     Yields:
-        Scorers with the thresholds that were fixed in training; the control has none yet.
+        Scorers with the thresholds that were fixed in training; the controls have none yet.
     """
     for key in detectors.keys():  # noqa: SIM118 - a store is no dictionary
         content = detectors.read(key)
@@ -62,10 +62,11 @@ def load_scorers(detectors: ShardStore, untrained: str) -> Iterator[Scorer]:
         )
     shape = detectors.read(untrained)
     about, params = shape.metadata, _params(shape.metadata)
-    detector = random_detector(params, layers=about["layers"], classes=about["classes"], seed=about["seed"])
-    detector.set_standardisation(shape.tensors["mean"], shape.tensors["std"])
-    detector.eval()
-    yield Scorer(UNTRAINED, detector, params, {})
+    for draw in range(UNTRAINED_DRAWS):
+        detector = random_detector(params, layers=about["layers"], classes=about["classes"], seed=draw)
+        detector.set_standardisation(shape.tensors["mean"], shape.tensors["std"])
+        detector.eval()
+        yield Scorer(f"{UNTRAINED}/{draw}", detector, params, {})
 
 
 def describe_images(content: ShardContent) -> pd.DataFrame:
