@@ -1,1 +1,1 @@
-"""Side-by-side measurements: ours and the other in turn, in one process, as ratios."""
+"""Side-by-side measurements: this project against others, and against the bare gradient."""

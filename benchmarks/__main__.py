@@ -1,123 +1,69 @@
-"""Command line: ``python -m benchmarks`` prints a Markdown table of ratios with their spread."""
+"""Command line: ``python -m benchmarks`` measures everything and writes ``docs/benchmarks.md``."""
 
 from __future__ import annotations
 
-import platform
-import statistics
+import argparse
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
-ROUNDS = 5
-MEDOID_ROWS, MEDOID_WIDTH = 6000, 200
-ATTACKED = 128
-EPSILON = 0.3
+from benchmarks.attacks import measure_attacks, measure_gradients
+from benchmarks.deep_features import measure_deep_features
+from benchmarks.growth import measure_growth
+from benchmarks.harness import Row, Settings, machine, versions
+from benchmarks.main_job import measure_main_job
+from benchmarks.parts import measure_parts
+from benchmarks.table import markdown, slug_of, write_parquet, write_section
 
-
-@dataclass(frozen=True)
-class Row:
-    """One comparison: time of the other over ours, round by round."""
-
-    name: str
-    ratios: tuple[float, ...]
-    note: str
-
-    def line(self) -> str:
-        low, middle, high = min(self.ratios), statistics.median(self.ratios), max(self.ratios)
-        return f"| {self.name} | {middle:.2f} | {low:.2f} - {high:.2f} | {self.note} |"
+SUBJECTS: dict[str, Callable[[Settings], Iterator[Row]]] = {
+    "attacks": measure_attacks,
+    "gradients": measure_gradients,
+    "parts": measure_parts,
+    "deep-features": measure_deep_features,
+    "growth": measure_growth,
+    "main-job": measure_main_job,
+}
 
 
-def alternate(ours: Callable[[], object], other: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, ...]:
-    """Time both in turn after one round that does not count."""
-    ours(), other()
-    ratios = []
-    for _ in range(rounds):
-        mine, theirs = seconds(ours), seconds(other)
-        ratios.append(theirs / mine)
-    return tuple(ratios)
+def main(arguments: list[str] | None = None) -> int:
+    """Measure what is asked for, print each row as it is found, write the table.
 
+    Args:
+        arguments: Options; None takes those of the command line.
 
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    Returns:
+        0, or 1 where a subject failed; the others are written all the same.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, one round: shows that all works")
+    parser.add_argument("--only", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="subjects to measure")
+    parser.add_argument("--out", type=Path, default=None, help="document to write into (default: docs/benchmarks.md)")
+    options = parser.parse_args(arguments)
+    warnings.filterwarnings("ignore")
 
-
-def medoids() -> Row:
-    """Exact medoid against SciPy's full distance matrix; the index must be the same."""
-    from scipy.spatial.distance import pdist, squareform
-
-    from adv_detect.algorithms.medoids import medoid_index
-
-    features = torch.randn(MEDOID_ROWS, MEDOID_WIDTH, generator=torch.Generator().manual_seed(0))
-    found, expected = [], []
-    ratios = alternate(
-        lambda: found.append(medoid_index(features)),
-        lambda: expected.append(int(squareform(pdist(features.double().numpy())).sum(axis=1).argmin())),
-        rounds=3,
-    )
-    same = "same index" if set(found) == set(expected) else "OTHER INDEX"
-    return Row(f"medoid, n = {MEDOID_ROWS}, D = {MEDOID_WIDTH}: SciPy / ours", ratios, same)
-
-
-def early_stopping() -> Row:
-    """Untargeted BIM that stops per image against foolbox's fixed number of steps, on the trained embedded task."""
-    import foolbox
-
-    from adv_detect.algorithms.attacks.registry import build_attack
-    from adv_detect.algorithms.attacks.run import run_attack
-    from adv_detect.params import AttackParams
-
-    network, images, labels = trained_network()
-    attack = build_attack("bim", AttackParams(attack="bim", norm="linf", epsilon=EPSILON, arguments={"steps": 10}))
-    model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
-    theirs = foolbox.attacks.LinfBasicIterativeAttack(rel_stepsize=0.2, steps=10)
-    rates: dict[str, float] = {}
-
-    def ours() -> None:
-        result = run_attack(attack, network, images, labels, bounds=(0.0, 1.0), seed=0)
-        rates["ours"] = float(result.success.float().mean())
-
-    def other() -> None:
-        success = theirs(model, images, labels, epsilons=EPSILON)[2]
-        rates["foolbox"] = float(success.float().mean())
-
-    ratios = alternate(ours, other)
-    note = f"success {rates['ours']:.3f} and {rates['foolbox']:.3f}, n = {len(images)}"
-    return Row("BIM untargeted, stopped early: foolbox / ours", ratios, note)
-
-
-def trained_network() -> tuple[nn.Module, Tensor, Tensor]:
-    """The small network after two passes over the embedded training images, and images it classifies correctly."""
-    from adv_detect.algorithms.target_training import FitSettings, fit_target
-    from adv_detect.datasets.embedded_mnist import EmbeddedMNISTDataset
-    from adv_detect.images import load_images
-    from adv_detect.networks.target import build_target
-    from adv_detect.params import NetworkParams, TargetTrainingParams
-
-    train, test = (EmbeddedMNISTDataset(part=part).load() for part in ("train", "test"))
-    target = build_target(NetworkParams(name="small"), class_names=train.class_names, image_shape=(1, 28, 28))
-    params = TargetTrainingParams(epochs=4, learning_rate=2e-3)
-    fit_target(target, train, params=params, settings=FitSettings(seed=0, device=torch.device("cpu"), progress=False))
-    images = load_images(test, range(4 * ATTACKED), (0.0, 1.0))
-    labels = test.labels[: 4 * ATTACKED]
-    with torch.no_grad():
-        correct = target(images).argmax(dim=1) == labels
-    return target, images[correct][:ATTACKED], labels[correct][:ATTACKED]
-
-
-def main() -> int:
-    """Run all comparisons and print the table."""
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, CPU\n")
-    print("| comparison | median ratio | min - max | result |\n| --- | --- | --- | --- |")
-    for comparison in (medoids, early_stopping):
-        print(comparison().line(), flush=True)
-    return 0
+    settings = Settings(options.quick, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    rows: list[Row] = []
+    failed = False
+    for name in options.only:
+        try:
+            for row in SUBJECTS[name](settings):
+                rows.append(row)
+                print(f"{row.group} | {row.name} | {row.median:.3g} | {row.verdict} | {row.note}", flush=True)
+        except Exception as exc:
+            failed = True
+            print(f"{name} failed: {type(exc).__name__}: {exc}", file=sys.stderr, flush=True)
+    where = machine(settings.device)
+    out = options.out or (None if options.quick or options.only != list(SUBJECTS) else Path("docs", "benchmarks.md"))
+    if out is not None and rows:
+        slug = slug_of(where)
+        write_section(out, slug, markdown(rows, where, versions(), quick=options.quick))
+        write_parquet(out.with_name(f"benchmarks-{slug}.parquet"), rows, where, versions())
+        print(f"written: {out}")
+    return int(failed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
