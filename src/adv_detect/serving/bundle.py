@@ -23,6 +23,7 @@ from adv_detect.algorithms.representatives import (
     representatives_tensors,
 )
 from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_from_spec, target_tensors
 from adv_detect.params import DetectorParams
 
@@ -72,9 +73,9 @@ class ScoringBundle:
 
     def model(self) -> DetectionModel:
         """Join the parts into one differentiable model: images to class logits and adversarial scores."""
-        return DetectionModel(
-            self.network, self.representatives, self.detector, DetectorParams.model_validate(self.about["params"])
-        )
+        params = DetectorParams.model_validate(self.about["params"])
+        device = self.representatives.medoids[0].device
+        return DetectionModel(working_form(self.network, device), self.representatives, self.detector, params)
 
     def save(self, folder: Path) -> None:
         """Write the parts as safetensors files, each with its facts as JSON beside it.

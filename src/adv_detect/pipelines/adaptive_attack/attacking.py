@@ -23,6 +23,7 @@ from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, load_images
+from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RuntimeParams
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, score_naturals, threshold_of
@@ -121,8 +122,7 @@ def describe_in_batches(model: JointModel, images: Tensor, batch_size: int) -> t
 
 
 def _model(scene: Scene, known: KnownDetector, condition: Condition, device: torch.device) -> JointModel:
-    scene.network.freeze().to(device)
-    joint = known.join(scene.network, scene.representatives.to(device), device)
+    joint = known.join(working_form(scene.network.freeze(), device), scene.representatives.to(device), device)
     nearest = condition.spec.classifier == "nearest_medoid"
     if condition.spec.attack != "deep_detector" and not nearest:
         return joint
@@ -189,5 +189,4 @@ def _substitute(scene: Scene, known: KnownDetector, device: torch.device) -> tup
     if scene.substitute is None:
         raise DataError("a transfer attack needs the data set substitute; run the pipeline adaptive_attack as a whole")
     network, representatives, own = restore_substitute(scene.substitute, known)
-    network.to(device)
-    return own.join(network, representatives.to(device), device), own.threshold()
+    return own.join(working_form(network, device), representatives.to(device), device), own.threshold()

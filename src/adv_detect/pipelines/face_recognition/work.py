@@ -11,6 +11,7 @@ from adv_detect.algorithms.attacks.deep_features import last_features
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.faces.verification import add_mirrored
 from adv_detect.images import ImageSet, load_images
+from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RuntimeParams
 from adv_detect.sharding import ShardContent, ShardStore
@@ -43,7 +44,7 @@ class Embedder:
             ``(N, D)``, on the CPU.
         """
         device = resolve_device(self.runtime.device)
-        features = last_features(self.network.to(device), self.network.spec.layers)
+        features = last_features(working_form(self.network, device), self.network.spec.layers)
         parts: dict[str, list[Tensor]] = {EMBEDDING: [], TEMPLATE: []}
         for batch in torch.split(images, self.runtime.batch_size):
             own = features(batch.to(device))

@@ -10,6 +10,7 @@ from torch import Tensor
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.features import extract_features
 from adv_detect.images import ImageSet, load_images
+from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RuntimeParams
 from adv_detect.sharding import ShardContent
@@ -39,7 +40,7 @@ class FeatureWork:
     def __call__(self, block: ClassBlock) -> ShardContent:
         """Make one shard: a tensor ``layer.<number>`` of shape ``(n, D_l)`` per layer and ``source_index`` ``(n,)``."""
         device = resolve_device(self.runtime.device)
-        network = self.network.to(device)
+        network = working_form(self.network, device)
         parts = [
             self._batch(network, block, start, device)
             for start in range(0, len(block.indices), self.runtime.batch_size)
