@@ -44,12 +44,20 @@ def split_sources(labels: NDArray[np.int64], *, params: SplitParams, seed: int) 
 
 def _draw(labels: NDArray[np.int64], size: int | None, generator: np.random.Generator) -> NDArray[np.int64]:
     """Indices of a stratified draw: class shares differ from the whole by at most one image."""
-    order = _interleave(labels, generator)
+    order = interleave(labels, generator)
     return np.sort(order if size is None else order[:size])
 
 
-def _interleave(labels: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
-    """Shuffled indices in an order whose every prefix is stratified."""
+def interleave(labels: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Put images into a random order whose every prefix is stratified.
+
+    Args:
+        labels: Class of each image, shape ``(N,)``.
+        generator: Source of the order.
+
+    Returns:
+        Indices ``(N,)``: among the first n, a class holds its share of n up to about one image.
+    """
     shuffled = generator.permutation(len(labels))
     position = np.empty(len(labels))
     for label in np.unique(labels):
@@ -61,7 +69,7 @@ def _interleave(labels: NDArray[np.int64], generator: np.random.Generator) -> ND
 def _stratified(
     labels: NDArray[np.int64], chosen: NDArray[np.int64], params: SplitParams, generator: np.random.Generator
 ) -> dict[str, NDArray[np.int64]]:
-    order = chosen[_interleave(labels[chosen], generator)]
+    order = chosen[interleave(labels[chosen], generator)]
     return _partition(order, params, what="images")
 
 

@@ -186,7 +186,7 @@ def test_flags_tell_what_nearest_medoids_say(network, images, labels, context):
 
 
 def test_dodging_leaves_the_own_class(network, images, labels, context):
-    result = attack(network, images, labels, context, targeted=False, max_thres=60.0)
+    result = attack(network, images, labels, context, targeted=False, max_thres=60.0, dodging="nearest")
     assert result.success.all()
     assert (result.adversarial_class != labels).all()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -262,3 +264,62 @@ def test_a_shard_of_misclassified_images_only_is_empty(plan, finished):
 
     assert content.tensors["images"].shape == (0, 1, 28, 28)
     assert content.metadata["source_ids"] == []
+
+
+def blocks_of(made, prefix):
+    return [spec.arguments for spec in made.shards if spec.key.startswith(prefix)]
+
+
+def test_a_limited_attack_takes_a_stratified_part_of_each_split(plan, attacks, finished):
+    made = plan(adversarial_generation=attacks("cw", max_images=9))
+    labels = finished["test_images"].labels
+
+    for split in ("train", "validation", "test"):
+        (block,) = blocks_of(made, f"cw/targeted/{split}-")
+        counts = labels[list(block.indices)].bincount(minlength=3)
+        assert counts.sum() == 9
+        assert counts.max() - counts.min() <= 2
+
+
+def test_attacks_and_naturals_of_a_split_are_cut_alike(plan):
+    made = plan()
+
+    for block in blocks_of(made, "bim/"):
+        number = next(spec.key for spec in made.shards if spec.arguments == block).rsplit("/", 1)[1]
+        (natural,) = blocks_of(made, f"natural/{number}")
+        assert natural.indices == block.indices
+
+
+def test_where_splits_share_no_class_targets_stay_within_the_split(plan, finished, stripes):
+    splits = finished["source_splits"].copy()
+    assert all(block.aims is None for block in blocks_of(plan(), "bim/"))
+
+    splits["label"] = range(len(splits))  # every image a class of its own
+    made = plan(source_splits=splits)
+
+    for split in ("train", "validation", "test"):
+        own = tuple(sorted(splits.loc[splits["split"] == split, "label"]))
+        assert {block.aims for block in blocks_of(made, f"bim/targeted/{split}-")} == {own}
+        assert {block.aims for block in blocks_of(made, f"bim/untargeted/{split}-")} == {None}
+
+
+def test_targets_are_of_the_allowed_classes(plan):
+    made = plan()
+    (block, *_) = blocks_of(made, "bim/targeted/train-")
+    labels = made.work.images.labels[list(block.indices)]
+    kept = tuple(index for index, label in zip(block.indices, labels.tolist(), strict=True) if label in (0, 2))
+
+    content = made.work(replace(block, indices=kept, aims=(0, 2)))
+
+    expected = 2 - content.tensors["label"]
+    assert len(expected)
+    assert torch.equal(content.tensors["target"], expected)
+
+
+def test_who_judged_an_attack_is_recorded(plan, attacks):
+    deep = {"attack": "deep-features", "norm": "linf", "epsilon": None, "arguments": {"iterations": 2}}
+    made = plan(adversarial_generation=attacks("deep", **deep, splits=["test"], train=False))
+
+    judges = {name: made.work(blocks_of(made, f"{name}/")[0]).metadata["judge"] for name in ("natural", "bim", "deep")}
+
+    assert judges == {"natural": "network", "bim": "network", "deep": "medoid"}

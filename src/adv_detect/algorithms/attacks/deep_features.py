@@ -48,9 +48,9 @@ class DeepFeaturesParams(Block):
         learning_rate: First step of ``adam`` and ``sign``, as a share of ``max_thres``.
         momentum: Of ``sign``.
         representative: Guide and judge: ``medoid`` (as published) or ``centroid`` of each class.
-        dodging: Untargeted attacks: ``nearest`` approaches the nearest other class, which fools the judge soonest;
-            ``away`` maximises the distance to the own class, which lowers the similarity to it most but need not lead
-            to another class.
+        dodging: Untargeted attacks: ``away`` maximises the distance to the own class, which lowers the similarity to it
+            most but need not lead to another class; ``nearest`` approaches the nearest other class, which fools the
+            judge soonest.
     """
 
     max_thres: PositiveNumber = 10.0
@@ -61,7 +61,7 @@ class DeepFeaturesParams(Block):
     learning_rate: PositiveNumber | None = None
     momentum: float = Field(0.9, ge=0, lt=1)
     representative: Literal["medoid", "centroid"] = "medoid"
-    dodging: Literal["nearest", "away"] = "nearest"
+    dodging: Literal["nearest", "away"] = "away"
 
     def epsilon(self, bounds: tuple[float, float]) -> float:
         """Return ``max_thres`` in the pixel range ``bounds``: the largest Linf distance from the source."""

@@ -9,10 +9,19 @@ import numpy as np
 import pandas as pd
 
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
+from adv_detect.algorithms.splits import interleave
 from adv_detect.algorithms.splits import split_sources as divide
 from adv_detect.images import ImageSet
 from adv_detect.networks.target import TargetNetwork, target_digest
-from adv_detect.params import SPLITS, AdversarialGenerationParams, AttackParams, RuntimeParams, SplitParams
+from adv_detect.params import (
+    DEEP_FEATURES,
+    SPLITS,
+    AdversarialGenerationParams,
+    AttackParams,
+    RuntimeParams,
+    Split,
+    SplitParams,
+)
 from adv_detect.pipelines.adversarial_generation.work import NATURAL, NO_CRITERION, AdversarialWork, SourceBlock
 from adv_detect.pipelines.target_training.nodes import image_set_identity
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
@@ -32,8 +41,9 @@ RECORD_TENSORS = {
     "gradient_evaluations": "gradient_evaluations",
     "source_index": "source_index",
 }
-NEEDS_REPRESENTATIVES = ("deep-features",)
 SEED_RANGE = 2**31
+TARGETED = "targeted"
+FEWEST_AIMS = 2
 
 
 def split_sources(test_images: ImageSet, splits: SplitParams, runtime: RuntimeParams) -> pd.DataFrame:
@@ -94,6 +104,7 @@ def generate_adversarials(
                 block.indices,
                 [test_images.source_ids[index] for index in block.indices],
                 block.seed,
+                block.aims,
                 _what_matters(attacks.get(block.attack), runtime),
                 classes if _needs_representatives(attacks.get(block.attack)) else None,
                 block.criterion,
@@ -144,28 +155,54 @@ def _batch(attack: AttackParams, runtime: RuntimeParams) -> int:
 
 
 def _needs_representatives(attack: AttackParams | None) -> bool:
-    return attack is not None and attack.attack in NEEDS_REPRESENTATIVES
+    return attack is not None and attack.attack == DEEP_FEATURES
 
 
 def _blocks(
     source_splits: pd.DataFrame, attacks: dict[str, AttackParams], runtime: RuntimeParams
 ) -> Iterator[tuple[str, SourceBlock]]:
-    members = {split: source_splits.loc[source_splits["split"] == split, "source_index"].tolist() for split in SPLITS}
+    members = {split: _members(source_splits, split, runtime.seed) for split in SPLITS}
+    aims = _aims(source_splits)
     for split in SPLITS:
         yield from _cut(members[split], f"{NATURAL}/{split}", (NATURAL, NO_CRITERION, split), runtime)
     for name, attack in attacks.items():
         for criterion in attack.criteria:
             for split in attack.splits:
                 chosen = members[split][: attack.max_images]
-                yield from _cut(chosen, f"{name}/{criterion}/{split}", (name, criterion, split), runtime)
+                about = (name, criterion, split)
+                yield from _cut(chosen, "/".join(about), about, runtime, aims[split] if criterion == TARGETED else None)
+
+
+def _members(source_splits: pd.DataFrame, split: Split, seed: int) -> list[int]:
+    """Positions of a split's images; the first n of them, which a limited attack takes, are a stratified draw."""
+    rows = source_splits[source_splits["split"] == split]
+    order = interleave(rows["label"].to_numpy(), np.random.default_rng(seed))
+    members: list[int] = rows["source_index"].to_numpy()[order].tolist()
+    return members
+
+
+def _aims(source_splits: pd.DataFrame) -> dict[Split, tuple[int, ...] | None]:
+    """Classes that targeted attacks of a split may aim at, None for all.
+
+    Where splits share no class (``splits.by: identity``) an attack must not imitate a person of another split either.
+    """
+    classes = {split: set(source_splits.loc[source_splits["split"] == split, "label"].tolist()) for split in SPLITS}
+    apart = sum(map(len, classes.values())) == len(set().union(*classes.values()))
+    if not apart or min(map(len, classes.values())) < FEWEST_AIMS:
+        return dict.fromkeys(SPLITS)
+    return {split: tuple(sorted(found)) for split, found in classes.items()}
 
 
 def _cut(
-    members: Sequence[int], prefix: str, about: tuple[str, str, str], runtime: RuntimeParams
+    members: Sequence[int],
+    prefix: str,
+    about: tuple[str, str, Split],
+    runtime: RuntimeParams,
+    aims: tuple[int, ...] | None = None,
 ) -> Iterator[tuple[str, SourceBlock]]:
     attack, criterion, split = about
     for number, start in enumerate(range(0, len(members), runtime.shard_size)):
         key = f"{prefix}-{number:04d}"
         seed = int(fingerprint(runtime.seed, key)[:8], 16) % SEED_RANGE
-        block = SourceBlock(attack, criterion, split, tuple(members[start : start + runtime.shard_size]), seed)  # type: ignore[arg-type]
+        block = SourceBlock(attack, criterion, split, tuple(members[start : start + runtime.shard_size]), seed, aims)
         yield key, block

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adv_detect.algorithms.attacks.deep_features import parse_arguments
 from adv_detect.algorithms.attacks.quality import margin, perturbation_norms, verify_result
 from adv_detect.algorithms.attacks.registry import ConfiguredAttack, build_attack
 from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
@@ -17,13 +18,15 @@ from adv_detect.algorithms.attacks.targets import draw_targets
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.images import ImageSet, load_images
+from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
-from adv_detect.params import AttackParams, RuntimeParams, Split
+from adv_detect.params import DEEP_FEATURES, AttackParams, RuntimeParams, Split
 from adv_detect.sharding import ShardContent
 
 NATURAL = "natural"
 NO_CRITERION = "none"
 NO_TARGET = -1
+BY_NETWORK = "network"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class SourceBlock:
         split: The split that all images belong to.
         indices: Positions in the image set.
         seed: Seed of this shard.
+        aims: Classes that a targeted attack may aim at, two or more; None for all.
     """
 
     attack: str
@@ -43,6 +47,7 @@ class SourceBlock:
     split: Split
     indices: tuple[int, ...]
     seed: int
+    aims: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,6 @@ class AdversarialWork:
         """Make one shard: images, labels, targets, predictions and perturbation sizes of each row."""
         started = time.perf_counter()
         device = resolve_device(self.runtime.device)
-        self.network.to(device)
         make = self._natural if block.attack == NATURAL else self._attacked
         parts = [make(block, start, device) for start in range(0, len(block.indices), self._batch_size(block))]
         tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -76,6 +80,7 @@ class AdversarialWork:
             "criterion": block.criterion,
             "split": block.split,
             "form": attack.form if attack else NO_CRITERION,
+            "judge": _judge(attack),
             "seed": block.seed,
             "seconds": seconds,
             "source_ids": [self.images.source_ids[index] for index in tensors["source_index"].tolist()],
@@ -114,9 +119,10 @@ class AdversarialWork:
     def _targets(self, block: SourceBlock, indices: Tensor, labels: Tensor) -> Tensor | None:
         if block.criterion == "untargeted":
             return None
-        classes = len(self.network.spec.class_names)
-        targets = draw_targets(labels.cpu(), classes, seed=self.runtime.seed, source_indices=indices)
-        return targets.to(labels.device)
+        aims = torch.arange(len(self.network.spec.class_names)) if block.aims is None else torch.tensor(block.aims)
+        positions = torch.searchsorted(aims, labels.cpu())
+        drawn = draw_targets(positions, len(aims), seed=self.runtime.seed, source_indices=indices)
+        return aims[drawn].to(labels.device)
 
     def _run(
         self, attack: ConfiguredAttack, batch: Tensor, labels: Tensor, *, targets: Tensor | None, seed: int
@@ -127,7 +133,7 @@ class AdversarialWork:
             return AttackResult(batch, empty.bool(), empty, empty)
         result = run_attack(
             attack,
-            self.network,
+            working_form(self.network, batch.device),
             batch,
             labels,
             targets=targets,
@@ -143,8 +149,15 @@ class AdversarialWork:
         """Predicted classes and the gap of the two largest logits, each ``(n,)``."""
         if not len(batch):
             return torch.zeros(0, dtype=torch.int64, device=batch.device), torch.zeros(0, device=batch.device)
-        logits = self.network(batch)
+        logits = working_form(self.network, batch.device)(batch)
         return logits.argmax(dim=1), margin(logits)
+
+
+def _judge(attack: AttackParams | None) -> str:
+    """Who decides whether an attack has won: the network, or the nearest representatives of this kind."""
+    if attack is None or attack.attack != DEEP_FEATURES:
+        return BY_NETWORK
+    return parse_arguments(attack.arguments).representative
 
 
 def _rows(
