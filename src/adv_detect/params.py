@@ -19,6 +19,9 @@ Representative = Literal["medoid", "centroid"]
 Distance = Literal["euclidean", "cosine", "mahalanobis"]
 ClassOrder = Literal["fixed", "ranked"]
 
+DEEP_FEATURES = "deep-features"
+"""The attack that aims at the features of the last layer."""
+
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -196,6 +199,11 @@ class AdversarialGenerationParams(Block):
     def active(self) -> dict[str, AttackParams]:
         """The attacks that are not null, in configured order."""
         return {name: attack for name, attack in self.attacks.items() if attack is not None}
+
+    @property
+    def on_features(self) -> tuple[str, ...]:
+        """Names of the attacks that aim at the features instead of the class."""
+        return tuple(name for name, attack in self.active.items() if attack.attack == DEEP_FEATURES)
 
     @model_validator(mode="after")
     def _names_are_usable(self) -> AdversarialGenerationParams:

@@ -279,3 +279,28 @@ def test_markdown() -> None:
 )
 def test_format_score(number: float, text: str) -> None:
     assert format_score(number) == text
+
+
+def test_attacks_on_features_stand_apart_from_the_summary(scores: pd.DataFrame) -> None:
+    metrics = metric_table(
+        scores, detector_summary(KEYS, CONFIGURATIONS), on_features=("cw", "bim-far"), resamples=20, seed=1
+    )
+    key = "cos/targeted/all/0"
+    bim, cw = (one(metrics, detector=key, attack=attack) for attack in ("bim", "cw"))
+
+    assert (bim["aims_at"], cw["aims_at"]) == ("class", "features")
+    for summary in ("macro", "worst", "all"):
+        row = one(metrics, detector=key, attack=summary, form="early")
+        assert row["auc"] == bim["auc"]
+        assert row["n_adversarial"] == bim["n_adversarial"]
+    far, macro = (one(metrics, detector=key, attack=name, form="confident") for name in ("bim-far", "macro"))
+    assert macro["auc"] == far["auc"]  # there is no other in this form
+    assert list(reference_table(metrics, criterion="targeted").columns) == ["detector", "bim", "macro", "worst", "cw"]
+
+
+def test_a_published_detector_stands_in_the_table_of_the_paper() -> None:
+    keys = {"cos/targeted/all/0": 1.0, "paper/targeted/reference/0": 2.0, "margin": 1.0}
+    described = detector_summary(keys, CONFIGURATIONS | {"paper": DetectorParams(kind="bilstm")})
+    table = reference_table(metric_table(make_scores(keys), described, resamples=10), criterion="targeted")
+
+    assert table["detector"].tolist() == ["LSTM + M + cos", "BiLSTM + M + cos", "control: margin only"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -11,7 +11,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from adv_detect.algorithms.bootstrap import AucBootstrap, NaturalSample
-from adv_detect.algorithms.detector_keys import ALL, DETECTOR_COLUMNS, MACRO, MARGIN, NATURAL, NOISE, WORST
+from adv_detect.algorithms.detector_keys import (
+    ALL,
+    CLASS,
+    DETECTOR_COLUMNS,
+    FEATURES,
+    MACRO,
+    MARGIN,
+    NATURAL,
+    NOISE,
+    WORST,
+)
 from adv_detect.algorithms.metrics import BoolArray, FloatArray, check_scores, ranking_metrics
 from adv_detect.errors import DataError
 
@@ -53,6 +63,7 @@ def metric_table(
     scores: pd.DataFrame,
     detectors: pd.DataFrame,
     *,
+    on_features: Collection[str] = (),
     resamples: int = 1000,
     confidence_level: float = 0.95,
     seed: int = 0,
@@ -68,7 +79,9 @@ def metric_table(
     - ``attack``, ``criterion``, ``form`` (``early`` or ``confident``), ``variant``. Per criterion, form and variant
       there are three summary rows: ``all`` (adversarials pooled), ``macro`` (mean over the attacks of that criterion
       and form that had a success) and ``worst`` (the attack with the least AUC, named in ``worst_attack``; not for
-      ``noise``).
+      ``noise``). They cover the attacks that aim at the class, as the published figures do; those that aim at the
+      features have rows of their own and are in the summary only where there are no others.
+    - ``aims_at``: ``class`` or ``features``.
     - ``variant``: ``float``; ``8bit`` (pixels rounded to 256 levels; only images that still fool the network
       count, see ``n_survived`` and ``survival_rate``, the share of the float successes); ``noise`` (random noise of the
       perturbation's norm: **not** adversarial, so an AUC far above 0.5 says that the detector fires on any change).
@@ -85,6 +98,7 @@ def metric_table(
     Args:
         scores: One row per image, condition and detector, as the scoring step writes them.
         detectors: Result of `detector_summary` (further columns are ignored).
+        on_features: Names of the attacks that aim at the features.
         resamples: Bootstrap resamples; 0 leaves the intervals empty.
         confidence_level: Coverage of the intervals.
         seed: Fixes the resamples, the same for all detectors.
@@ -99,7 +113,7 @@ def metric_table(
     _check(scores, detectors)
     columns = _test_columns(scores)
     bootstrap = AucBootstrap(resamples=resamples, confidence_level=confidence_level, seed=seed)
-    measured = {name: _Measurement(name, columns, bootstrap) for name in columns.groups}
+    measured = {name: _Measurement(name, columns, bootstrap, frozenset(on_features)) for name in columns.groups}
     control = measured.get(MARGIN)
     rows = [
         {"detector": name} | row | _gain(row, one, control, bootstrap)
@@ -184,11 +198,13 @@ class _Measurement:
         aucs: The area itself, per attack and condition.
     """
 
-    def __init__(self, detector: str, columns: _Scores, bootstrap: AucBootstrap) -> None:
+    def __init__(
+        self, detector: str, columns: _Scores, bootstrap: AucBootstrap, on_features: frozenset[str] = frozenset()
+    ) -> None:
         self.rows: list[Row] = []
         self.replicates: dict[tuple[str, Condition], FloatArray] = {}
         self.aucs: dict[tuple[str, Condition], float] = {}
-        self._columns, self._bootstrap = columns, bootstrap
+        self._columns, self._bootstrap, self._on_features = columns, bootstrap, on_features
         groups = columns.groups[detector]
         self._naturals = {
             key[3]: _naturals(columns, positions, bootstrap) for key, positions in groups.items() if key[0] == NATURAL
@@ -224,17 +240,21 @@ class _Measurement:
 
     def _keep(self, attack: str, condition: Condition, row: Row, replicates: FloatArray) -> None:
         low, high = self._bootstrap.interval(replicates)
-        key = {"attack": attack} | dict(zip(("criterion", "form", "variant"), condition, strict=True))
+        aims_at = FEATURES if attack in self._on_features else CLASS
+        key = {"attack": attack, "aims_at": aims_at} | dict(
+            zip(("criterion", "form", "variant"), condition, strict=True)
+        )
         self.rows.append(row | key | {"auc_low": low, "auc_high": high})
         self.replicates[attack, condition] = replicates
         self.aucs[attack, condition] = row["auc"]
 
     def _summarise(self, condition: Condition, attacks: Mapping[str, Index]) -> None:
         """Add the rows ``all``, ``macro`` and ``worst`` of one criterion, form and variant."""
-        rows = [row for row in self.rows if _key(row)[1] == condition and row["n_adversarial"]]
+        found = [row for row in self.rows if _key(row)[1] == condition and row["n_adversarial"]]
+        rows = [row for row in found if row["aims_at"] == CLASS] or found
         if not rows:
             return
-        self._measure(ALL, condition, np.concatenate(list(attacks.values())), {})
+        self._measure(ALL, condition, np.concatenate([attacks[row["attack"]] for row in rows]), {})
         replicates = np.stack([self.replicates[_key(row)] for row in rows]).mean(axis=0)
         counts = {"n_adversarial": sum(row["n_adversarial"] for row in rows), "n_attacks": len(rows)}
         self._keep(MACRO, condition, counts | self._natural(condition).rates | _means(rows), replicates)
@@ -266,10 +286,10 @@ def _gain(row: Row, detector: _Measurement, control: _Measurement | None, bootst
 def _column_order(columns: Iterable[str]) -> list[str]:
     present = list(columns)
     first = [
-        *DETECTOR_COLUMNS, "attack", "criterion", "form", "variant", "worst_attack", "auc", "auc_low", "auc_high",
-        "margin_gain", "margin_gain_low", "margin_gain_high", "n_adversarial", "n_natural", "n_misclassified",
-        "n_attacks", "n_attempted", "n_failed", "n_survived", "survival_rate", "eer", "eer_threshold", "eer_accuracy",
-        "nearest_fpr", "nearest_tpr",
+        *DETECTOR_COLUMNS, "attack", "criterion", "form", "variant", "aims_at", "worst_attack", "auc", "auc_low",
+        "auc_high", "margin_gain", "margin_gain_low", "margin_gain_high", "n_adversarial", "n_natural",
+        "n_misclassified", "n_attacks", "n_attempted", "n_failed", "n_survived", "survival_rate", "eer",
+        "eer_threshold", "eer_accuracy", "nearest_fpr", "nearest_tpr",
     ]  # fmt: skip
     known = [name for name in first if name in present]
     return known + sorted(name for name in present if name not in known)

@@ -23,6 +23,10 @@ ALL, MACRO, WORST = "all", "macro", "worst"
 SUMMARY_ROWS = (ALL, MACRO, WORST)
 BOTH_CRITERIA = "both"
 TRAINED_ON_ALL = "all"
+REFERENCE = "reference"
+"""In the place of what a detector was trained on: it is a published one."""
+CLASS, FEATURES = "class", "features"
+"""What an attack aims at."""
 DETECTOR_COLUMNS = (
     "detector", "configuration", "kind", "representative", "distance", "order",
     "trained_criterion", "trained_on", "seed",

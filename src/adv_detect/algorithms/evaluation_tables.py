@@ -23,6 +23,7 @@ from adv_detect.algorithms.detector_keys import (
 from adv_detect.algorithms.intervals import wilson_interval
 from adv_detect.algorithms.reference_tables import (
     MISSING,
+    attacks_on_features,
     average_over_seeds,
     format_score,
     ordered_attacks,
@@ -83,7 +84,7 @@ def train_test_matrix(
     )
     rows = metrics[keep]
     matrix = rows.pivot_table(index="trained_on", columns="attack", values=value, aggfunc="mean", sort=False)
-    return matrix.reindex(columns=ordered_attacks(matrix.columns))
+    return matrix.reindex(columns=ordered_attacks(matrix.columns, last=attacks_on_features(metrics)))
 
 
 def quantisation_table(metrics: pd.DataFrame, *, configuration: str, criterion: str) -> pd.DataFrame:

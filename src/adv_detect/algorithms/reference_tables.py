@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,9 @@ from adv_detect.algorithms.detector_keys import (
     ALL,
     BOTH_CRITERIA,
     CONTROLS,
+    FEATURES,
     MACRO,
+    REFERENCE,
     SUMMARY_ROWS,
     TRAINED_ON_ALL,
     WORST,
@@ -40,13 +42,14 @@ def select(
         form: ``early`` or ``confident``.
         variant: ``float``, ``8bit`` or ``noise``.
         trained: ``own``: detectors trained on this criterion (or on both); ``other``: on the other one only.
-        trained_on: ``all``, or ``without-<attack>``.
+        trained_on: ``all`` (and published detectors that were taken over), or ``without-<attack>``.
 
     Returns:
         The rows, in the table's order; empty where nothing was measured.
     """
     wanted = {criterion, BOTH_CRITERIA} if trained == "own" else {OTHER_CRITERION.get(criterion, "")}
-    trained_rows = metrics["trained_criterion"].isin(wanted) & (metrics["trained_on"] == trained_on)
+    sources = [trained_on, REFERENCE] if trained_on == TRAINED_ON_ALL else [trained_on]
+    trained_rows = metrics["trained_criterion"].isin(wanted) & metrics["trained_on"].isin(sources)
     condition = (metrics["criterion"] == criterion) & (metrics["form"] == form) & (metrics["variant"] == variant)
     return metrics[condition & (trained_rows | metrics["configuration"].isin(CONTROLS))]
 
@@ -105,7 +108,7 @@ def reference_table(
     value: str = "auc",
     published: Mapping[str, Mapping[str, float]] | None = None,
 ) -> pd.DataFrame:
-    """The table of the paper: a row per configuration, a column per attack, then macro and worst.
+    """The table of the paper: a row per configuration, a column per attack, macro, worst, then attacks on features.
 
     Args:
         metrics: Result of `metric_table`.
@@ -117,11 +120,12 @@ def reference_table(
         published: Published numbers per label and attack (or ``macro``), shown in rows of their own at the end.
 
     Returns:
-        Strings: ``detector``, the attacks, ``macro``, ``worst``; with the spread over seeds where there are several.
+        Strings: ``detector``, the attacks on the class, ``macro`` and ``worst`` of them, the attacks on features; with
+        the spread over seeds where there are several.
     """
     numbers = reference_numbers(metrics, criterion=criterion, form=form, variant=variant, trained=trained, value=value)
     labels = configuration_labels(metrics)
-    columns = ordered_attacks(numbers["attack"].unique())
+    columns = ordered_attacks(numbers["attack"].unique(), last=attacks_on_features(metrics))
     rows = []
     for key, part in numbers.groupby(["configuration", "trained_criterion"], sort=False):
         name, trained_criterion = map(str, key)
@@ -134,10 +138,19 @@ def reference_table(
     return pd.DataFrame(rows, columns=["detector", *columns]).fillna(MISSING)
 
 
-def ordered_attacks(names: Iterable[str]) -> list[str]:
-    """Attacks in order of appearance, then ``macro`` and ``worst``."""
+def ordered_attacks(names: Iterable[str], last: Collection[str] = ()) -> list[str]:
+    """Attacks in order of appearance, then ``macro`` and ``worst``, then those of ``last``."""
     present = [str(name) for name in names]
-    return [name for name in present if name not in SUMMARY_ROWS] + [n for n in (MACRO, WORST) if n in present]
+    first = [name for name in present if name not in SUMMARY_ROWS and name not in last]
+    summary = [name for name in (MACRO, WORST) if name in present]
+    return [*first, *summary, *(name for name in present if name in last)]
+
+
+def attacks_on_features(metrics: pd.DataFrame) -> set[str]:
+    """Names of the attacks of `metric_table` that aim at the features; they have no part in its summary rows."""
+    if "aims_at" not in metrics.columns:
+        return set()
+    return {str(name) for name in metrics.loc[metrics["aims_at"] == FEATURES, "attack"].unique()} - set(SUMMARY_ROWS)
 
 
 def format_score(mean: float, std: float = float("nan")) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from adv_detect.algorithms.detector_keys import BOTH_CRITERIA, CONTROLS, MACRO, TRAINED_ON_ALL, series_label
+from adv_detect.algorithms.detector_keys import BOTH_CRITERIA, CONTROLS, MACRO, REFERENCE, TRAINED_ON_ALL, series_label
 from adv_detect.algorithms.evaluation_tables import (
     attack_table,
     average_over_seeds,
@@ -17,7 +17,7 @@ from adv_detect.algorithms.evaluation_tables import (
     select,
     train_test_matrix,
 )
-from adv_detect.algorithms.reference_tables import MISSING
+from adv_detect.algorithms.reference_tables import MISSING, attacks_on_features
 from adv_detect.reporting import texts
 from adv_detect.reporting.blocks import SCORE, Block, Figure, Fold, Note, Section, Table, Text
 from adv_detect.reporting.results import EvaluationResults, chosen_detector
@@ -74,6 +74,7 @@ def detection_section(results: EvaluationResults) -> Section:
             if len(table):
                 caption = f"AUC on {criterion} attacks, {FORM_WORDS[form]}; detectors trained on {criterion} attacks."
                 caption += _spread(results) + (f" {texts.PUBLISHED}" if published else "")
+                caption += f" {texts.ON_FEATURES}" if attacks_on_features(results.metrics) else ""
                 blocks.append(Table(table, caption, mark_best=list(table.columns[1:])))
         blocks += figures(results, "auc_overview", criterion)
     return Section("Detection", blocks)
@@ -213,7 +214,7 @@ def controls_section(results: EvaluationResults) -> Section:
 
 def matrix_section(results: EvaluationResults) -> Section:
     """Detectors trained without one attack, tested on all."""
-    left_out = results.metrics[~results.metrics["trained_on"].isin([TRAINED_ON_ALL, "none"])]
+    left_out = results.metrics[~results.metrics["trained_on"].isin([TRAINED_ON_ALL, REFERENCE, "none"])]
     pairs = left_out.drop_duplicates(["configuration", "trained_criterion"])
     tables = [
         _matrix_table(results, str(configuration), criterion)

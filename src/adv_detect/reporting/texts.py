@@ -71,6 +71,10 @@ PUBLISHED = _prose("""
     the order of magnitude, not a like-for-like comparison.
 """)
 
+ON_FEATURES = _prose("""
+    Macro and worst are over the attacks on the class, as published; attacks on deep features stand behind them.
+""")
+
 THRESHOLDS = _prose("""
     Thresholds are set on clean **validation** images so that at most the stated share of them is flagged; the columns
     show what these thresholds do on test images. `EER` is the equal error rate, `EER accuracy` the accuracy at that

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from adv_detect.algorithms.detectors import score_trajectories
+from adv_detect.algorithms.detectors import load_reference_detector, score_trajectories
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.trajectories import order_classes, trajectories
 from adv_detect.errors import DataError
@@ -273,6 +273,23 @@ def test_a_published_detector_is_taken_over_as_it_is(finished, detector_plan, bl
     naturals = rows(finished, "validation", ()).only("natural")
     scores = score_trajectories(model, naturals.trajectories).sort(descending=True).values
     assert content.metadata["thresholds"]["0.1"] == pytest.approx(float(scores[1]), abs=1e-5)
+
+
+def test_a_published_bidirectional_detector_is_taken_over_too(detector_plan, blocks, published):
+    held = torch.load(published, weights_only=True)["detector"]
+    backward = {f"{name}_reverse": value + 0.5 for name, value in held.items() if name.startswith("lstm.")}
+    head = {"classifier.weight": torch.linspace(-1, 1, 10)[None]}
+    torch.save({"detector": held | backward | head}, published)
+    training = blocks["detector_training"].model_copy(update={"reference_checkpoints": {"paper": str(published)}})
+    plan = detector_plan(detector_training=training)
+
+    content = plan.work(next(spec.arguments for spec in plan.shards if spec.key == "paper/targeted/reference/0"))
+
+    assert content.metadata["params"]["kind"] == "bilstm"
+    restored = restore_detector(content.metadata, content.tensors)
+    rows = torch.rand(4, content.metadata["layers"], 3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(restored(rows), load_reference_detector(published)(rows))
 
 
 def test_another_file_of_the_same_name_makes_a_published_detector_stale(detector_plan, blocks, published):

@@ -126,7 +126,7 @@ class NearestRepresentativeJudge:
 
     def classes(self, features: Tensor) -> Tensor:
         """Return the class of the nearest representative, int64 ``(n,)``; ties: the first."""
-        return distances(features, self.representatives).argmin(dim=1)
+        return nearest_classes(features, self.representatives)
 
     def fooled(self, features: Tensor, rows: Tensor) -> Tensor:
         """Return whether the class is the target, or for an untargeted attack not the own one, bool ``(n,)``."""
@@ -173,6 +173,11 @@ def make_box(images: Tensor, *, max_thres: float, bounds: tuple[float, float]) -
         raise ConfigurationError(f"images: expected pixels within bounds {list(bounds)}; rescale them")
     radius = max_thres / PIXEL_LEVELS * (high - low)
     return Box((images - radius).clamp(min=low), (images + radius).clamp(max=high), radius)
+
+
+def nearest_classes(features: Tensor, representatives: Tensor) -> Tensor:
+    """Name features ``(n, D)`` by the nearest of representatives ``(C, D)``: int64 ``(n,)``; ties: the first."""
+    return distances(features, representatives).argmin(dim=1)
 
 
 def distances(features: Tensor, representatives: Tensor) -> Tensor:

@@ -14,14 +14,13 @@ from typing import Any, Literal
 
 from adv_detect.algorithms.attacks.arguments import argument_names, check_arguments, parse_numbers
 from adv_detect.errors import ConfigurationError, unknown_choice
-from adv_detect.params import AttackParams, Norm
+from adv_detect.params import DEEP_FEATURES, AttackParams, Norm
 
 Runner = Literal["gradient", "carlini_wagner", "foolbox", "deep_features"]
 
 STEPS = 10
 TOTAL_STEP = 2.0
 """Sum of all steps over epsilon: an attack of n steps moves 2 epsilon / n at each (Massoli et al., CVIU 2021)."""
-DEEP_FEATURES = "deep-features"
 NORM_OF_ORDER: dict[float, Norm] = {1.0: "l1", 2.0: "l2", float("inf"): "linf"}
 FAST_GRADIENT = ("L1FastGradientAttack", "L2FastGradientAttack", "LinfFastGradientAttack")
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from adv_detect.algorithms.detector_keys import ALL, CONTROLS, MARGIN, WORST, configuration_labels, series_label
 from adv_detect.algorithms.plots import style
-from adv_detect.algorithms.reference_tables import ordered_attacks, select
+from adv_detect.algorithms.reference_tables import attacks_on_features, ordered_attacks, select
 from adv_detect.errors import DataError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def auc_overview(metrics: pd.DataFrame, *, criterion: str, form: str = "early", 
     controls, series = rows[rows["configuration"] == MARGIN], _series(rows, metrics)
     if not series:
         raise DataError(f"metrics: expected detectors tested on {criterion} {form} attacks, got none")
-    attacks = ordered_attacks(rows["attack"].unique())
+    attacks = ordered_attacks(rows["attack"].unique(), last=attacks_on_features(metrics))
     figure = style.new_figure(9.0, 0.15 * len(attacks) * (len(series) + 2) + 1.4)
     axes = figure.subplots()
     colours, shapes = style.colours(series), style.markers(series)

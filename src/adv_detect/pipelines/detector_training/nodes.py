@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from adv_detect.algorithms.detector_keys import REFERENCE
 from adv_detect.algorithms.detectors import parse_reference_name
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.trajectories import trajectory_columns
@@ -24,7 +25,6 @@ from adv_detect.pipelines.detector_training.work import DetectorJob, DetectorWor
 from adv_detect.serving.bundle import ScoringBundle, restore_detector
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
-REFERENCE = "reference"
 ALL = "all"
 BOTH = "both"
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
 from adv_detect.algorithms.attacks.quality import margin, noise_of_same_norm, quantise
 from adv_detect.algorithms.detector_training import fit_detector, macro_auc
 from adv_detect.algorithms.detectors import TrajectoryDetector, load_reference_detector, score_trajectories
@@ -16,8 +17,10 @@ from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
 from adv_detect.algorithms.trajectories import all_trajectories
+from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import DetectorFitParams, DetectorParams, Norm, RuntimeParams
+from adv_detect.pipelines.adversarial_generation.work import BY_NETWORK
 from adv_detect.pipelines.detector_training.rows import NATURAL, TrajectoryRows, read_rows, stack_rows
 from adv_detect.sharding import ShardContent, ShardStore
 
@@ -55,18 +58,19 @@ class TrajectoryWork:
     def __call__(self, block: TrajectoryBlock) -> ShardContent:
         """Make one shard: a tensor ``(n, L, C)`` per representative and distance, logits ``(n, C)`` and flags."""
         device = resolve_device(self.runtime.device)
-        network, representatives = self.network.to(device), self.representatives.to(device)
+        network, representatives = working_form(self.network, device), self.representatives.to(device)
         content = self.adversarials.read(block.shard)
-        images = self._vary(block, content)
+        images, judge = self._vary(block, content), content.metadata["judge"]
         step = self.runtime.batch_size
         parts = [
-            self._batch(network, representatives, images[start : start + step].to(device))
+            self._batch(network, representatives, images[start : start + step].to(device), judge)
             for start in range(0, max(len(images), 1), step)
         ]
         tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         tensors |= {name: content.tensors[name] for name in KEPT}
+        flags = self._flags(content, tensors.pop("judged"))
         return ShardContent(
-            tensors=tensors | self._flags(block, content, tensors),
+            tensors=tensors | flags,
             metadata=content.metadata | {"variant": block.variant},
         )
 
@@ -81,17 +85,22 @@ class TrajectoryWork:
         return images
 
     @torch.no_grad()
-    def _batch(self, network: TargetNetwork, representatives: Representatives, images: Tensor) -> dict[str, Tensor]:
+    def _batch(
+        self, network: TargetNetwork, representatives: Representatives, images: Tensor, judge: str
+    ) -> dict[str, Tensor]:
         logits, features = extract_features(network, images, network.spec.layers)
         distances = all_trajectories(features, representatives, self.columns)
         tensors = {"logits": logits, "predicted": logits.argmax(dim=1), "margin": margin(logits)}
+        tensors["judged"] = tensors["predicted"]
+        if judge != BY_NETWORK:
+            tensors["judged"] = nearest_classes(features[-1], representatives.of(judge)[-1])
         return {name: tensor.cpu() for name, tensor in (tensors | distances).items()}
 
-    def _flags(self, block: TrajectoryBlock, content: ShardContent, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``success``: the attack fooled its judge; ``survives``: this variant of the image still fools the network."""
+    @staticmethod
+    def _flags(content: ShardContent, judged: Tensor) -> dict[str, Tensor]:
+        """``success``: the attack fooled its judge; ``survives``: this variant of the image still fools it."""
         success, target, label = (content.tensors[name] for name in ("success", "target", "label"))
-        predicted = tensors["predicted"]
-        fools = torch.where(target >= 0, predicted == target, predicted != label)
+        fools = torch.where(target >= 0, judged == target, judged != label)
         return {"success": success, "survives": success & fools}
 
 
@@ -154,7 +163,7 @@ class DetectorWork:
         """Make one shard: the state dict of the detector; thresholds, history and validation AUC as metadata."""
         validation = self._rows(job, "validation", job.attacks, job.criteria)
         detector, history = self._detector(job, validation)
-        params = job.params.model_copy(update={"hidden": detector.hidden})
+        params = job.params.model_copy(update={"hidden": detector.hidden, "kind": detector.kind})
         clean = validation.only(NATURAL)
         thresholds = thresholds_at_fpr(score_trajectories(detector, clean.trajectories), self.fprs)
         metadata: dict[str, Any] = {

@@ -122,6 +122,7 @@ def measure_detection(
     scores: pd.DataFrame,
     detector_summary: pd.DataFrame,
     detector_training: DetectorTrainingParams,
+    adversarial_generation: AdversarialGenerationParams,
     evaluation: EvaluationParams,
     runtime: RuntimeParams,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -131,6 +132,7 @@ def measure_detection(
         scores: One row per image x detector.
         detector_summary: One row per trained detector.
         detector_training: The configurations.
+        adversarial_generation: The attacks, to tell those on features apart.
         evaluation: Number of resamples, level of confidence.
         runtime: Seed of the resamples.
 
@@ -141,6 +143,7 @@ def measure_detection(
     table = metric_table(
         scores,
         describe_detectors(detector_summary, detector_training),
+        on_features=adversarial_generation.on_features,
         resamples=evaluation.bootstrap,
         confidence_level=evaluation.confidence_level,
         seed=runtime.seed,

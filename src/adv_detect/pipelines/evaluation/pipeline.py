@@ -43,6 +43,7 @@ def _measuring() -> list[Any]:
                 "scores",
                 "detector_summary",
                 "params:detector_training",
+                "params:adversarial_generation",
                 "params:evaluation",
                 "params:runtime",
             ],

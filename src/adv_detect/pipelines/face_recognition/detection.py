@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from adv_detect.algorithms.attacks.registry import DEEP_FEATURES
 from adv_detect.algorithms.detector_keys import MACRO, TRAINED_ON_ALL, configuration_labels
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams
@@ -73,10 +72,10 @@ def compare_detection(
     Returns:
         One row per configuration x training x attack, all of the first seed and of the criterion trained on:
         configuration (label), training (``classifier attacks only`` or ``with deep features``), attack, criterion,
-        form, auc, auc_low, auc_high, tpr_at_fpr_05, n_adversarial, n_natural. The rows ``macro`` average all attacks.
+        form, auc, auc_low, auc_high, tpr_at_fpr_05, n_adversarial, n_natural. Rows ``macro``: attacks on the class.
         Empty without deep-features attacks.
     """
-    deep = {name: one for name, one in adversarial_generation.active.items() if one.attack == DEEP_FEATURES}
+    deep = {name: adversarial_generation.active[name] for name in adversarial_generation.on_features}
     wording = _trainings([name for name, one in deep.items() if one.train])
     rows = detection_metrics[
         detection_metrics["trained_on"].isin(wording)
