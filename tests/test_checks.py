@@ -215,3 +215,25 @@ def test_a_published_detector_must_say_in_its_name_what_it_reads(tmp_path):
 
     with pytest.raises(ConfigurationError, match=r"detector\.pth"):
         check_detectors(params, None)
+
+
+@pytest.mark.parametrize(
+    ("arch", "tensors", "message"),
+    [
+        ("lstm", {"lstm.weight_ih_l0": (20, 500)}, "for the 10 classes of train_images, '.*' is for 500"),
+        ("mlp", {"fc.0.weight": (20, 8001)}, "for the 10 classes of train_images, '.*' is for 8001 inputs"),
+        ("lstm", None, "expected a torch.save dictionary of tensors"),
+    ],
+)
+def test_a_published_detector_for_other_data_is_refused_before_work(check, tmp_path, arch, tensors, message):
+    path = tmp_path / f"best_model_with_arch_{arch}_method_m_dist_cosine_criterion_t_lr_0.0003_bs_32_ba_4_weightd_0.pth"
+    recurrent = {"lstm.weight_hh_l0": (20, 5), "lstm.bias_ih_l0": (20,), "lstm.bias_hh_l0": (20,)}
+    shapes = (recurrent if arch == "lstm" else {"fc.0.bias": (20,)}) | (tensors or {})
+    head = {"classifier.weight": (1, 5 if arch == "lstm" else 20), "classifier.bias": (1,)}
+    if tensors is None:
+        path.write_text("no checkpoint")
+    else:
+        torch.save({"detector": {name: torch.zeros(shape) for name, shape in (shapes | head).items()}}, path)
+
+    with pytest.raises((ConfigurationError, CheckpointError), match=message):
+        check(detector_training={"reference_checkpoints": {"paper": str(path)}})

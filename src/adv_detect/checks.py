@@ -59,6 +59,7 @@ def check_run(pipeline: Pipeline, catalog: DataCatalog) -> None:
         check_attacks(attacks, network)
     if detectors is not None and "params:detector_training" in inputs:
         check_detectors(detectors, attacks)
+        _check_published(detectors, catalog)
     _check_rates(catalog)
 
 
@@ -125,6 +126,27 @@ def check_detectors(params: DetectorTrainingParams, attacks: AdversarialGenerati
             raise ConfigurationError(
                 f"detector_training.criteria: {criterion!r} needs an attack with train: true and that criterion in "
                 "adversarial_generation.attacks, got none"
+            )
+
+
+def _check_published(params: DetectorTrainingParams, catalog: DataCatalog) -> None:
+    """Read every published checkpoint, and compare its number of classes with that of the data."""
+    from adv_detect.algorithms.detectors import load_reference_detector
+    from adv_detect.algorithms.detectors.mlp import MLPDetector
+
+    if not params.reference_checkpoints or "train_images" not in catalog:
+        return
+    classes = len(catalog.load("train_images").class_names)
+    for name, path in params.reference_checkpoints.items():
+        detector = load_reference_detector(path)
+        if isinstance(detector, MLPDetector):
+            fits, held = detector.inputs % classes == 0, f"{detector.inputs} inputs, no multiple of them"
+        else:
+            fits, held = detector.classes == classes, f"{detector.classes}"
+        if not fits:
+            raise ConfigurationError(
+                f"detector_training.reference_checkpoints.{name}: expected a detector for the {classes} classes of "
+                f"train_images, {path!r} is for {held}; give it the data that it was published with"
             )
 
 

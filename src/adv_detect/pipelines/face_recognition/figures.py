@@ -73,7 +73,7 @@ def draw_verification(
     panels = figure.subplots(max(len(forms), 1), 2, sharex=True, sharey=True, squeeze=False)
     for row, form in zip(panels, forms or ["early"], strict=True):
         for axes, kind in zip(row, (IMPERSONATION, DODGING), strict=True):
-            _curve(axes, clean, f"clean pairs (n = {len(same):,})", style.NATURAL_COLOUR, "-")
+            _curve(axes, clean, f"pairs of the protocol (n = {len(same):,})", style.NATURAL_COLOUR, "-")
             chosen = (attacked_pair_scores["kind"] == kind) & (attacked_pair_scores["form"] == form)
             _attacked_curves(axes, attacked_pair_scores[chosen], verification_scores, face_recognition.fars)
             style.tidy(axes, title=f"{kind}, {FORMS[form]}", x_label=FALSE_ACCEPTS, y_label="true-accept rate")
@@ -106,6 +106,10 @@ def draw_distances(representative_distances: pd.DataFrame) -> Figure:
 
 def _attacked_curves(axes: Axes, pairs: pd.DataFrame, clean: pd.DataFrame, fars: tuple[float, ...]) -> None:
     names = list(pairs["attack"].unique())
+    if names:
+        everyone = pairs.drop_duplicates(["source_id", "reference_id"])
+        before = attacked_verification(everyone, clean, fars=fars, score="clean_score")
+        _curve(axes, before, f"the same pairs, clean (n = {len(everyone):,})", style.NATURAL_COLOUR, ":")
     colours, lines = style.colours(names), style.line_styles(names)
     for name in names:
         group = pairs[pairs["attack"] == name]

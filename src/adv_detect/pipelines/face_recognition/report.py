@@ -18,10 +18,19 @@ from adv_detect.reporting.blocks import SCORE, Block
 
 PART = "faces"
 NAMED_RULES = ("accuracy", "eer")
-SHARES = {"fooled": ".1%", "clean": ".1%", "fooled_of_success": ".1%", "auc": SCORE, "eer": ".1%"}
+SHARES = {
+    "fooled": ".1%",
+    "clean": ".1%",
+    "fooled_of_success": ".1%",
+    "auc": SCORE,
+    "eer": ".1%",
+    "clean_auc": SCORE,
+    "clean_eer": ".1%",
+}
 VERIFICATION_HEADERS = {
     "threshold_rule": "threshold", "interval": "95 % interval", "clean": "wrong when clean",
     "n_success": "n attack succeeded", "fooled_of_success": "fooled, of these", "auc": "AUC", "eer": "EER",
+    "clean_auc": "AUC, clean", "clean_eer": "EER, clean",
 }  # fmt: skip
 IDENTIFICATION_HEADERS = {
     "rank_1": "rank 1", "rank_5": "rank 5", "n_right": "n right when clean", "interval": "95 % interval",
@@ -92,7 +101,7 @@ def _verification_section(metrics: dict[str, float], table: pd.DataFrame, figure
         shown = _with_interval(rows.assign(threshold_rule=rules), "fooled")
         columns = [
             "attack", "form", "threshold_rule", "n", "fooled", "interval", "clean", "n_success", "fooled_of_success",
-            "auc", "eer",
+            "clean_auc", "auc", "clean_eer", "eer",
         ]  # fmt: skip
         caption = TEXTS[kind]
         blocks.append(Table(_dashes(shown[columns]), caption, SHARES, VERIFICATION_HEADERS))

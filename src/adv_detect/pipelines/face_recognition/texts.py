@@ -18,13 +18,15 @@ TEXTS = {
         """,
         "impersonation": """
             Impersonation: targeted adversarials of one person, compared with a clean image of the person aimed at.
-            `fooled` is the share of pairs accepted; the row `clean` is the false-accept rate of clean pairs. AUC and
-            EER set the attacked pairs against clean pairs of the same person.
+            `fooled` is the share of pairs accepted; the row `clean` is the false-accept rate of the clean pairs that
+            fixed the threshold. AUC and EER set the attacked pairs against clean pairs of the same person; beside
+            them (`clean`) those of the very same pairs before the attack.
         """,
         "dodging": """
             Dodging: untargeted adversarials of one person, compared with another clean image of the same person.
-            `fooled` is the share of pairs rejected; the row `clean` is the false-reject rate of clean pairs. AUC and
-            EER set the attacked pairs against clean pairs of different people.
+            `fooled` is the share of pairs rejected; the row `clean` is the false-reject rate of the clean pairs that
+            fixed the threshold. AUC and EER set the attacked pairs against clean pairs of different people; beside
+            them (`clean`) those of the very same pairs before the attack.
         """,
         "few_pairs": """
             False-accept rates of {rates} rest on fewer than {n} of {different:,} clean pairs of different people:
@@ -42,7 +44,7 @@ TEXTS = {
         "gallery": "Test images, clean and attacked, named by {gallery}.",
         "gallery_medoid": "the medoid of each identity",
         "gallery_centroid": "the centroid of each identity",
-        "gallery_images": "all training images",
+        "gallery_images": "all training images that the network classifies correctly",
         "deep": """
             A **label-focused** attack changes the classifier's decision. An attack on **deep features** moves the
             embedding itself to that of another person, within a largest change per pixel (`max_thres` of 255), and so
@@ -55,7 +57,8 @@ TEXTS = {
         "distance_table": "Distance from the medoid at the last layer: median and the middle 80 %.",
         "detection": """
             Detection of deep-features attacks by detectors that learned from classifier attacks only, and by those
-            that also learned from a deep-features attack (first seed). `macro` averages over all attacks of that form.
+            that also learned from a deep-features attack (first seed). `macro` averages over the attacks on the
+            class of that form.
         """,
     }.items()
 }

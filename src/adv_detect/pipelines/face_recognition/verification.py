@@ -97,7 +97,9 @@ def verification_table(pairs: pd.DataFrame, clean: pd.DataFrame, params: FaceRec
         fooled_low, fooled_high (95 %, Wilson), clean (share decided wrongly without attack), n_right (pairs decided
         rightly when clean), fooled_of_right, n_success (attacks that reached their own aim), fooled_of_success, and,
         of all thresholds together, auc, eer and tar_at_far_<rate>: for impersonation the attacked pairs against clean
-        pairs of the same person, for dodging against clean pairs of different people.
+        pairs of the same person, for dodging against clean pairs of different people; clean_auc and clean_eer are those
+        of the very same pairs before the attack. Errors of the clean pairs are those of the pairs that fixed the
+        thresholds.
     """
     scores, same = _clean_arrays(clean)
     thresholds = {str(rule): clean_threshold(scores, same, rule=rule) for rule in params.thresholds}
@@ -105,6 +107,8 @@ def verification_table(pairs: pd.DataFrame, clean: pd.DataFrame, params: FaceRec
     for (attack, criterion, form), group in pairs.groupby(["attack", "criterion", "form"], sort=False):
         about = {"attack": attack, "criterion": criterion, "form": form}
         curve = _figures(attacked_verification(group, clean, fars=params.fars))
+        before = attacked_verification(group, clean, fars=params.fars, score="clean_score")
+        curve |= {"clean_auc": before.auc, "clean_eer": before.eer}
         rows += [
             about | _decided(group, threshold) | {"threshold_rule": rule, "threshold": threshold} | curve
             for rule, threshold in thresholds.items()
@@ -114,13 +118,16 @@ def verification_table(pairs: pd.DataFrame, clean: pd.DataFrame, params: FaceRec
     return table[[*first, *table.columns.drop(first)]]
 
 
-def attacked_verification(group: pd.DataFrame, clean: pd.DataFrame, *, fars: tuple[float, ...]) -> Verification:
+def attacked_verification(
+    group: pd.DataFrame, clean: pd.DataFrame, *, fars: tuple[float, ...], score: str = "attacked_score"
+) -> Verification:
     """Measure all operating points with the attacked pairs of one attack in the place of the clean ones of their kind.
 
     Args:
         group: Rows of :func:`attacked_pairs` of one attack and criterion.
         clean: Clean pairs with ``score`` and ``same``.
         fars: False-accept rates to report.
+        score: ``attacked_score``, or ``clean_score`` for the same pairs before the attack.
 
     Returns:
         ROC, AUC, EER and true-accept rates.
@@ -128,7 +135,7 @@ def attacked_verification(group: pd.DataFrame, clean: pd.DataFrame, *, fars: tup
     scores, same = _clean_arrays(clean)
     dodging = bool(group["kind"].iloc[0] == DODGING)
     others = scores[same != dodging]
-    joined = np.concatenate([group["attacked_score"].to_numpy(dtype=np.float64), others])
+    joined = np.concatenate([group[score].to_numpy(dtype=np.float64), others])
     return verify(joined, np.repeat([dodging, not dodging], [len(group), len(others)]), fars=fars)
 
 
