@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
+from adv_detect.algorithms.attacks.deep_features import last_features
 from adv_detect.algorithms.attacks.quality import margin
+from adv_detect.errors import ConfigurationError
 from adv_detect.images import load_images
 from adv_detect.params import AdversarialGenerationParams, SplitParams
 from adv_detect.pipelines.adversarial_generation.nodes import collect_records, generate_adversarials, split_sources
@@ -323,3 +325,35 @@ def test_who_judged_an_attack_is_recorded(plan, attacks):
     judges = {name: made.work(blocks_of(made, f"{name}/")[0]).metadata["judge"] for name in ("natural", "bim", "deep")}
 
     assert judges == {"natural": "network", "bim": "network", "deep": "medoid"}
+
+
+def test_a_given_image_takes_the_place_of_the_medoid_as_guide(plan, attacks, finished):
+    images = finished["test_images"]
+    guide = int((images.labels == 2).nonzero()[3])
+    arguments = {"iterations": 3, "max_thres": 60}
+    deep = {"attack": "deep-features", "norm": "linf", "epsilon": None, "splits": ["test"], "train": False}
+    given = deep | {"arguments": arguments | {"guides": {"right": images.source_ids[guide]}}}
+    contents = []
+    for configured in (deep | {"arguments": arguments}, given):
+        made = plan(adversarial_generation=attacks("deep", **configured, return_early=False))
+        contents.append(made.work(blocks_of(made, "deep/targeted/")[0]))
+    network = finished["network_weights"]
+    features = last_features(network, network.spec.layers)
+    with torch.no_grad():
+        wanted = features(load_images(images, [guide], network.spec.bounds))
+        plain, guided = (torch.cdist(features(one.tensors["images"]), wanted).squeeze(1) for one in contents)
+
+    aimed = contents[0].tensors["target"] == 2
+    assert aimed.any()
+    assert guided[aimed].mean() < plain[aimed].mean()
+    assert torch.equal(contents[0].tensors["images"][~aimed], contents[1].tensors["images"][~aimed])
+
+
+@pytest.mark.parametrize(
+    ("guides", "message"),
+    [({"nobody": "test-000"}, r"one of \[left, middle, right\].*'nobody'"), ({"left": "x"}, "source id.*got 'x'")],
+)
+def test_a_wrong_guide_is_refused_before_work(plan, attacks, guides, message):
+    deep = {"attack": "deep-features", "norm": "linf", "epsilon": None, "arguments": {"guides": guides}}
+    with pytest.raises(ConfigurationError, match=message):
+        plan(adversarial_generation=attacks("deep", **deep, splits=["test"], train=False))

@@ -7,6 +7,7 @@ solvers; an image that the neighbours already misjudge is attacked all the same,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -48,6 +49,8 @@ class DeepFeaturesParams(Block):
         learning_rate: First step of ``adam`` and ``sign``, as a share of ``max_thres``.
         momentum: Of ``sign``.
         representative: Guide and judge: ``medoid`` (as published) or ``centroid`` of each class.
+        guides: Targeted attacks: for a class, by name, the source id of an image to approach in place of the class's
+            representative. The judge remains the nearest representative.
         dodging: Untargeted attacks: ``away`` maximises the distance to the own class, which lowers the similarity to it
             most but need not lead to another class; ``nearest`` approaches the nearest other class, which fools the
             judge soonest.
@@ -61,6 +64,7 @@ class DeepFeaturesParams(Block):
     learning_rate: PositiveNumber | None = None
     momentum: float = Field(0.9, ge=0, lt=1)
     representative: Literal["medoid", "centroid"] = "medoid"
+    guides: dict[str, str] = Field(default_factory=dict)
     dodging: Literal["nearest", "away"] = "away"
 
     def epsilon(self, bounds: tuple[float, float]) -> float:
@@ -116,7 +120,7 @@ def run_deep_features(  # noqa: PLR0913 - the signature of every attack, and its
         targets: Classes aimed at, int64 ``(N,)``; None for untargeted.
         bounds: Lowest and highest pixel value.
         seed: Seed of the rare random starts (see ``JITTER``).
-        context: Class representatives and names of the layers read.
+        context: Class representatives, names of the layers read, and guide images where there are any.
         return_early: Stop each image as soon as the judge is fooled; False uses all iterations to get as near to the
             guide, or as far from the own class, as possible.
 
@@ -132,7 +136,7 @@ def run_deep_features(  # noqa: PLR0913 - the signature of every attack, and its
     classes = context.representatives.of(params.representative)[-1].to(images.device, images.dtype)
     features = last_features(network, context.layers)
     judge = NearestRepresentativeJudge(classes, labels, targets)
-    objective = class_objective(features, images, judge, dodging=params.dodging)
+    objective = class_objective(features, images, judge, dodging=params.dodging, guides=context.guides)
     solution = solve(objective, images, judge=judge if return_early else None, params=params, bounds=bounds, seed=seed)
     return _result(solution, images, judge, features)
 
@@ -167,7 +171,12 @@ def solve(
 
 
 def class_objective(
-    features: FeatureFunction, images: Tensor, judge: NearestRepresentativeJudge, *, dodging: str
+    features: FeatureFunction,
+    images: Tensor,
+    judge: NearestRepresentativeJudge,
+    *,
+    dodging: str,
+    guides: Mapping[int, Tensor] | None = None,
 ) -> FeatureObjective:
     """Choose what each image approaches or leaves.
 
@@ -176,19 +185,31 @@ def class_objective(
         images: Source images, ``(N, channels, H, W)``.
         judge: Holds representatives, labels and targets.
         dodging: ``nearest`` or ``away``; read when there are no targets.
+        guides: Image ``(channels, H, W)`` of a class whose features take the place of its representative.
 
     Returns:
         The objective: approach the target's representative; without targets approach the one nearest to the source
         image among the others, or leave the own one.
     """
     if judge.targets is not None:
-        return FeatureObjective(features, judge.representatives[judge.targets])
+        return FeatureObjective(features, _with_guides(judge.representatives, features, guides or {})[judge.targets])
     if dodging == "away":
         return FeatureObjective(features, judge.representatives[judge.labels], direction="leave")
     with torch.no_grad():
         to_classes = distances(features(images), judge.representatives)
     others = to_classes.scatter(1, judge.labels[:, None], float("inf")).argmin(dim=1)
     return FeatureObjective(features, judge.representatives[others])
+
+
+@torch.no_grad()
+def _with_guides(representatives: Tensor, features: FeatureFunction, guides: Mapping[int, Tensor]) -> Tensor:
+    """Put the features of guide images in the place of representatives ``(C, D)``."""
+    if not guides:
+        return representatives
+    aims = representatives.clone()
+    images = torch.stack(list(guides.values())).to(representatives)
+    aims[list(guides)] = features(images)
+    return aims
 
 
 def last_features(network: nn.Module, layers: tuple[str, ...]) -> FeatureFunction:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -19,10 +20,12 @@ class AttackContext:
         representatives: Class representatives of every layer; ``medoids[l]`` has shape ``(C, D_l)``.
         layers: Names of the layers read, in network order; the last one holds the features that
             identify a face.
+        guides: Image ``(channels, H, W)`` by class, which an attack approaches in place of the representative.
     """
 
     representatives: Representatives
     layers: tuple[str, ...]
+    guides: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,13 @@ from adv_detect.params import (
     Split,
     SplitParams,
 )
-from adv_detect.pipelines.adversarial_generation.work import NATURAL, NO_CRITERION, AdversarialWork, SourceBlock
+from adv_detect.pipelines.adversarial_generation.work import (
+    NATURAL,
+    NO_CRITERION,
+    AdversarialWork,
+    SourceBlock,
+    guide_images,
+)
 from adv_detect.pipelines.target_training.nodes import image_set_identity
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
@@ -93,6 +99,8 @@ def generate_adversarials(
         A plan with the shards ``natural/<split>-<number>`` and ``<attack>/<criterion>/<split>-<number>``.
     """
     attacks = adversarial_generation.active
+    for name in adversarial_generation.on_features:  # a wrong guide ends the run here, not hours later
+        guide_images(attacks[name].arguments.get("guides", {}), test_images, network_weights.spec.bounds)
     work = AdversarialWork(test_images, network_weights, representatives, attacks, runtime)
     made_from = (target_digest(network_weights), image_set_identity(test_images))
     classes = representatives_digest(representatives)

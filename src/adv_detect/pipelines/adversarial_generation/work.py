@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from adv_detect.algorithms.attacks.run import run_attack
 from adv_detect.algorithms.attacks.targets import draw_targets
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.representatives import Representatives
+from adv_detect.errors import ConfigurationError, unknown_choice
 from adv_detect.images import ImageSet, load_images
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
@@ -139,7 +141,11 @@ class AdversarialWork:
             targets=targets,
             bounds=bounds,
             seed=seed,
-            context=AttackContext(representatives=self.representatives, layers=self.network.spec.layers),
+            context=AttackContext(
+                representatives=self.representatives,
+                layers=self.network.spec.layers,
+                guides=guide_images(attack.arguments.get("guides", {}), self.images, bounds),
+            ),
         )
         verify_result(result, batch, bounds, attack.epsilon_bound(bounds), attack.norm)
         return result
@@ -151,6 +157,34 @@ class AdversarialWork:
             return torch.zeros(0, dtype=torch.int64, device=batch.device), torch.zeros(0, device=batch.device)
         logits = working_form(self.network, batch.device)(batch)
         return logits.argmax(dim=1), margin(logits)
+
+
+def guide_images(guides: Mapping[str, str], images: ImageSet, bounds: tuple[float, float]) -> dict[int, Tensor]:
+    """Read the guide images of a deep-features attack.
+
+    Args:
+        guides: Source id by class name.
+        images: Where they are found.
+        bounds: Pixel range of the network.
+
+    Returns:
+        Image ``(channels, H, W)`` by class.
+
+    Raises:
+        ConfigurationError: A class or a source id does not exist.
+    """
+    found = {}
+    for name, source_id in guides.items():
+        if name not in images.class_names:
+            raise unknown_choice("arguments.guides, class", name, images.class_names)
+        if source_id not in images.source_ids:
+            raise ConfigurationError(
+                f"arguments.guides.{name}: expected the source id of an image to be attacked, such as "
+                f"{images.source_ids[0]!r}, got {source_id!r}"
+            )
+        index = list(images.source_ids).index(source_id)
+        found[list(images.class_names).index(name)] = load_images(images, [index], bounds)[0]
+    return found
 
 
 def _judge(attack: AttackParams | None) -> str:
