@@ -34,7 +34,7 @@ mlflow: $(VENV)/.installed
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
 
 $(VENV)/bin/uv:
 	$(PYTHON) -m venv $(VENV)

@@ -1,34 +1,48 @@
-"""Command line: ``python -m benchmarks`` measures everything and writes ``docs/benchmarks.md``."""
+"""Measure this project beside others, write docs/benchmarks.md."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
+import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
-from benchmarks.attacks import measure_attacks, measure_gradients
+from benchmarks.attacks import measure_attacks
 from benchmarks.deep_features import measure_deep_features
+from benchmarks.detectors import measure_training
+from benchmarks.extraction import measure_extraction
+from benchmarks.gradients import measure_gradients
 from benchmarks.growth import measure_growth
-from benchmarks.harness import Row, Settings, machine, versions
+from benchmarks.machine import machine, versions
 from benchmarks.main_job import measure_main_job
-from benchmarks.parts import measure_parts
-from benchmarks.table import markdown, slug_of, write_parquet, write_section
+from benchmarks.measure import Row, Settings
+from benchmarks.medoids import measure_medoids
+from benchmarks.ray_workers import measure_ray
+from benchmarks.scoring import measure_scoring
+from benchmarks.table import frame_of, markdown, merge, slug_of, write_parquet, write_section
 
 SUBJECTS: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "attacks": measure_attacks,
     "gradients": measure_gradients,
-    "parts": measure_parts,
+    "extraction": measure_extraction,
+    "medoids": measure_medoids,
+    "detectors": measure_training,
+    "scoring": measure_scoring,
     "deep-features": measure_deep_features,
     "growth": measure_growth,
+    "ray": measure_ray,
     "main-job": measure_main_job,
 }
+DOCUMENT = Path("docs", "benchmarks.md")
+RESULTS = Path("benchmarks", "results")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is asked for, print each row as it is found, write the table.
 
     Args:
@@ -37,32 +51,55 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0, or 1 where a subject failed; the others are written all the same.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes, one round: shows that all works")
-    parser.add_argument("--only", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="subjects to measure")
-    parser.add_argument("--out", type=Path, default=None, help="document to write into (default: docs/benchmarks.md)")
-    options = parser.parse_args(arguments)
-    warnings.filterwarnings("ignore")
-
+    options = _options(arguments)
     settings = Settings(options.quick, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     rows: list[Row] = []
-    failed = False
-    for name in options.only:
-        try:
-            for row in SUBJECTS[name](settings):
-                rows.append(row)
-                print(f"{row.group} | {row.name} | {row.median:.3g} | {row.verdict} | {row.note}", flush=True)
-        except Exception as exc:
-            failed = True
-            print(f"{name} failed: {type(exc).__name__}: {exc}", file=sys.stderr, flush=True)
-    where = machine(settings.device)
-    out = options.out or (None if options.quick or options.only != list(SUBJECTS) else Path("docs", "benchmarks.md"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        failed = [name for name in options.only if not _measure(name, settings, rows)]
+    out = options.out or (None if options.quick else DOCUMENT)
     if out is not None and rows:
-        slug = slug_of(where)
-        write_section(out, slug, markdown(rows, where, versions(), quick=options.quick))
-        write_parquet(out.with_name(f"benchmarks-{slug}.parquet"), rows, where, versions())
-        print(f"written: {out}")
-    return int(failed)
+        _write(out, rows, settings)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, one round: shows that all works")
+    parser.add_argument(
+        "--only", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), metavar="NAME",
+        help=f"measure these, and keep what the table holds of the others: {', '.join(SUBJECTS)}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, help=f"document to write into (default: {DOCUMENT}; a quick run writes only with --out)"
+    )
+    return parser.parse_args(arguments)
+
+
+def _measure(name: str, settings: Settings, rows: list[Row]) -> bool:
+    """Add the rows of one subject; whether it came to its end."""
+    started = time.perf_counter()
+    try:
+        for row in SUBJECTS[name](settings):
+            rows.append(row)
+            spent = time.perf_counter() - started
+            print(f"{name} [{spent:4.0f} s] {row.name} | {row.median:.3g} | {row.verdict} | {row.note}", flush=True)
+    except Exception:
+        traceback.print_exc()
+        return False
+    return True
+
+
+def _write(out: Path, rows: Sequence[Row], settings: Settings) -> None:
+    where = machine(settings.device)
+    slug = slug_of(where) + ("-quick" if settings.quick else "")
+    results = (RESULTS if out == DOCUMENT else out.parent) / f"{slug}.parquet"
+    frame = merge(results, frame_of(rows, machine=where, versions=versions(), quick=settings.quick))
+    write_parquet(results, frame)
+    write_section(out, slug, markdown(frame))
+    print(f"written: {out}, {results}")
 
 
 if __name__ == "__main__":

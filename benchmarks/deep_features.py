@@ -2,131 +2,188 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adv_detect.algorithms.attacks.deep_features import last_features, run_deep_features
 from adv_detect.algorithms.attacks.deep_features_objective import PIXEL_LEVELS
 from adv_detect.algorithms.attacks.result import AttackContext
-from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.representatives import Representatives
-from benchmarks.harness import Row, Settings, seconds
+from benchmarks.libraries import own_form
+from benchmarks.measure import OURS, Row, Settings, in_turns, ratios
 from benchmarks.subjects import digit_representatives, digits, faces, other_classes
 
 GOAL = 20.0
-MAX_THRES = 10.0
+DIGIT_THRESHOLD, FACE_THRESHOLD = 76.5, 10.0
+PEOPLE = 20
+SEED = 2026
+SUCCESS_SLACK, DISTANCE_SLACK = 0.02, 1.05
+
+
+@dataclass(frozen=True)
+class Impersonation:
+    """Images that are to come near to the medoid of another class.
+
+    Attributes:
+        network: Frozen network.
+        images: Source images ``(N, channels, H, W)``.
+        labels: Their classes ``(N,)``.
+        targets: Classes aimed at ``(N,)``.
+        representatives: The last layer's medoids are guides and judge.
+        max_thres: Largest change of a pixel in 0..255 units.
+        iterations: Most iterations.
+        early: Whether an image ends when the target's medoid is the nearest.
+    """
+
+    network: nn.Module
+    images: Tensor
+    labels: Tensor
+    targets: Tensor
+    representatives: Representatives
+    max_thres: float
+    iterations: int
+    early: bool
+
+    @property
+    def medoids(self) -> Tensor:
+        return self.representatives.medoids[-1]
+
+    def features(self, images: Tensor) -> Tensor:
+        return last_features(self.network, self.representatives.layers)(images)
 
 
 def measure_deep_features(settings: Settings) -> Iterator[Row]:
-    """Impersonation with early stop: our batch against SciPy image by image, each until the judge is fooled."""
-    device = str(settings.device)
-    network, images, labels = digits(device)
-    representatives = digit_representatives(device)
-    count = settings.size(64, 8)
-    chosen = slice(700, 700 + count)
-    yield _compared(
-        "`small`", network, images[chosen], labels[chosen], representatives, settings, max_thres=76.5,
-        iterations=settings.size(100, 10),
-    )  # fmt: skip
-    face, pictures, _ = faces(device, settings.size(8, 2) + 20)
-    pictures = pictures[20:]
-    people = _people(face)
-    with torch.no_grad():
-        features = extract_features(face, pictures, face.spec.layers[-1:])[1][0]
-        owners = torch.cdist(features, people.medoids[-1]).argmin(dim=1)
-    yield _compared(
-        "face network", face, pictures, owners, people, settings, max_thres=MAX_THRES, iterations=settings.size(30, 3)
-    )
+    """Stopped at the first success, as published, and run to the end."""
+    for early in (True, False):
+        yield _compared("`small`", _digits(settings, early=early), settings)
+    yield _compared("face network", _faces(settings), settings)
 
 
-def _people(network: torch.nn.Module) -> Representatives:
-    """Medoids at the last layer: the features of other pictures."""
-    _, pictures, _ = faces(str(next(network.parameters()).device), 48)
-    with torch.no_grad():
-        last = extract_features(network, pictures[-20:], network.spec.layers[-1:])[1][0]
-    names = tuple(str(number) for number in range(len(last)))
-    return Representatives(
-        tuple(network.spec.layers[-1:]), names, [last], [last], [torch.eye(last.shape[1], device=last.device)],
-        [list(names)],
-    )  # fmt: skip
+def _digits(settings: Settings, *, early: bool) -> Impersonation:
+    """The last of the test images, which no other measurement uses."""
+    network, images, labels = digits(settings)
+    rows = slice(-settings.size(64, 4, gpu=256), None)
+    targets = other_classes(labels[rows], 10)
+    representatives = digit_representatives(settings)
+    steps = settings.size(100, 5) if early else settings.size(50, 5)
+    return Impersonation(network, images[rows], labels[rows], targets, representatives, DIGIT_THRESHOLD, steps, early)
 
 
-def _compared(
-    label: str,
-    network: torch.nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    representatives: Representatives,
-    settings: Settings,
-    *,
-    max_thres: float,
-    iterations: int,
-) -> Row:
-    targets = other_classes(labels, len(representatives.class_names))
-    medoids = representatives.medoids[-1]
-    features = last_features(network, representatives.layers)
-    context = AttackContext(representatives=representatives, layers=representatives.layers)
-    outcome: dict[str, Tensor] = {}
+@torch.no_grad()
+def _faces(settings: Settings) -> Impersonation:
+    """Faces; the features of others stand for people."""
+    count = settings.size(16, 2, gpu=128)
+    network, images, _ = faces(settings, count + PEOPLE, SEED)
+    layers, names = tuple(network.spec.layers[-1:]), tuple(str(number) for number in range(PEOPLE))
+    features = last_features(network, layers)(images)
+    people = features[count:]
+    eye = torch.eye(people.shape[1], device=people.device)
+    representatives = Representatives(layers, names, [people], [people], [eye], [list(names)])
+    labels = torch.cdist(features[:count], people).argmin(dim=1)
+    targets = other_classes(labels, PEOPLE)
+    steps = settings.size(30, 2)
+    return Impersonation(network, images[:count], labels, targets, representatives, FACE_THRESHOLD, steps, early=True)
+
+
+def _compared(label: str, task: Impersonation, settings: Settings) -> Row:
+    found: dict[str, Tensor] = {}
+    gradients: dict[str, float] = {}
 
     def ours() -> None:
-        result = run_deep_features(
-            {"max_thres": max_thres, "iterations": iterations, "solver": "lbfgs"}, network, images, labels,
-            targets=targets, bounds=(0.0, 1.0), seed=0, context=context, return_early=True,
-        )  # fmt: skip
-        outcome["ours"] = result.images
+        found[OURS], gradients[OURS] = solve_ours(task)
 
     def theirs() -> None:
-        radius = max_thres / PIXEL_LEVELS
-        outcome["other"] = torch.stack(
-            [
-                _scipy(features, image, target, medoids, radius, iterations)
-                for image, target in zip(images, targets, strict=True)
-            ]
-        )
+        found["scipy"], gradients["scipy"] = solve_scipy(task)
 
+    works: dict[str, Callable[[], None]] = {OURS: ours, "scipy": theirs}
     ours()
-    ratios = []
-    for _ in range(1 if settings.quick else 2):
-        mine, other = seconds(ours, settings.device), seconds(theirs, settings.device)
-        ratios.append(other / mine)
-    (rate, near), (their_rate, their_near) = (
-        _judged(features(outcome[name].to(images)).detach(), medoids, targets) for name in ("ours", "other")
-    )
+    times = in_turns(works, settings.device, rounds=settings.size(2, 1), warm=False)
+    (rate, near), (their_rate, their_near) = (_judge(task, found[name]) for name in (OURS, "scipy"))
+    worse = "fewer successes" if rate < their_rate - SUCCESS_SLACK else ""
+    if not task.early and near > DISTANCE_SLACK * their_near:
+        worse = "farther from the guide"
+    used = {name: f"{gradients[name]:.1f} gradients an image, {min(times[name]):.2f} s" for name in times}
     note = (
-        f"n = {len(images)}, max_thres {max_thres:g}, at most {iterations} iterations, stopped when the nearest medoid "
-        f"is the target; success {rate:.3f} / {their_rate:.3f}, distance to the guide {near:.3f} / {their_near:.3f} "
-        "(ours / theirs)"
+        f"n = {len(task.images)} not used for anything else, max_thres {task.max_thres:g}, at most {task.iterations} "
+        f"iterations; ours / theirs: success {rate:.3f} / {their_rate:.3f}, mean distance to the guide {near:.3f} / "
+        f"{their_near:.3f}, {used[OURS]} / {used['scipy']}"
     )
-    return Row("deep features", f"{label}: SciPy L-BFGS-B / ours", tuple(ratios), note, GOAL)
+    outcome = {"success": rate, "other_success": their_rate, "distance": near, "other_distance": their_near}
+    name = f"{label}, {'stopped early' if task.early else 'run to the end'}: SciPy L-BFGS-B / ours"
+    values = ratios(times["scipy"], times[OURS])
+    return Row("deep features", name, values, note, GOAL, worse=worse, outcome=outcome)
 
 
-def _judged(features: Tensor, medoids: Tensor, targets: Tensor) -> tuple[float, float]:
-    found = torch.cdist(features, medoids)
-    success = found.argmin(dim=1) == targets
-    return float(success.float().mean()), float(found.gather(1, targets[:, None]).mean())
+@torch.no_grad()
+def _judge(task: Impersonation, images: Tensor) -> tuple[float, float]:
+    """Success rate, and mean distance to the target's medoid."""
+    found = torch.cdist(task.features(images), task.medoids)
+    success = found.argmin(dim=1) == task.targets
+    return float(success.float().mean()), float(found.gather(1, task.targets[:, None]).mean())
 
 
-def _scipy(features, image: Tensor, target: Tensor, medoids: Tensor, radius: float, iterations: int) -> Tensor:  # type: ignore[no-untyped-def]
+def solve_ours(task: Impersonation) -> tuple[Tensor, float]:
+    """All images in one batch; also the gradients an image."""
+    result = run_deep_features(
+        {"max_thres": task.max_thres, "iterations": task.iterations, "solver": "lbfgs"},
+        own_form(task.network, task.images.device), task.images,
+        task.labels, targets=task.targets, bounds=(0.0, 1.0), seed=0,
+        context=AttackContext(task.representatives, task.representatives.layers), return_early=task.early,
+    )  # fmt: skip
+    return result.images, float(result.gradient_evaluations.float().mean())
+
+
+def solve_scipy(task: Impersonation) -> tuple[Tensor, float]:
+    """Image by image; also the gradients an image."""
+    solved = [_one(task, image, int(target)) for image, target in zip(task.images, task.targets, strict=True)]
+    images = torch.stack([image for image, _ in solved]).to(task.images)
+    return images, sum(count for _, count in solved) / len(solved)
+
+
+def _one(task: Impersonation, image: Tensor, target: int) -> tuple[Tensor, int]:
     from scipy.optimize import minimize
 
-    guide = medoids[target]
-
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        leaf = torch.from_numpy(flat.reshape(image.shape)).to(image).requires_grad_(True)
-        value = (features(leaf[None])[0] - guide).norm()
-        return float(value), torch.autograd.grad(value, leaf)[0].cpu().numpy().ravel().astype(np.float64)
-
-    def stop(flat: np.ndarray) -> None:
-        with torch.no_grad():
-            now = features(torch.from_numpy(flat.reshape(1, *image.shape)).to(image))
-        if int(torch.cdist(now, medoids).argmin()) == int(target):
-            raise StopIteration
-
     start = image.cpu().numpy().ravel().astype(np.float64)
+    radius = task.max_thres / PIXEL_LEVELS
     box = np.stack([np.clip(start - radius, 0, 1), np.clip(start + radius, 0, 1)], axis=1)
-    options = {"maxiter": iterations}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=box, options=options, callback=stop)
-    return torch.from_numpy(found.x.reshape(image.shape)).to(torch.float32)
+    loss = _Loss(task, image, target)
+    found: Any = minimize(
+        loss, start, jac=True, method="L-BFGS-B", bounds=box, options={"maxiter": task.iterations},
+        callback=loss.stop if task.early else None,
+    )  # fmt: skip
+    return torch.from_numpy(found.x.reshape(image.shape)).to(torch.float32), loss.calls
+
+
+class _Loss:
+    """Distance to the guide and its gradient; remembers its last features, so that a look at them costs nothing."""
+
+    def __init__(self, task: Impersonation, image: Tensor, target: int) -> None:
+        self.task, self.image, self.target = task, image, target
+        self.calls = 0
+        self.last: tuple[np.ndarray, Tensor] | None = None
+
+    def __call__(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
+        self.calls += 1
+        leaf = torch.from_numpy(flat.reshape(1, *self.image.shape)).to(self.image).requires_grad_(True)
+        features = self.task.features(leaf)
+        value = (features[0] - self.task.medoids[self.target]).norm()
+        (gradient,) = torch.autograd.grad(value, leaf)
+        self.last = (flat.copy(), features.detach())
+        return float(value.detach()), gradient.cpu().numpy().ravel().astype(np.float64)
+
+    def stop(self, flat: np.ndarray) -> None:
+        """End the search once the target's medoid is the nearest.
+
+        Raises:
+            StopIteration: It is.
+        """
+        if self.last is None or not np.array_equal(self.last[0], flat):
+            self(flat)
+        features = self.last[1] if self.last else torch.empty(0)
+        if int(torch.cdist(features, self.task.medoids).argmin()) == self.target:
+            raise StopIteration

@@ -1,11 +1,10 @@
-"""How time and memory grow with images, classes and layers; two Ray workers against one."""
+"""How time and memory grow with images, classes and layers."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
-from importlib.util import find_spec
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -13,20 +12,31 @@ from torch import Tensor
 
 from adv_detect.algorithms.detectors import random_detector
 from adv_detect.algorithms.distances import ClassDistances
+from adv_detect.algorithms.features import extract_features
+from adv_detect.algorithms.representatives import Representatives, fit_representatives
 from adv_detect.algorithms.trajectories import order_classes
+from adv_detect.images import load_images
+from adv_detect.networks.target import TargetNetwork, build_target
 from adv_detect.params import (
     AdversarialGenerationParams,
     DetectorParams,
+    NetworkParams,
     RayParams,
     RepresentativesParams,
     RuntimeParams,
     SplitParams,
 )
 from adv_detect.sharding import ShardPlan, ShardStore, execute_plan
-from benchmarks.harness import Row, Settings, in_child, peak_mib, seconds
+from benchmarks.measure import Row, Settings, in_child, seconds
 
-MEMORY_GOAL, RAY_GOAL = 1.10, 1.7
-WIDTH, LAYERS, ROWS = 256, 6, 256
+GROUP = "growth"
+GOAL = 1.10
+WIDTH, LAYERS, ROWS, KEPT = 256, 6, 256, 10
+CLASSES = (10, 100, 1000, 10_000)
+DEPTHS = (3, 12, 48)
+CLASSES_OF_DEPTHS = 100
+SHARD, BATCH = 250, 125
+WARM_IMAGES = 500
 
 
 class Noise:
@@ -37,7 +47,7 @@ class Noise:
 
     def __init__(self, count: int) -> None:
         self.labels = torch.arange(count) % 10
-        self.source_ids = [f"noise/{number}" for number in range(count)]
+        self.source_ids: Sequence[str] = [f"noise/{number}" for number in range(count)]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,135 +57,99 @@ class Noise:
         return torch.rand(1, 28, 28, generator=generator), int(self.labels[index])
 
 
-def generation_plan(count: int, *, engine: str = "local", steps: int = 5) -> ShardPlan:
-    """Untargeted BIM, all steps, on a random `small`, in shards of 250."""
-    from adv_detect.algorithms.features import extract_features
-    from adv_detect.algorithms.representatives import fit_representatives
-    from adv_detect.images import load_images
-    from adv_detect.networks.target import build_target
-    from adv_detect.params import NetworkParams
+def generation_plan(count: int, *, engine: str = "local", steps: int = 3) -> ShardPlan:
+    """Untargeted BIM, all steps, on a random `small`, by the nodes of the main job."""
     from adv_detect.pipelines.adversarial_generation.nodes import generate_adversarials, split_sources
 
     images = Noise(count)
     target = build_target(NetworkParams(name="small"), class_names=images.class_names, image_shape=(1, 28, 28), seed=0)
     target.freeze()
-    with torch.no_grad():
-        _, features = extract_features(target, load_images(images, range(40), (0.0, 1.0)), target.spec.layers)
-    ids = [[f"{label}/{row}" for row in range(4)] for label in range(10)]
-    parts = [(label, [one[label::10] for one in features], ids[label]) for label in range(10)]
-    representatives = fit_representatives(
+    runtime = RuntimeParams.model_validate(
+        {"shard_size": SHARD, "batch_size": BATCH, "engine": engine, "ray": RayParams(num_cpus=1), "progress": False,
+         "device": "cpu"}
+    )  # fmt: skip
+    attack = {
+        "attack": "bim", "norm": "linf", "epsilon": 0.3, "arguments": {"steps": steps}, "return_early": False,
+        "criteria": ["untargeted"],
+    }  # fmt: skip
+    attacks = AdversarialGenerationParams.model_validate({"attacks": {"bim": attack}})
+    splits = split_sources(images, SplitParams(), runtime)
+    return generate_adversarials(images, target, _representatives(target, images), splits, attacks, runtime)
+
+
+@torch.no_grad()
+def _representatives(target: TargetNetwork, images: Noise) -> Representatives:
+    _, features = extract_features(target, load_images(images, range(40), (0.0, 1.0)), target.spec.layers)
+    parts = [
+        (label, [one[label::10] for one in features], [f"{label}/{row}" for row in range(4)]) for label in range(10)
+    ]
+    return fit_representatives(
         parts, layers=target.spec.layers, class_names=images.class_names, params=RepresentativesParams()
     )
-    runtime = RuntimeParams(
-        shard_size=250, batch_size=125, engine=engine, ray=RayParams(num_cpus=1), progress=False, device="cpu"
-    )
-    attacks = AdversarialGenerationParams.model_validate(
-        {"attacks": {"bim": {"attack": "bim", "norm": "linf", "epsilon": 0.3, "arguments": {"steps": steps},
-                             "return_early": False, "criteria": ["untargeted"]}}}
-    )  # fmt: skip
-    splits = split_sources(images, SplitParams(), runtime)
-    return generate_adversarials(images, target, representatives, splits, attacks, runtime)
 
 
-def generate(count: int, threads: int) -> float:
-    torch.set_num_threads(threads)
+def generate(count: int) -> float:
+    """Seconds of the generation of so many images' adversarials, shards written to a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        execute_plan(generation_plan(500), ShardStore(str(Path(folder, "before"))))  # libraries and pools are there now
+        plan = generation_plan(count)
         started = time.perf_counter()
-        execute_plan(generation_plan(count), ShardStore(str(Path(folder, "shards"))))
+        execute_plan(plan, ShardStore(str(Path(folder, "shards"))))
         return time.perf_counter() - started
 
 
-def measure_memory(settings: Settings) -> Iterator[Row]:
-    """Peak memory of generation, whole process, when the data grow tenfold."""
-    few = settings.size(1000, 500)
-    threads = torch.get_num_threads()
-    base = in_child(generate, few, threads)
-    more = in_child(generate, 10 * few, threads)
-    empty = in_child(_peak_of, few, threads)[0]
-    large = in_child(_peak_of, 10 * few, threads)[0]
-    note = f"{few:,} against {10 * few:,} images: {empty:.0f} and {large:.0f} MiB of the whole process"
-    yield Row("growth", "peak memory of generation, ten times the images", (large / empty,), note, MEMORY_GOAL, True)
-    note = f"{few / base[0]:,.0f} and {10 * few / more[0]:,.0f} images a second"
-    yield Row("growth", "time of generation, ten times the images", (more[0] / base[0],), note)
+def measure_growth(settings: Settings) -> Iterator[Row]:
+    """Generation on the processor with more images; trajectories and scores with more classes and layers."""
+    yield from _with_images(settings)
+    yield from _synthetic(settings, [(f"{classes:,} classes", classes, LAYERS) for classes in CLASSES])
+    yield from _synthetic(settings, [(f"{layers} layers", CLASSES_OF_DEPTHS, layers) for layers in DEPTHS])
 
 
-def _peak_of(count: int, threads: int) -> float:
-
-    generate(count, threads)
-    return peak_mib()
-
-
-def measure_classes(settings: Settings) -> Iterator[Row]:
-    """Trajectories, ranking and scoring of synthetic features from ten to ten thousand classes; then more layers."""
-    generator = torch.Generator().manual_seed(0)
-    base: dict[str, float] = {}
-    for classes in (10, 100, 1000, 10_000) if not settings.quick else (10, 100):
-        yield _synthetic(f"{classes:,} classes", classes, LAYERS, generator, settings, base)
-    base.clear()
-    for layers in (3, 12, 48) if not settings.quick else (3, 12):
-        yield _synthetic(f"{layers} layers", 100, layers, generator, settings, base)
+def _with_images(settings: Settings) -> Iterator[Row]:
+    few = settings.size(500, 250)
+    base, more = (in_child(generate, count, warm=(WARM_IMAGES,)) for count in (few, 10 * few))
+    note = (
+        f"synthetic images, shards of {SHARD}, {few:,} and {10 * few:,} images: {base.peak_mib:.0f} and "
+        f"{more.peak_mib:.0f} MiB of the whole process"
+    )
+    outcome = {"peak_mib": more.peak_mib, "other_peak_mib": base.peak_mib}
+    memory = (more.peak_mib / base.peak_mib,)
+    yield Row(GROUP, "peak memory of generation, ten times the images", memory, note, GOAL, True, outcome=outcome)
+    note = f"synthetic images; {few / base.result:,.0f} and {10 * few / more.result:,.0f} images a second"
+    yield Row(GROUP, "time of generation, ten times the images", (more.result / base.result,), note)
 
 
-def _synthetic(
-    label: str, classes: int, layers: int, generator: torch.Generator, settings: Settings, base: dict[str, float]
-) -> Row:
-    params = DetectorParams(kind="lstm", distance="cosine", order="ranked", top_k=10)
-    features = [torch.randn(ROWS, WIDTH, generator=generator).to(settings.device) for _ in range(layers)]
-    logits = torch.randn(ROWS, classes, generator=generator).to(settings.device)
-    centres = [torch.randn(classes, WIDTH, generator=generator).to(settings.device) for _ in range(layers)]
-    measure = ClassDistances(centres, "cosine").to(settings.device)
-    detector = random_detector(params, layers, 10, seed=0).to(settings.device)
+def _synthetic(settings: Settings, cases: Sequence[tuple[str, int, int]]) -> Iterator[Row]:
+    """Time of each case over that of the first, round by round."""
+    cases = cases[:2] if settings.quick else cases
+    works = {label: _Trajectories(classes, layers, settings.device) for label, classes, layers in cases}
+    first = cases[0][0]
+    base = _best(works[first], settings)
+    for label, work in works.items():
+        spent = base if label == first else _best(work, settings)
+        note = f"synthetic features, {ROWS} images, width {WIDTH}, the {KEPT} classes ranked first kept"
+        note += f": {1e6 * min(spent) / ROWS:.0f} microseconds an image"
+        values = tuple(one / min(base) for one in spent)
+        yield Row(GROUP, f"trajectories + detector, {label} / {first}", values, note)
+
+
+def _best(work: _Trajectories, settings: Settings) -> list[float]:
+    work()
+    return [seconds(work, settings.device) for _ in range(settings.many_rounds)]
+
+
+class _Trajectories:
+    """Distances, ranking and scores of random features."""
+
+    def __init__(self, classes: int, layers: int, device: torch.device) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.features = [torch.randn(ROWS, WIDTH, generator=generator).to(device) for _ in range(layers)]
+        self.logits = torch.randn(ROWS, classes, generator=generator).to(device)
+        centres = [torch.randn(classes, WIDTH, generator=generator) for _ in range(layers)]
+        self.distances = ClassDistances(centres, "cosine").to(device)
+        params = DetectorParams(kind="lstm", distance="cosine", order="ranked", top_k=KEPT)
+        self.detector = random_detector(params, layers, KEPT, seed=0).to(device)
 
     @torch.no_grad()
-    def work() -> None:
-        detector(order_classes(measure(features), logits, order="ranked", top_k=10))
-
-    work()
-    spent = [seconds(work, settings.device) for _ in range(2 * settings.rounds + 1)]
-    base.setdefault("first", min(spent))
-    ratios = tuple(one / base["first"] for one in spent)
-    each = 1e6 * min(spent) / ROWS
-    note = f"synthetic features, {ROWS} images, width {WIDTH}, top_k 10: {each:.0f} microseconds an image"
-    return Row("growth", f"trajectories + detector, {label}: time / that of the first of these rows", ratios, note)
-
-
-def measure_ray(settings: Settings) -> Iterator[Row]:
-    """Generation by two Ray workers of one core each against one."""
-    name = "generation: one Ray worker of one core / two"
-    if find_spec("ray") is None:
-        yield Row("ray", name, (float("nan"),), "ray is not installed")
-        return
-    import os
-
-    if (os.cpu_count() or 1) < 2:
-        yield Row("ray", name, (float("nan"),), "needs two cores")
-        return
-    shards = settings.size(16, 4)
-    ratios = []
-    for _ in range(1 if settings.quick else 2):
-        one, two = in_child(ray_seconds, 1, shards)[0], in_child(ray_seconds, 2, shards)[0]
-        ratios.append(one / two)
-    yield Row("ray", name, tuple(ratios), f"{shards} shards of 250 images, start of the cluster not counted", RAY_GOAL)
-
-
-def ray_seconds(workers: int, shards: int) -> float:
-    import ray
-
-    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            warm = generation_plan(500, engine="ray")
-            execute_plan(warm, ShardStore(str(Path(folder, "before"))))
-            plan = generation_plan(250 * shards, engine="ray", steps=20)
-            started = time.perf_counter()
-            execute_plan(plan, ShardStore(str(Path(folder, "shards"))))
-            return time.perf_counter() - started
-    finally:
-        ray.shutdown()
-
-
-def measure_growth(settings: Settings) -> Iterator[Row]:
-    yield from measure_memory(settings)
-    yield from measure_classes(settings)
-    yield from measure_ray(settings)
+    def __call__(self) -> None:
+        measured = self.distances(self.features)
+        self.detector(order_classes(measured, self.logits, order="ranked", top_k=KEPT))

@@ -1,4 +1,4 @@
-"""Writes the results: Markdown between two marks of a document, and parquet."""
+"""Keeps the results: parquet with all digits, Markdown between two marks of a document."""
 
 from __future__ import annotations
 
@@ -9,34 +9,70 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.harness import Row
+from benchmarks.measure import Row
 
 BEGIN, END = "<!-- measured: {slug} -->", "<!-- end of {slug} -->"
-HEAD = "| comparison | median | min - max | goal | | settings and outcome |\n| --- | --- | --- | --- | --- | --- |\n"
+HEAD = "| comparison | median | min - max | goal | | settings and outcome |\n| --- | --- | --- | --- | --- | --- |"
 
 
 def slug_of(machine: str) -> str:
-    """A file name for a machine: that of its processor or GPU."""
+    """A file name for a machine: that of its GPU or processor."""
     return re.sub(r"[^a-z0-9]+", "-", machine.split(",", maxsplit=1)[0].lower()).strip("-")
 
 
-def markdown(rows: Sequence[Row], machine: str, versions: str, *, quick: bool) -> str:
-    """All rows, a table a group."""
-    parts = [f"{machine}. {versions}. {date.today().isoformat()}.", ""]
-    if quick:
-        parts[0] += " **Quick run: sizes too small to conclude from.**"
-    for group in dict.fromkeys(row.group for row in rows):
-        lines = [_line(row) for row in rows if row.group == group]
-        parts += [f"### {group.capitalize()}", "", HEAD + "\n".join(lines), ""]
+def frame_of(rows: Sequence[Row], *, machine: str, versions: str, quick: bool) -> pd.DataFrame:
+    """Rows with where and when they were measured."""
+    when = date.today().isoformat()
+    context = {"machine": machine, "versions": versions, "date": when, "quick": quick}
+    return pd.DataFrame([row.record() | context for row in rows])
+
+
+def merge(path: Path, new: pd.DataFrame) -> pd.DataFrame:
+    """Put new rows in the place of the old ones of their groups; other groups in the file stay."""
+    if not path.is_file():
+        return new
+    old = pd.read_parquet(path)
+    kept = old[~old["group"].isin(set(new["group"]))]
+    if kept.empty:
+        return new
+    order = list(dict.fromkeys([*old["group"], *new["group"]]))
+    both = pd.concat([kept, new], ignore_index=True)
+    return both.sort_values("group", key=lambda column: column.map(order.index), kind="stable", ignore_index=True)
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(path, index=False)
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A table a group, under the machine's name."""
+    latest = frame.iloc[-1]
+    parts = [f"## {latest['machine'].split(',')[0]}", "", f"{_where(latest)}", ""]
+    if bool(latest["quick"]):
+        parts += ["**Quick run: sizes too small to conclude from.**", ""]
+    for group, rows in frame.groupby("group", sort=False):
+        parts += [f"### {str(group).capitalize()}", ""]
+        if _where(rows.iloc[0]) != _where(latest):
+            parts += [_where(rows.iloc[0]), ""]
+        parts += [HEAD, *(_line(row) for _, row in rows.iterrows()), ""]
     return "\n".join(parts)
 
 
-def _line(row: Row) -> str:
-    digits = 0 if row.median >= 100 else 2
-    numbers = f"{row.median:.{digits}f}{'' if row.unit == 'x' else ' ' + row.unit}".strip()
-    spread = f"{min(row.ratios):.{digits}f} - {max(row.ratios):.{digits}f}" if len(row.ratios) > 1 else ""
-    goal = "" if row.goal is None else f"{'<=' if row.at_most else '>='} {row.goal:g}"
-    return f"| {row.name} | {numbers} | {spread} | {goal} | {row.verdict} | {row.note} |"
+def _where(row: pd.Series) -> str:
+    return f"{row['machine']}. {row['versions']}. {row['date']}."
+
+
+def _line(row: pd.Series) -> str:
+    unit = "" if row["unit"] == "x" else f" {row['unit']}"
+    middle = f"{_number(row['median'])}{unit}".rstrip() if row["rounds"] else ""
+    spread = f"{_number(row['min'])} - {_number(row['max'])}" if row["rounds"] > 1 else ""
+    goal = "" if pd.isna(row["goal"]) else f"{'<=' if row['at_most'] else '>='} {row['goal']:g}"
+    return f"| {row['comparison']} | {middle} | {spread} | {goal} | {row['verdict']} | {row['note']} |"
+
+
+def _number(value: float) -> str:
+    return f"{value:.{0 if value >= 100 else 2}f}"
 
 
 def write_section(path: Path, slug: str, text: str) -> None:
@@ -51,10 +87,3 @@ def write_section(path: Path, slug: str, text: str) -> None:
         new = f"{old.rstrip()}\n\n{section}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(new, encoding="utf-8")
-
-
-def write_parquet(path: Path, rows: Sequence[Row], machine: str, versions: str) -> None:
-    """The same rows with all digits; rows of groups that were not measured this time stay."""
-    new = pd.DataFrame([row.record() | {"machine": machine, "versions": versions} for row in rows])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new.to_parquet(path, index=False)

@@ -1,0 +1,60 @@
+"""Latency and throughput of network with detector against the network alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from adv_detect.algorithms.detectors import random_detector
+from adv_detect.algorithms.detectors.end_to_end import DetectionModel
+from adv_detect.networks.frozen import working_form
+from adv_detect.params import DetectorParams
+from benchmarks.measure import OURS, Row, Settings, in_turns, ratios
+from benchmarks.subjects import digit_representatives, digits, faces, random_representatives
+
+GOAL, GOAL_BATCH = 1.10, 256
+CONFIGURATIONS = (
+    DetectorParams(kind="lstm", representative="medoid", distance="cosine"),
+    DetectorParams(kind="lstm", representative="centroid", distance="mahalanobis", order="ranked"),
+)
+
+
+def measure_scoring(settings: Settings) -> Iterator[Row]:
+    """`small` with two detectors, MobileFaceNet with one; batch 1 and a large one."""
+    network, images, _ = digits(settings)
+    fast = working_form(network, settings.device)
+    representatives = digit_representatives(settings)
+    for params in CONFIGURATIONS:
+        detector = random_detector(params, len(network.spec.layers), 10, seed=0)
+        model = DetectionModel(fast, representatives, detector, params).eval().to(settings.device)
+        for size, repeats in ((1, settings.size(100, 5)), (GOAL_BATCH, settings.size(5, 1, gpu=50))):
+            label = f"`small`, {params.kind} {params.distance} {params.order}"
+            yield _scored(label, model, fast, images[:size], repeats, settings)
+    plain, pictures, _ = faces(settings, settings.size(64, 4, gpu=GOAL_BATCH))
+    face = working_form(plain, settings.device)
+    params = CONFIGURATIONS[0]
+    detector = random_detector(params, len(face.spec.layers), len(face.spec.class_names), seed=0)
+    model = DetectionModel(face, random_representatives(face, pictures), detector, params).eval().to(settings.device)
+    for size, repeats in ((1, settings.size(10, 1, gpu=50)), (len(pictures), 1)):
+        yield _scored(f"face network, {params.kind} {params.distance}", model, face, pictures[:size], repeats, settings)
+
+
+def _scored(label: str, model: nn.Module, network: nn.Module, batch: Tensor, repeats: int, settings: Settings) -> Row:
+    @torch.no_grad()
+    def run(module: nn.Module) -> None:
+        for _ in range(repeats):
+            module(batch)
+
+    works = {OURS: lambda: run(model), "alone": lambda: run(network)}
+    times = in_turns(works, settings.device, rounds=settings.many_rounds)
+    with_detector, alone = (min(times[name]) / repeats for name in (OURS, "alone"))
+    size = len(batch)
+    note = (
+        f"with / without: {1000 * with_detector:.2f} / {1000 * alone:.2f} ms a batch, {size / with_detector:,.0f} / "
+        f"{size / alone:,.0f} images a second"
+    )
+    goal = GOAL if size > 1 else None
+    name = f"{label}, batch {size}: with detector / without"
+    return Row("scoring", name, ratios(times[OURS], times["alone"]), note, goal, at_most=True)
