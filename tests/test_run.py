@@ -248,3 +248,20 @@ def test_a_wrong_value_ends_the_command_with_a_message(finished_run):
     ending = " ".join(output.split())[-700:]
     assert "attacks.bim.attack: expected one of [<dotted path of a foolbox attack class>, bim, cw" in ending
     assert "got 'nonsense'" in ending
+
+
+def test_the_further_pipelines_run_from_what_the_main_job_left(finished_run, tmp_path):
+    folder = tmp_path / "further"
+    shutil.copytree(finished_run, folder)
+    process = command(folder, "--pipelines=adaptive_attack,face_recognition")
+    output, _ = process.communicate(timeout=DEADLINE_SECONDS)
+
+    assert process.returncode == 0, output[-3000:]
+    reporting = folder / "data/08_reporting"
+    summary = pd.read_csv(reporting / "adaptive_summary.csv")
+    assert {"selective", "worst", "union"} <= set(summary["attack"])
+    verification = pd.read_csv(reporting / "face_verification.csv")
+    assert verification["fooled"].between(0, 1).all()
+    report = (reporting / "report.html").read_text(encoding="utf-8")
+    for section in ("If the attacker knows the detector", "Face verification", "Face identification"):
+        assert section in report
