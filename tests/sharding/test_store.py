@@ -166,3 +166,34 @@ def test_files_of_another_origin_have_no_fingerprint(store):
     assert store.fingerprint("k") is None
     assert store.metadata("k") == {}
     assert store.fingerprints() == {}
+
+
+@pytest.mark.parametrize("root", ["disk", "memory://some-tensors"])
+def test_single_tensors_are_read_without_the_others(tmp_path, monkeypatch, root):
+    there = ShardStore(root if "://" in root else str(tmp_path / root))
+    tensors = {
+        "images": torch.rand(3, 50),
+        "label": torch.arange(3),
+        "none": torch.zeros(0, 4),
+        "flag": torch.ones(3).bool(),
+    }
+    there.write("a", ShardContent(tensors, {"n": 3}), "f")
+    fetched = []
+    whole = there.fs.cat_file
+
+    def cat(path, start=None, end=None, **more):
+        fetched.append((start, end))
+        return whole(path, start, end, **more)
+
+    monkeypatch.setattr(there.fs, "cat_file", cat)
+
+    content = there.read("a", names=("flag", "none", "label"))
+
+    assert content.metadata == {"n": 3}
+    assert set(content.tensors) == {"flag", "none", "label"}
+    for name, value in content.tensors.items():
+        assert torch.equal(value, tensors[name])
+        assert value.dtype == tensors[name].dtype
+    assert sum(end - start for start, end in fetched) <= 3 * 8 + 3
+    with pytest.raises(DataError, match="no tensor 'nothing'"):
+        there.read("a", names=("nothing",))

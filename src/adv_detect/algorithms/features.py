@@ -62,14 +62,24 @@ def capture_activations(network: nn.Module, layers: Sequence[str]) -> Iterator[d
     Raises:
         ConfigurationError: As in :func:`extract_features`.
     """
-    inner = inner_network(network)
-    check_layers(inner, layers)
+    modules = _find(inner_network(network), layers)
     pooled: dict[str, Tensor] = {}
     with ExitStack() as stack:
-        for name in layers:
-            handle = inner.get_submodule(name).register_forward_hook(_keep_in(pooled, name))
+        for name, module in modules.items():
+            handle = module.register_forward_hook(_keep_in(pooled, name))
             stack.callback(handle.remove)
         yield pooled
+
+
+def _find(network: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
+    """Modules by name; the full check, which lists all modules, is left for when a name is wrong."""
+    try:
+        modules = {name: network.get_submodule(name) for name in layers if name}
+    except AttributeError:
+        modules = {}
+    if not modules or len(modules) != len(layers):
+        check_layers(network, layers)
+    return modules
 
 
 def pool_activation(activation: object, name: str) -> Tensor:

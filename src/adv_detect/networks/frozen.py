@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from adv_detect.networks.target import TargetNetwork
 
 LOGGER = logging.getLogger(__name__)
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 """Largest difference of logits from the plain network, relative to the largest logit, of a form that is used."""
 LEAST_LOGIT = 1e-6
 PROBES = 2

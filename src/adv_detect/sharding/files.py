@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -82,21 +82,27 @@ def write_whole(fs: AbstractFileSystem, path: str, write: Callable[[str], object
         raise
 
 
-def read_tensors(fs: AbstractFileSystem, path: str) -> dict[str, Tensor]:
-    """Read all tensors of a safetensors file.
+def read_tensors(fs: AbstractFileSystem, path: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
+    """Read tensors of a safetensors file.
 
     Args:
         fs: Filesystem.
         path: Path on it.
+        names: Which ones, None for all; the bytes of others are not fetched.
 
     Returns:
         Tensors by name, on the CPU; on a local disk their pages are read when they are first used.
 
     Raises:
-        DataError: The file is damaged.
+        DataError: The file is damaged, or lacks one of the names.
     """
     try:
-        return dict(load_file(path) if isinstance(fs, LocalFileSystem) else load(fs.cat_file(path)))
+        if isinstance(fs, LocalFileSystem):
+            every = load_file(path)
+            return dict(every) if names is None else {name: every[name] for name in names}
+        return load(fs.cat_file(path)) if names is None else _read_ranges(fs, path, names)
+    except KeyError as exc:
+        raise _damaged(path, f"no tensor {exc}") from exc
     except SafetensorError as exc:
         raise _damaged(path, str(exc)) from exc
 
@@ -133,20 +139,39 @@ def read_header(fs: AbstractFileSystem, path: str) -> dict[str, str]:
     Raises:
         DataError: The file is shorter or longer than its header says, or no safetensors file.
     """
+    return _read_index(fs, path)[0]
+
+
+def _read_index(fs: AbstractFileSystem, path: str) -> tuple[dict[str, str], dict[str, Any], int]:
+    """Read text metadata, the description of each tensor, and where their bytes begin."""
     with fs.open(path, "rb", **({} if isinstance(fs, LocalFileSystem) else {"block_size": 1 << 16})) as file:
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
         if not 2 <= length <= MAX_HEADER_BYTES:
             raise _damaged(path, f"header of {length} bytes")
         raw = file.read(length)
+    begin = LENGTH_BYTES + length
     try:
         header = json.loads(raw)
         metadata = header.pop("__metadata__", {})
-        end = LENGTH_BYTES + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        end = begin + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     except (ValueError, AttributeError, KeyError, IndexError, TypeError) as exc:
         raise _damaged(path, "unreadable header") from exc
     if fs.size(path) != end:
         raise _damaged(path, f"expected {end} bytes, got {fs.size(path)}")
-    return dict(metadata)
+    return dict(metadata), header, begin
+
+
+def _read_ranges(fs: AbstractFileSystem, path: str, names: Collection[str]) -> dict[str, Tensor]:
+    """Fetch single tensors: a file of their own is made from their bytes."""
+    _, header, begin = _read_index(fs, path)
+    entries, parts, length = {}, [], 0
+    for name in names:
+        first, last = header[name]["data_offsets"]
+        parts.append(fs.cat_file(path, begin + first, begin + last) if last > first else b"")
+        entries[name] = header[name] | {"data_offsets": [length, length + last - first]}
+        length += last - first
+    text = json.dumps(entries).encode()
+    return load(len(text).to_bytes(LENGTH_BYTES, "little") + text + b"".join(parts))
 
 
 def _damaged(path: str, reason: str) -> DataError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from fsspec.core import url_to_fs
@@ -70,11 +70,12 @@ class ShardStore:
             sorted(name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX) and name.startswith(prefix))
         )
 
-    def read(self, key: str) -> ShardContent:
+    def read(self, key: str, names: Collection[str] | None = None) -> ShardContent:
         """Read one shard.
 
         Args:
             key: Which one.
+            names: Which of its tensors, None for all; others are not fetched.
 
         Returns:
             Its tensors, on the CPU, and its metadata.
@@ -84,7 +85,7 @@ class ShardStore:
             DataError: Its file is damaged.
         """
         metadata = self.metadata(key)
-        return ShardContent(files.read_tensors(self.fs, self.path(key)), metadata)
+        return ShardContent(files.read_tensors(self.fs, self.path(key), names), metadata)
 
     def metadata(self, key: str) -> dict[str, Any]:
         """Read the metadata of one shard without its tensors.

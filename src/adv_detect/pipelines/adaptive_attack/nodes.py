@@ -251,7 +251,8 @@ def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversa
     """
     frames = []
     for name, store in (("adaptive", adaptive_adversarials), ("hardened", hardened_adversarials)):
-        for key, content in store:
+        for key in store.keys():  # noqa: SIM118 - a store is no dictionary
+            content = store.read(key, names=tuple(RECORD_TENSORS))
             columns = {column: content.tensors[column].numpy() for column in RECORD_TENSORS}
             about = {fact: content.metadata[fact] for fact in RECORD_FACTS}
             frame = pd.DataFrame({"source_id": content.metadata["source_ids"], **about, **columns})

@@ -138,7 +138,7 @@ def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFram
     """
     frames, timings = [], []
     for key in adversarials.keys():  # noqa: SIM118 - a store is no dictionary
-        content = adversarials.read(key)
+        content = adversarials.read(key, names=tuple(RECORD_TENSORS))
         about = {name: content.metadata[name] for name in ("attack", "criterion", "form", "split", "seed")}
         columns = {column: content.tensors[name].numpy() for name, column in RECORD_TENSORS.items()}
         count = len(content.metadata["source_ids"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -54,13 +54,17 @@ class SourceBlock:
 
 @dataclass(frozen=True)
 class AdversarialWork:
-    """Attacks the images that the network classifies correctly, or stores them unattacked."""
+    """Attacks the images that the network classifies correctly, or stores them unattacked.
+
+    Which images it classifies correctly is found out once per process: all attacks start from the same ones.
+    """
 
     images: ImageSet
     network: TargetNetwork
     representatives: Representatives
     attacks: dict[str, AttackParams]
     runtime: RuntimeParams
+    _correct: dict[int, bool] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, block: SourceBlock) -> ShardContent:
         """Make one shard: images, labels, targets, predictions and perturbation sizes of each row."""
@@ -98,6 +102,7 @@ class AdversarialWork:
         indices, batch, labels = self._read(block, start, device)
         nothing = torch.zeros(len(batch), device=device)
         predicted, gap = self._predict(batch)
+        self._note(indices, predicted == labels)
         result = AttackResult(
             images=batch,
             success=torch.zeros(len(batch), dtype=torch.bool, device=device),
@@ -109,7 +114,7 @@ class AdversarialWork:
 
     def _attacked(self, block: SourceBlock, start: int, device: torch.device) -> dict[str, Tensor]:
         indices, batch, labels = self._read(block, start, device)
-        correct = self._predict(batch)[0] == labels
+        correct = self._find_correct(indices, batch, labels)
         indices, batch, labels = indices[correct.cpu()], batch[correct], labels[correct]
         attack = build_attack(block.attack, self.attacks[block.attack])
         targets = self._targets(block, indices, labels)
@@ -117,6 +122,15 @@ class AdversarialWork:
         predicted, gap = self._predict(result.images)
         norms = perturbation_norms(batch, result.images)
         return _rows(result, norms, source_index=indices, label=labels, target=targets, predicted=predicted, margin=gap)
+
+    def _find_correct(self, indices: Tensor, batch: Tensor, labels: Tensor) -> Tensor:
+        """Whether the network classifies each image correctly, bool ``(n,)``."""
+        if any(index not in self._correct for index in indices.tolist()):
+            self._note(indices, self._predict(batch)[0] == labels)
+        return torch.tensor([self._correct[index] for index in indices.tolist()], device=labels.device)
+
+    def _note(self, indices: Tensor, correct: Tensor) -> None:
+        self._correct.update(zip(indices.tolist(), correct.tolist(), strict=True))
 
     def _targets(self, block: SourceBlock, indices: Tensor, labels: Tensor) -> Tensor | None:
         if block.criterion == "untargeted":
