@@ -333,10 +333,11 @@ class AdaptiveAttackSpec(Block):
     ``role`` says what it stands for: ``white_box`` knows the detector; ``single_step`` is the one-step form that
     white-box attacks of the same name must beat; ``transfer`` is made on the substitute. ``form: reference`` keeps
     the published stopping rule and threshold (probability 0.5). ``classifier: nearest_medoid`` names a class by the
-    nearest medoid of the last layer. ``budgets`` and ``criteria`` default to those of the whole block.
+    nearest medoid of the last layer. ``budgets``, ``criteria`` and ``detectors`` default to those of the whole block.
     """
 
     attack: str
+    detectors: tuple[str, ...] | None = None
     role: Literal["white_box", "single_step", "transfer"] = "white_box"
     form: Literal["correct", "reference"] = "correct"
     classifier: Literal["network", "nearest_medoid"] = "network"

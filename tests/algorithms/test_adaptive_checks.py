@@ -26,6 +26,7 @@ def table(rates: dict, *, n: int = 20, **changes) -> pd.DataFrame:
             row = {
                 "source_id": f"i{index}",
                 "detector": "lstm",
+                "classifier": "network",
                 "attack": attack,
                 "norm": "l2",
                 "epsilon": epsilon,
@@ -53,9 +54,14 @@ def test_a_larger_budget_must_not_weaken_the_attack():
 
 
 def test_a_fall_within_tolerance_passes():
-    records = table({("pgd", 1.0): 0.6, ("pgd", 2.0): 0.55})
+    records = table({("pgd", 1.0): 0.6, ("pgd", 2.0): 0.55}, n=100)
     assert not epsilon_never_hurts(records)[0].passed
     assert epsilon_never_hurts(records, tolerance=0.06)[0].passed
+
+
+def test_one_image_may_always_differ():
+    assert epsilon_never_hurts(table({("pgd", 1.0): 0.6, ("pgd", 2.0): 0.55}, n=20))[0].passed
+    assert not epsilon_never_hurts(table({("pgd", 1.0): 0.6, ("pgd", 2.0): 0.5}, n=20))[0].passed
 
 
 def test_many_steps_must_not_do_worse_than_one():

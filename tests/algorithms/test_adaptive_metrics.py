@@ -24,6 +24,7 @@ def record(source, attack="selective", **changes) -> dict:
     row = {
         "source_id": source,
         "detector": "lstm",
+        "classifier": "network",
         "attack": attack,
         "norm": "l2",
         "epsilon": 1.0,
@@ -130,7 +131,7 @@ def test_attacks_without_a_budget_stand_alone_where_there_is_none():
 
 def test_curves_ascend_in_epsilon_and_hold_the_union():
     rows = [
-        through(s, epsilon=e) if e >= need else record(s, epsilon=e)
+        through(s, epsilon=e, l2=e) if e >= need else record(s, epsilon=e, l2=e)
         for s, need in (("a", 1), ("b", 2))
         for e in (2.0, 0.5, 1.0)
     ]
@@ -193,3 +194,51 @@ def test_auc_is_missing_when_nothing_was_fooled():
 def test_bad_records_are_refused(table, message):
     with pytest.raises(DataError, match=message):
         attack_summary(table)
+
+
+def test_an_image_stays_lost_at_larger_budgets_whatever_attack_ran_there():
+    rows = [through("a", "matching", epsilon=1.0, l2=0.4), record("b", "matching", epsilon=1.0)]
+    rows += [record(name, "selective", epsilon=epsilon) for name in "ab" for epsilon in (0.5, 1.0, 2.0)]
+    lost = lost_images(pd.DataFrame(rows)).set_index(["epsilon", "source_id"])["lost_fpr_05"]
+
+    assert {key: bool(value) for key, value in lost.items()} == {
+        (0.5, "a"): True,  # its perturbation is that small
+        (0.5, "b"): False,
+        (1.0, "a"): True,
+        (1.0, "b"): False,
+        (2.0, "a"): True,
+        (2.0, "b"): False,
+    }
+    curves = epsilon_curves(pd.DataFrame(rows))
+    assert curves.loc[curves["attack"] == "union", "success_fpr_05"].tolist() == [0.5, 0.5, 0.5]
+
+
+def test_a_targeted_success_is_an_untargeted_one_too_but_not_the_other_way_round():
+    rows = [record("a"), through("b"), through("a", criterion="targeted"), record("b", criterion="targeted")]
+    summary = attack_summary(pd.DataFrame(rows))
+    union = summary[summary["attack"] == "union"].set_index("criterion")["success_fpr_05"]
+
+    assert union.to_dict() == {"targeted": 0.5, "untargeted": 1.0}
+
+
+def test_attacks_are_compared_over_the_images_that_all_of_them_met():
+    rows = [record(name, "many") for name in "abcd"] + [through("c", "many", epsilon=1.0) | {"source_id": "e"}]
+    rows += [through("a", "few"), record("b", "few")]
+    summary = attack_summary(pd.DataFrame(rows))
+
+    assert _row(summary, attack="many")["n"] == 5
+    worst, union = (_row(summary, attack=name) for name in ("worst", "union"))
+    assert (worst["worst_attack"], worst["n"], worst["success_fpr_05"]) == ("few", 2, 0.5)
+    assert (union["n"], union["success_fpr_05"]) == (2, 0.5)
+
+
+def test_classes_named_by_different_judges_are_not_mixed():
+    rows = [record("a"), through("a", "deep", classifier="nearest_medoid")]
+    summary = attack_summary(pd.DataFrame(rows))
+
+    assert summary[summary["attack"] == "union"].set_index("classifier")["success_fpr_05"].to_dict() == {
+        "network": 0.0,
+        "nearest_medoid": 1.0,
+    }
+    with pytest.raises(DataError, match="one classifier"):
+        half_loss_distortion(pd.DataFrame(rows))

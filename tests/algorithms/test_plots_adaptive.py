@@ -15,7 +15,14 @@ def make_curves() -> pd.DataFrame:
         for attack, rates in (("selective", (0.2, 0.6)), ("union", (0.3, 0.9))):
             for epsilon, rate in zip((0.2, 0.1), rates[::-1], strict=True):
                 low_high = {"success_low_fpr_05": rate - 0.1, "success_high_fpr_05": min(rate + 0.1, 1.0)}
-                row = {"detector": detector, "norm": "linf", "criterion": "untargeted", "attack": attack, "n": 10}
+                row = {
+                    "detector": detector,
+                    "classifier": "network",
+                    "norm": "linf",
+                    "criterion": "untargeted",
+                    "attack": attack,
+                    "n": 10,
+                }
                 rows.append(row | {"epsilon": epsilon, "success_fpr_05": rate} | low_high)
     return pd.DataFrame(rows)
 

@@ -1,15 +1,15 @@
 """What attacks on classifier and detector together achieved, from one record per image.
 
 The record table has the columns of ``RECORD_COLUMNS``: one row per image, detector, attack, norm, epsilon and
-criterion. ``epsilon`` is missing for attacks that search for the smallest perturbation. Adaptive success means
-misclassified (for a targeted attack: as the target) **and** passed by the detector; an image is lost if any attack
-reaches that.
+criterion. ``epsilon`` is missing for attacks that search for the smallest perturbation. ``classifier`` says what names
+the class: the network, or the nearest medoid. Adaptive success means misclassified (for a targeted attack: as the
+target) **and** passed by the detector; an image is lost if any attack reaches that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from adv_detect.errors import DataError
 
 ReportedFpr = Literal["01", "05"]
 FPRS: tuple[ReportedFpr, ...] = ("01", "05")
-GROUP = ["detector", "norm", "epsilon", "criterion"]
+GROUP = ["detector", "classifier", "norm", "epsilon", "criterion"]
 RECORD_COLUMNS = (
     "source_id",
     *GROUP,
@@ -79,7 +79,7 @@ def spread_over_budgets(records: pd.DataFrame) -> pd.DataFrame:
     free = records[records["epsilon"].isna()]
     if free.empty:
         return records
-    keys = ["detector", "norm", "criterion"]
+    keys = ["detector", "classifier", "norm", "criterion"]
     budgets = records.loc[records["epsilon"].notna(), GROUP].drop_duplicates()
     spread = free.drop(columns="epsilon").merge(budgets, on=keys, how="left")
     size = spread["l2"].where(spread["norm"] == "l2", spread["linf"])
@@ -99,23 +99,53 @@ def attack_summary(records: pd.DataFrame, *, confidence_level: float = 0.95) -> 
 
     Returns:
         A row per detector, norm, epsilon, criterion and attack, where the attack may be ``worst`` (the single
-        strongest one by success at FPR 5 %, named in ``worst_attack``) or ``union``. Columns: ``n``; ``fooled_rate``;
-        per FPR (suffix ``fpr_01``, ``fpr_05``) ``success``, ``success_low``, ``success_high`` out of all images,
-        and ``detected`` and ``evaded`` out of the fooled images; medians of ``l2`` and ``linf`` over images that
-        succeed at FPR 5 %; mean ``gradient_evaluations`` and ``zero_gradient_share``. The union has the rates only.
+        strongest one by success at FPR 5 %, named in ``worst_attack``) or ``union``. Both are over the images that
+        every attack of the condition met. The union counts an image from the smallest epsilon on at which an attack
+        of any epsilon got through with it, and for the untargeted criterion also what targeted attacks got through.
+        Columns: ``n``; ``fooled_rate``; per FPR (suffix ``fpr_01``, ``fpr_05``) ``success``, ``success_low``,
+        ``success_high`` out of all images, and ``detected`` and ``evaded`` out of the fooled images; medians of ``l2``
+        and ``linf`` over images that succeed at FPR 5 %; mean ``gradient_evaluations`` and ``zero_gradient_share``.
+        The union has the rates only.
     """
     check_records(records)
     rows: list[dict[str, Any]] = []
+    lost = lost_images(records)
     for keys, group in spread_over_budgets(records).groupby(GROUP, dropna=False, sort=True):
         condition = dict(zip(GROUP, keys, strict=True))
         singles = [
             {**condition, "attack": attack, **_single_attack(part, confidence_level)}
             for attack, part in group.groupby("attack", sort=True)
         ]
-        worst = max(singles, key=lambda row: (row["success_fpr_05"], row["success_fpr_01"]))
-        union = {**condition, "attack": UNION, **_rates(_any_attack(group), confidence_level)}
-        rows += [*singles, {**worst, "attack": WORST, "worst_attack": worst["attack"]}, union]
+        shared = common_images(group)
+        compared = [
+            {**condition, "attack": WORST, "worst_attack": attack, **_single_attack(part, confidence_level)}
+            for attack, part in shared.groupby("attack", sort=True)
+        ]
+        worst = max(compared, key=lambda row: (row["success_fpr_05"], row["success_fpr_01"]), default=None)
+        mine = _of_condition(lost, condition)
+        union = {**condition, "attack": UNION, **_rates(mine, confidence_level)} if len(mine) else None
+        rows += [*singles, *[row for row in (worst, union) if row is not None]]
     return pd.DataFrame(rows)
+
+
+def common_images(group: pd.DataFrame) -> pd.DataFrame:
+    """Keep the images that every attack of a table met, so that its attacks can be compared.
+
+    Args:
+        group: Records of one condition.
+
+    Returns:
+        The rows of these images.
+    """
+    met = group.groupby("source_id")["attack"].transform("nunique")
+    return group[met == group["attack"].nunique()]
+
+
+def _of_condition(lost: pd.DataFrame, condition: Mapping[str, Any]) -> pd.DataFrame:
+    mine = lost
+    for name, value in condition.items():
+        mine = mine[mine[name].isna() if pd.isna(value) else mine[name] == value]
+    return mine.rename(columns={f"lost_fpr_{fpr}": f"evaded_fpr_{fpr}" for fpr in FPRS})
 
 
 def lost_images(records: pd.DataFrame) -> pd.DataFrame:
@@ -125,13 +155,33 @@ def lost_images(records: pd.DataFrame) -> pd.DataFrame:
         records: The record table.
 
     Returns:
-        A row per detector, norm, epsilon, criterion and image: ``fooled``, ``lost_fpr_01``, ``lost_fpr_05``, bool.
+        A row per detector, classifier, norm, epsilon, criterion and image that all attacks of that condition met:
+        ``fooled``, ``lost_fpr_01``, ``lost_fpr_05``, bool. An image counts from the smallest epsilon on that the
+        perturbation of any attack keeps, and targeted successes count as untargeted ones.
     """
     check_records(records)
-    spread = spread_over_budgets(records)
     flags = ["fooled", *[f"evaded_fpr_{fpr}" for fpr in FPRS]]
-    lost = spread.groupby([*GROUP, "source_id"], dropna=False, sort=True)[flags].any().reset_index()
+    parts = []
+    for keys, group in spread_over_budgets(records).groupby(GROUP, dropna=False, sort=True):
+        condition: dict[str, Any] = {name: value for name, value in zip(GROUP, keys, strict=True)}
+        met = common_images(group)["source_id"].drop_duplicates()
+        reached = _within_reach(records, condition)
+        found = reached.groupby("source_id")[flags].any().reindex(met, fill_value=False)
+        parts.append(found.reset_index().assign(**condition))
+    lost = pd.concat(parts, ignore_index=True)[[*GROUP, "source_id", *flags]]
     return lost.rename(columns={f"evaded_fpr_{fpr}": f"lost_fpr_{fpr}" for fpr in FPRS})
+
+
+def _within_reach(records: pd.DataFrame, condition: Mapping[str, Any]) -> pd.DataFrame:
+    """Records whose perturbation an attacker of this condition may use, whatever attack and epsilon they are from."""
+    criteria = {str(condition["criterion"])} | ({"targeted"} if condition["criterion"] == "untargeted" else set())
+    same = (records["detector"] == condition["detector"]) & (records["classifier"] == condition["classifier"])
+    mine = records[same & records["criterion"].isin(criteria)]
+    within = mine["norm"] == condition["norm"]
+    if pd.notna(condition["epsilon"]):
+        limit = float(condition["epsilon"]) * (1 + BUDGET_TOLERANCE)
+        within = (within & (mine["epsilon"] <= limit)) | (mine[str(condition["norm"])] <= limit)
+    return cast(pd.DataFrame, mine[within])
 
 
 def epsilon_curves(records: pd.DataFrame, *, confidence_level: float = 0.95) -> pd.DataFrame:
@@ -142,13 +192,13 @@ def epsilon_curves(records: pd.DataFrame, *, confidence_level: float = 0.95) -> 
         confidence_level: Coverage of the intervals.
 
     Returns:
-        Columns detector, norm, criterion, attack, epsilon (ascending), n, and ``success``, ``success_low``,
+        Columns detector, classifier, norm, criterion, attack, epsilon (ascending), n, and ``success``, ``success_low``,
         ``success_high`` with suffixes ``fpr_01`` and ``fpr_05``. Rows without an epsilon are left out.
     """
     summary = attack_summary(records, confidence_level=confidence_level)
     rates = [f"success{part}_fpr_{fpr}" for fpr in FPRS for part in ("", "_low", "_high")]
     curves = summary[summary["epsilon"].notna() & (summary["attack"] != WORST)]
-    order = ["detector", "norm", "criterion", "attack", "epsilon"]
+    order = ["detector", "classifier", "norm", "criterion", "attack", "epsilon"]
     return curves.sort_values(order)[[*order, "n", *rates]].reset_index(drop=True)
 
 
@@ -170,10 +220,10 @@ def half_loss_distortion(
         half are.
 
     Raises:
-        DataError: The records hold more than one detector or criterion.
+        DataError: The records hold more than one detector, classifier or criterion.
     """
     check_records(records)
-    for column in ("detector", "criterion"):
+    for column in ("detector", "classifier", "criterion"):
         if records[column].nunique() != 1:
             raise DataError(f"half_loss_distortion: expected one {column}, got {sorted(records[column].unique())}")
     sizes = records[norm].where(records[f"evaded_fpr_{fpr}"], np.inf)
@@ -189,12 +239,13 @@ def half_loss_table(records: pd.DataFrame) -> pd.DataFrame:
         records: The record table.
 
     Returns:
-        Columns detector, criterion, n, ``half_loss_l2_fpr_01`` and its likes for linf and FPR 5 % (missing where fewer
-        than half of the images are lost).
+        Columns detector, classifier, criterion, n, ``half_loss_l2_fpr_01`` and its likes for linf and FPR 5 % (missing
+        where fewer than half of the images are lost).
     """
     rows = []
-    for (detector, criterion), part in records.groupby(["detector", "criterion"], sort=True):
-        row: dict[str, Any] = {"detector": detector, "criterion": criterion, "n": part["source_id"].nunique()}
+    for keys, part in records.groupby(["detector", "classifier", "criterion"], sort=True):
+        row: dict[str, Any] = dict(zip(("detector", "classifier", "criterion"), keys, strict=True))
+        row["n"] = part["source_id"].nunique()
         for fpr in FPRS:
             row[f"half_loss_l2_fpr_{fpr}"] = half_loss_distortion(part, norm="l2", fpr=fpr)
             row[f"half_loss_linf_fpr_{fpr}"] = half_loss_distortion(part, norm="linf", fpr=fpr)
@@ -234,10 +285,6 @@ def _auc(natural: np.ndarray[Any, Any], attacked: np.ndarray[Any, Any]) -> float
         return None
     labels = np.concatenate([np.zeros(len(natural), dtype=bool), np.ones(len(attacked), dtype=bool)])
     return roc_auc(np.concatenate([natural, attacked]), labels)
-
-
-def _any_attack(group: pd.DataFrame) -> pd.DataFrame:
-    return group.groupby("source_id")[["fooled", *[f"evaded_fpr_{fpr}" for fpr in FPRS]]].any()
 
 
 def _single_attack(part: pd.DataFrame, level: float) -> dict[str, Any]:

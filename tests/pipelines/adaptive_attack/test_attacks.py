@@ -266,3 +266,45 @@ def test_nearest_medoid_names_the_class_and_passes_gradients(scene, known) -> No
     torch.testing.assert_close(scores, joint(images)[1])
     (slope,) = torch.autograd.grad(logits.sum() + scores.sum(), images)
     assert bool((slope.flatten(1).abs().sum(dim=1) > 0).all())
+
+
+def test_matching_compares_the_classes_in_their_own_order(scene, blocks, finished, adaptive) -> None:
+    """Ranked, every image looks alike to its own class, and nothing would push it to another one."""
+    content = finished["detectors"].read("ranked/both/all/0")
+    ranked = KnownDetector.restore("ranked/both/all/0", content.metadata, content.tensors)
+    spec = adaptive().attacks["matching"].model_copy(update={"arguments": {"steps": 60}, "budgets": {"linf": (0.8,)}})
+    (condition,) = conditions(adaptive(attacks={"matching": spec}, detectors=["ranked"], hardening={"rounds": 0}))
+    scored = score_naturals(scene.trajectories, "test", ranked)
+    indices = choose_sources(scored, spec, ranked, seed=0, count=8)
+
+    attacked = attack_images(scene, ranked, condition, indices)
+
+    assert attacked.task.guide.values.shape[1:] == (5, 3)
+    assert attacked.result.fooled.any()
+
+
+def test_both_forms_of_a_published_attack_start_from_the_same_images(scene, known, adaptive) -> None:
+    scored = score_naturals(scene.trajectories, "test", known)
+    forms = {name: adaptive().attacks[name] for name in ("cw", "cw-reference")}
+    chosen = {name: choose_sources(scored, spec, known, seed=0, count=50) for name, spec in forms.items()}
+
+    assert chosen["cw"] == chosen["cw-reference"]
+    passed = scored.set_index("source_index").loc[list(chosen["cw"])]
+    assert (passed["score"] <= min(0.0, known.threshold())).all()
+
+
+def test_an_attack_may_be_meant_for_some_detectors_only(scene, finished, blocks, adaptive) -> None:
+    attacks = adaptive().attacks
+    some = {
+        "selective": attacks["selective"],
+        "one-step": attacks["one-step"].model_copy(update={"detectors": ("cosine",)}),
+    }
+    params = adaptive(detectors=["cosine", "ranked"], attacks=some, hardening={"rounds": 0})
+
+    plan = attack_detectors(scene, finished["detectors"], blocks["detector_training"], params)
+
+    met = {(key.split(".")[0], key.split("/")[1]) for key in plan.keys}
+    assert met == {("cosine", "selective"), ("cosine", "one-step"), ("ranked", "selective")}
+    wrong = some | {"one-step": attacks["one-step"].model_copy(update={"detectors": ("cosin",)})}
+    with pytest.raises(ConfigurationError, match=r"one-step.detectors: expected .*'ranked'\], got \['cosin'\]"):
+        check_adaptive(adaptive(attacks=wrong), blocks["detector_training"], (0.0, 1.0))

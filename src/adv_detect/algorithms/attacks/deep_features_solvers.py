@@ -8,7 +8,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from adv_detect.algorithms.attacks.deep_features_objective import Box, Evaluation, FeatureObjective, Judge
+from adv_detect.algorithms.attacks.deep_features_objective import Box, Evaluation, Judge
+
+
+class Objective(Protocol):
+    """Gives loss and gradient of the images at some rows."""
+
+    def evaluate(self, images: Tensor, rows: Tensor) -> Evaluation:
+        """Evaluate ``(n, channels, H, W)`` images of the rows int64 ``(n,)``."""
+        ...
 
 
 class Stepper(Protocol):
@@ -60,7 +68,7 @@ class _Record:
 
 
 def minimise(
-    objective: FeatureObjective,
+    objective: Objective,
     start: Tensor,
     box: Box,
     stepper: Stepper,

@@ -70,11 +70,28 @@ class DetectionModel(nn.Module):
         Returns:
             Class logits ``(N, C)``, detector logits ``(N,)``, ordered trajectories ``(N, L, K)``.
         """
+        logits, scores, _, ordered = self._all(images)
+        return logits, scores, ordered
+
+    def measure(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Classify and score images, and give their distances to all classes, in the order of the classes.
+
+        Args:
+            images: Shape ``(N, channels, H, W)``, in the pixel range of the network.
+
+        Returns:
+            Class logits ``(N, C)``, detector logits ``(N,)``, trajectories ``(N, L, C)`` before ordering.
+        """
+        logits, scores, distances, _ = self._all(images)
+        return logits, scores, distances
+
+    def _all(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         logits, features = extract_features(self.network, images, self.layers)
-        ordered = order_classes(self.distances(features), logits, order=self.params.order, top_k=self.params.top_k)
+        distances = self.distances(features)
+        ordered = order_classes(distances, logits, order=self.params.order, top_k=self.params.top_k)
         with _recurrent_gradients(ordered, self.detector):
             scores = self.detector(ordered)
-        return logits, scores, ordered
+        return logits, scores, distances, ordered
 
 
 @contextmanager

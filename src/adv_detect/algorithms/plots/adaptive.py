@@ -47,10 +47,10 @@ class EvadingExample:
 
 
 def success_curves(curves: pd.DataFrame, *, fpr: str = "05", title: str = "") -> Figure:
-    """Draw the share of lost images against the budget, a panel per detector, norm and criterion.
+    """Draw the share of lost images against the budget, a panel per detector, classifier, norm and criterion.
 
     Args:
-        curves: Columns detector, norm, criterion, attack, epsilon, n, and ``success``, ``success_low`` and
+        curves: Columns detector, classifier, norm, criterion, attack, epsilon, n, and ``success``, ``success_low`` and
             ``success_high`` with the suffix ``_fpr_<fpr>``.
         fpr: False-positive rate of the threshold, as in the column names.
         title: What is shown.
@@ -63,19 +63,19 @@ def success_curves(curves: pd.DataFrame, *, fpr: str = "05", title: str = "") ->
     """
     if curves.empty:
         raise DataError("expected success against at least one epsilon, got no rows")
-    panels = list(curves.groupby(["detector", "norm", "criterion"], sort=True))
+    panels = list(curves.groupby(["detector", "classifier", "norm", "criterion"], sort=True))
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = style.new_figure(PANEL_WIDTH * columns + 1.6, PANEL_HEIGHT * rows + 0.5)
     drawn = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     names = [name for name in dict.fromkeys(curves["attack"]) if name != UNION]
     looks = _looks(names)
-    for axes, ((detector, norm, criterion), part) in zip(drawn, panels, strict=False):
+    for axes, ((detector, classifier, norm, criterion), part) in zip(drawn, panels, strict=False):
         for name in (*names, UNION):
             _curve(axes, part[part["attack"] == name].sort_values("epsilon"), fpr, name, looks)
         style.tidy(
             axes,
-            title=f"{detector}\n{criterion}",
+            title=f"{detector}\n{criterion}" + (", nearest medoid" if classifier == "nearest_medoid" else ""),
             x_label=f"epsilon, {NORM_LABELS.get(str(norm), str(norm))}, pixel units",
             y_label="share of images lost",
         )

@@ -17,10 +17,12 @@ from adv_detect.algorithms.attacks.adaptive import (
     run_adaptive_attack,
     run_transfer_attack,
 )
+from adv_detect.algorithms.attacks.adaptive.task import DescribingModel
 from adv_detect.algorithms.attacks.targets import draw_targets
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.representatives import Representatives
+from adv_detect.algorithms.trajectories import column_of
 from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, load_images
 from adv_detect.networks.frozen import working_form
@@ -29,7 +31,7 @@ from adv_detect.params import RuntimeParams
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, score_naturals, threshold_of
 from adv_detect.pipelines.adaptive_attack.models import FeatureModel, KnownDetector
 from adv_detect.pipelines.adaptive_attack.substitute import restore_substitute
-from adv_detect.pipelines.detector_training.rows import NATURAL, read_trajectories
+from adv_detect.pipelines.detector_training.rows import NATURAL
 from adv_detect.sharding import ShardStore
 
 MAX_CANDIDATES = 5000
@@ -105,19 +107,19 @@ def attack_images(scene: Scene, known: KnownDetector, condition: Condition, indi
     return Attacked(task, result, model)
 
 
-def describe_in_batches(model: JointModel, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+def describe_in_batches(describe: DescribingModel, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     """Classify and describe images without gradients.
 
     Args:
-        model: The joint model.
+        describe: Gives class logits, detector logits and a description, such as the ``describe`` of a joint model.
         images: Shape ``(N, channels, H, W)``.
         batch_size: Images a forward pass.
 
     Returns:
-        Class logits ``(N, C)``, and trajectories ``(N, L, K)`` or features ``(N, D)``.
+        Class logits ``(N, C)``, and the description: trajectories ``(N, L, K)`` or features ``(N, D)``.
     """
     with torch.no_grad():
-        parts = [model.describe(batch) for batch in torch.split(images, batch_size)]
+        parts = [describe(batch) for batch in torch.split(images, batch_size)]
     return torch.cat([part[0] for part in parts]), torch.cat([part[2] for part in parts])
 
 
@@ -156,21 +158,23 @@ def _with_guide(
     task: AdaptiveTask, scene: Scene, known: KnownDetector, condition: Condition, model: JointModel
 ) -> AdaptiveTask:
     attack = condition.spec.attack
-    if attack == "matching":
+    describe: DescribingModel = model.describe
+    if attack == "matching" and isinstance(model, DetectionModel):
         candidates, classes = _clean_trajectories(scene.trajectories, known)
+        describe = model.measure  # in the order of the classes: ranked, every image looks alike to its own class
     elif attack == "deep_detector":
         candidates = scene.representatives.medoids[-1]
         classes = torch.arange(len(candidates))
     else:
         return task
     device = task.images.device
-    _, own = describe_in_batches(model, task.images, scene.runtime.batch_size)
+    _, own = describe_in_batches(describe, task.images, scene.runtime.batch_size)
     values = nearest_guides(own, candidates.to(device), classes.to(device), labels=task.labels, targets=task.targets)
-    return replace(task, guide=Guide(values=values, describe=model.describe))
+    return replace(task, guide=Guide(values=values, describe=describe))
 
 
 def _clean_trajectories(trajectories: ShardStore, known: KnownDetector) -> tuple[Tensor, Tensor]:
-    """Trajectories ``(M, L, K)`` and classes ``(M,)`` of clean train images, classified correctly and passed."""
+    """Distances ``(M, L, C)`` and classes ``(M,)`` of clean train images, classified correctly and passed."""
     scored = score_naturals(trajectories, "train", known)
     good = (scored["predicted"] == scored["label"]) & (scored["score"] <= known.threshold())
     drawn = scored.loc[good, "source_index"].sample(frac=1.0, random_state=0)
@@ -179,7 +183,7 @@ def _clean_trajectories(trajectories: ShardStore, known: KnownDetector) -> tuple
     for key in trajectories.keys(f"{NATURAL}/train-"):
         content = trajectories.read(key)
         kept = torch.tensor([index in allowed for index in content.tensors["source_index"].tolist()])
-        values.append(read_trajectories(content, known.params)[kept])
+        values.append(content.tensors[column_of(known.params)][kept])
         classes.append(content.tensors["label"][kept])
     return torch.cat(values), torch.cat(classes)
 

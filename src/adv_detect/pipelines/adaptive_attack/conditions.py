@@ -27,6 +27,8 @@ SMALLEST = ("cw_detector",)
 """Attacks that search for the smallest perturbation and take no budget."""
 BOUNDED_BY_ARGUMENT = ("deep_detector",)
 """Attacks whose budget is the argument ``max_thres``, in units of 8-bit pixels."""
+PUBLISHED = ("cw_detector", "deep_detector")
+"""Attacks that exist in a published form; both forms start from the same images."""
 NEEDS_GUIDE = ("matching", "deep_detector")
 EIGHT_BIT_RANGE = 255.0
 NEAREST_COLUMN = "medoid.euclidean"
@@ -117,6 +119,12 @@ def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParam
             f"adaptive_attack.trained_criteria: expected some of detector_training.criteria {list(training.criteria)}, "
             f"got {untrained}"
         )
+    for name, spec in params.active.items():
+        if unknown := sorted(set(spec.detectors or ()) - set(training.configurations)):
+            raise ConfigurationError(
+                f"adaptive_attack.attacks.{name}.detectors: expected configurations of detector_training, that is some "
+                f"of {sorted(training.configurations)}, got {unknown}"
+            )
     for condition in conditions(params):
         _check_condition(condition, bounds)
 
@@ -184,6 +192,11 @@ def threshold_of(spec: AdaptiveAttackSpec, known: KnownDetector) -> float:
     return REFERENCE_THRESHOLD if spec.form == "reference" else known.threshold()
 
 
+def _passing(spec: AdaptiveAttackSpec, known: KnownDetector) -> float:
+    """Score up to which a clean image is attacked: attacks with a published form pass at both thresholds."""
+    return min(REFERENCE_THRESHOLD, known.threshold()) if spec.attack in PUBLISHED else known.threshold()
+
+
 def choose_sources(
     scored: pd.DataFrame,
     spec: AdaptiveAttackSpec,
@@ -217,7 +230,7 @@ def choose_sources(
         )
     order = torch.randperm(len(scored), generator=torch.Generator().manual_seed(seed)).numpy()
     drawn = scored.iloc[order]
-    usable = drawn[(drawn[column] == drawn["label"]) & (drawn["score"] <= threshold_of(spec, known))]
+    usable = drawn[(drawn[column] == drawn["label"]) & (drawn["score"] <= _passing(spec, known))]
     if per_class is not None:
         usable = usable.groupby("label").head(per_class)
     return tuple(int(index) for index in usable["source_index"].iloc[:count])

@@ -84,7 +84,9 @@ class HardeningWork:
             if bool(result.fooled.any()):
                 judge = outcome.model
                 joint = judge.model if isinstance(judge, FeatureModel) else judge
-                _, seen = describe_in_batches(joint, result.images[result.fooled], self.scene.runtime.batch_size)
+                _, seen = describe_in_batches(
+                    joint.describe, result.images[result.fooled], self.scene.runtime.batch_size
+                )
                 rows = seen.cpu()
                 yield TrajectoryRows(rows, torch.ones(len(rows), dtype=torch.bool), [f"adaptive-{number}"] * len(rows))
         names = sorted(self.scene.images.source_ids[index] for index in sources)

@@ -42,7 +42,8 @@ def attack_plan(
     for key in keys:
         mark = mark_of(detectors, key)
         blocks = list(_blocks(scene, detectors, key, chosen, params))
-        _check_sources(key, chosen, blocks)
+        meant = _meant_for(chosen, str(detectors.metadata(key)["configuration"]))
+        _check_sources(key, tuple(meant), blocks)
         for shard_key, block in blocks:
             condition = block.condition
             made_from = (
@@ -63,7 +64,7 @@ def _blocks(
     known = KnownDetector.restore(key, content.metadata, content.tensors)
     scored = score_naturals(scene.trajectories, "test", known)
     size = scene.runtime.shard_size
-    for condition in chosen:
+    for condition in _meant_for(chosen, str(known.about["configuration"])):
         count = min(params.max_images, condition.spec.max_images or params.max_images)
         indices = choose_sources(
             scored, condition.spec, known, seed=scene.runtime.seed, count=count, per_class=params.max_images_per_class
@@ -71,6 +72,11 @@ def _blocks(
         for number, start in enumerate(range(0, len(indices), size)):
             block = AdaptiveBlock(key, condition, indices[start : start + size])
             yield f"{key.replace('/', '.')}/{condition.key}/{number:04d}", block
+
+
+def _meant_for(chosen: Iterable[Condition], configuration: str) -> list[Condition]:
+    """Conditions of the attacks that are run on a configuration of detector."""
+    return [one for one in chosen if one.spec.detectors is None or configuration in one.spec.detectors]
 
 
 def _check_sources(key: str, chosen: tuple[Condition, ...], blocks: list[tuple[str, AdaptiveBlock]]) -> None:

@@ -29,7 +29,7 @@ from adv_detect.sharding import ShardStore
 
 TITLE = "If the attacker knows the detector"
 PART_NAME = "adaptive"
-CONDITION = ["detector", "criterion", "norm", "epsilon"]
+CONDITION = ["detector", "classifier", "criterion", "norm", "epsilon"]
 CHECK_COLUMNS = ["detector", "name", "passed", "detail"]
 
 
@@ -80,7 +80,7 @@ def render_report_with_adaptive(
 
 
 def _verdicts(summary: pd.DataFrame) -> list[Block]:
-    """A card per detector at its largest budget, and what must not be believed."""
+    """A card per detector where most is lost, and what must not be believed."""
     cards, notes = [], []
     union = summary[summary["attack"] == UNION]
     for detector, rows in union.groupby("detector", sort=True):

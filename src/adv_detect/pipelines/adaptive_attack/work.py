@@ -68,7 +68,7 @@ class AdaptiveWork:
 
     def _tensors(self, attacked: Attacked, known: KnownDetector) -> dict[str, Tensor]:
         result, task = attacked.result, attacked.task
-        logits, _ = describe_in_batches(attacked.model, result.images, self.scene.runtime.batch_size)
+        logits, _ = describe_in_batches(attacked.model.describe, result.images, self.scene.runtime.batch_size)
         score, fooled = result.detector_score, result.fooled
         tensors = {
             "images": result.images,

@@ -174,7 +174,7 @@ def test_zero_share_is_the_larger_of_classifier_and_detector():
 def test_adam_agrees_with_its_definition_in_numpy():
     generator = torch.Generator().manual_seed(0)
     slopes = torch.randn(5, 2, 1, 2, 2, generator=generator)
-    front = cw._start(_task(2))
+    front = cw._start(_task(2), cw.TANH_MARGIN["correct"])
     points = front.points.double().numpy()
     for step, slope in enumerate(slopes, start=1):
         front = cw._adam(front, slope, step=step, rate=0.03)
@@ -189,7 +189,18 @@ def test_adam_agrees_with_its_definition_in_numpy():
 def test_tanh_space_starts_at_the_clean_image_for_any_bounds():
     images = torch.tensor([-1.0, 0.0, 2.9, 3.0]).reshape(1, 1, 2, 2)
     task = _task(1, images=images, bounds=(-1.0, 3.0))
-    assert torch.allclose(cw._pixels(cw._start(task).points, task.bounds), images, atol=1e-5)
+    for form, apart in (("reference", 1e-5), ("correct", 3e-3)):
+        points = cw._start(task, cw.TANH_MARGIN[form]).points
+        assert torch.allclose(cw._pixels(points, task.bounds), images, atol=apart)
+
+
+@pytest.mark.parametrize(("selection", "reached"), [("correct", True), ("reference", False)])
+def test_only_the_published_form_is_stuck_at_black_pixels(selection, reached):
+    task = _task(1, images=torch.zeros(1, 1, 2, 2), norm="l2")
+    front = cw._start(task, cw.TANH_MARGIN[selection])
+    for step in range(1, 201):
+        front = cw._adam(front, -torch.ones(1, 1, 2, 2), step=step, rate=0.03)
+    assert bool((cw._pixels(front.points, task.bounds) > 0.5).all()) == reached
 
 
 def test_constant_search_by_hand():

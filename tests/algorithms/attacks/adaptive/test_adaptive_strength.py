@@ -137,6 +137,7 @@ def _table(detector, attack, task, result) -> pd.DataFrame:
         {
             "source_id": [f"image-{index}" for index in range(len(task))],
             "detector": detector,
+            "classifier": "network",
             "attack": attack,
             "norm": task.norm,
             "epsilon": task.epsilon,

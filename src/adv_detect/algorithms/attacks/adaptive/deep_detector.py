@@ -2,30 +2,38 @@
 
 Source: Massoli et al. 2021, white-box attack on face recognition: the distance of the features to those of a guide
 image plus 10 times the detector's binary cross entropy to "authentic", within a largest change per pixel.
-Departure: projected gradient descent over a batch instead of L-BFGS-B one image at a time.
+The published form is solved by projected L-BFGS over a batch, where the original solves image by image by L-BFGS-B; the
+correct form by projected gradient descent, which does not stop at the class.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from adv_detect.algorithms.attacks.adaptive.combined import CombinedLoss, combined_direction, guide_gap
 from adv_detect.algorithms.attacks.adaptive.descent import Descent, DescentArguments
-from adv_detect.algorithms.attacks.adaptive.geometry import l2_norms
-from adv_detect.algorithms.attacks.adaptive.gradients import Evaluation
-from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel
+from adv_detect.algorithms.attacks.adaptive.geometry import l2_norms, per_row
+from adv_detect.algorithms.attacks.adaptive.gradients import Evaluation, evaluate, is_absent, raw_gradient
+from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel, class_margin
 from adv_detect.algorithms.attacks.adaptive.tracker import Tracker
+from adv_detect.algorithms.attacks.deep_features_lbfgs import LbfgsSteps
+from adv_detect.algorithms.attacks.deep_features_objective import Evaluation as SolverEvaluation
+from adv_detect.algorithms.attacks.deep_features_objective import make_box
+from adv_detect.algorithms.attacks.deep_features_solvers import minimise
 from adv_detect.errors import ConfigurationError
 from adv_detect.params import PositiveNumber
 
 REFERENCE_MAX_THRES = 10.0
 REFERENCE_DETECTOR_WEIGHT = 10.0
 EIGHT_BIT_RANGE = 255.0
+HISTORY, TOLERANCE = 10, 1e-5
+"""Of L-BFGS, as in the deep-features attack."""
 REFERENCE_THRESHOLD = 0.0
 """The reference lets a detector probability below 0.5 pass, which is a logit below 0."""
 
@@ -66,19 +74,66 @@ def deep_detector(model: EndToEndModel, task: AdaptiveTask, arguments: DeepDetec
         raise ConfigurationError(f"norm: deep_detector bounds the change per pixel, expected linf, got {task.norm!r}")
     low, high = task.bounds
     bounded = replace(task, epsilon=arguments.max_thres / EIGHT_BIT_RANGE * (high - low))
-    reference = arguments.selection == "reference"
-    aim = REFERENCE_THRESHOLD if reference else task.threshold
+    if arguments.selection == "reference":
+        return _published(bounded, arguments)
     tracker = Tracker(bounded)
-    Descent(
-        model,
-        bounded,
-        tracker,
-        arguments=arguments,
-        choose=combined_direction(_deep_loss(arguments.detector_weight, aim)),
-        keep="first" if reference else "lowest_score",
-        use_guide=True,
-    ).run()
+    choose = combined_direction(_deep_loss(arguments.detector_weight, task.threshold))
+    Descent(model, bounded, tracker, arguments=arguments, choose=choose, use_guide=True).run()
     return tracker.candidates()
+
+
+def _published(task: AdaptiveTask, arguments: DeepDetectorArguments) -> Candidates:
+    """Solve by L-BFGS and stop an image as soon as its class is fooled, whatever the detector says."""
+    box = make_box(task.images, max_thres=arguments.max_thres, bounds=task.bounds)
+    objective = _JointObjective(task, _deep_loss(arguments.detector_weight, REFERENCE_THRESHOLD))
+    judge = _ClassJudge(task, arguments.confidence)
+    stepper = LbfgsSteps(history=HISTORY, tolerance=TOLERANCE)
+    solution = minimise(objective, task.images, box, stepper, iterations=arguments.steps, judge=judge)
+    rows = torch.arange(len(task), device=task.images.device)
+    with torch.no_grad():
+        fooled = judge.fooled(objective.evaluate_classes(solution.images, rows), rows)
+    kept = torch.where(per_row(fooled, task.images), solution.images, task.images)
+    return Candidates(
+        images=kept,
+        gradient_evaluations=solution.evaluations,
+        zero_gradient_share=objective.zero.float() / solution.evaluations.clamp_min(1),
+    )
+
+
+class _JointObjective:
+    """The summed loss for the batched solvers; what it describes are the class logits, for the judge."""
+
+    def __init__(self, task: AdaptiveTask, loss: CombinedLoss) -> None:
+        self._task, self._loss = task, loss
+        self.zero = torch.zeros(len(task), dtype=torch.int64, device=task.images.device)
+
+    def evaluate(self, images: Tensor, rows: Tensor) -> SolverEvaluation:
+        """Compute loss and gradient of the images at ``rows``."""
+        batch = self._task.select(rows)
+        with torch.enable_grad():
+            seen = evaluate(_unused, images, batch, use_guide=True)
+            loss = self._loss(seen, batch)
+            gradient = raw_gradient(loss, seen.images)
+        self.zero[rows] += is_absent(gradient).long()
+        return SolverEvaluation(loss.detach(), gradient, seen.class_logits.detach())
+
+    def evaluate_classes(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Give the class logits ``(n, C)`` of the images at ``rows``."""
+        return evaluate(_unused, images, self._task.select(rows), use_guide=True).class_logits
+
+
+@dataclass(frozen=True)
+class _ClassJudge:
+    task: AdaptiveTask
+    confidence: float
+
+    def fooled(self, features: Tensor, rows: Tensor) -> Tensor:
+        """Return whether class logits ``features`` are the attacker's, bool ``(n,)``."""
+        return class_margin(features, self.task.select(rows)) > self.confidence
+
+
+def _unused(images: Tensor) -> tuple[Tensor, Tensor]:
+    raise AssertionError("the guide's model is asked instead")
 
 
 def _deep_loss(weight: float, aim: float) -> CombinedLoss:
