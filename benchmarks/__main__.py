@@ -18,10 +18,11 @@ from benchmarks.detectors import measure_training
 from benchmarks.extraction import measure_extraction
 from benchmarks.gradients import measure_gradients
 from benchmarks.growth import measure_growth
-from benchmarks.machine import machine, versions
+from benchmarks.machine import BUSY, Load, load_average, machine, versions
 from benchmarks.main_job import measure_main_job
 from benchmarks.measure import Row, Settings
 from benchmarks.medoids import measure_medoids
+from benchmarks.profile import measure_profile
 from benchmarks.ray_workers import measure_ray
 from benchmarks.scoring import measure_scoring
 from benchmarks.table import frame_of, markdown, merge, slug_of, write_parquet, write_section
@@ -34,6 +35,7 @@ SUBJECTS: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "detectors": measure_training,
     "scoring": measure_scoring,
     "deep-features": measure_deep_features,
+    "profile": measure_profile,
     "growth": measure_growth,
     "ray": measure_ray,
     "main-job": measure_main_job,
@@ -54,12 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     settings = Settings(options.quick, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     rows: list[Row] = []
+    before = load_average()
+    if Load(before, before).busy:
+        print(f"warning: load {before:.1f}, above {BUSY:g} a core: other work disturbs the figures", file=sys.stderr)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         failed = [name for name in options.only if not _measure(name, settings, rows)]
     out = options.out or (None if options.quick else DOCUMENT)
     if out is not None and rows:
-        _write(out, rows, settings)
+        _write(out, rows, settings, Load(before, load_average()))
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))
@@ -79,21 +84,23 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measure(name: str, settings: Settings, rows: list[Row]) -> bool:
-    """Add the rows of one subject; whether it came to its end."""
+    """Add the rows of one subject if it comes to its end, so that a failure leaves its old ones; whether it did."""
     started = time.perf_counter()
+    found: list[Row] = []
     try:
         for row in SUBJECTS[name](settings):
-            rows.append(row)
+            found.append(row)
             spent = time.perf_counter() - started
             print(f"{name} [{spent:4.0f} s] {row.name} | {row.median:.3g} | {row.verdict} | {row.note}", flush=True)
     except Exception:
         traceback.print_exc()
         return False
+    rows.extend(found)
     return True
 
 
-def _write(out: Path, rows: Sequence[Row], settings: Settings) -> None:
-    where = machine(settings.device)
+def _write(out: Path, rows: Sequence[Row], settings: Settings, load: Load) -> None:
+    where = machine(settings.device, load)
     slug = slug_of(where) + ("-quick" if settings.quick else "")
     results = (RESULTS if out == DOCUMENT else out.parent) / f"{slug}.parquet"
     frame = merge(results, frame_of(rows, machine=where, versions=versions(), quick=settings.quick))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,14 +15,41 @@ PACKAGES = (
     "torch", "torchvision", "numpy", "scipy", "foolbox", "torchattacks", "adversarial-robustness-toolbox", "ray",
 )  # fmt: skip
 KEEPS_MEMORY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+BUSY = 0.3
+"""Load a core from which other work disturbs the measurements."""
 
 
-def machine(device: torch.device) -> str:
-    """GPU and processor, cores, threads, and whether freed memory stays with the process (as `make` sets it)."""
+@dataclass(frozen=True)
+class Load:
+    """Mean number of processes at work during the last minute.
+
+    Attributes:
+        before: At the start of the run.
+        after: At its end.
+    """
+
+    before: float
+    after: float
+
+    @property
+    def busy(self) -> bool:
+        return self.before > BUSY * (os.cpu_count() or 1)
+
+    def __str__(self) -> str:
+        warning = " (busy with other work: figures are uncertain)" if self.busy else ""
+        return f"load {self.before:.1f} before{warning} and {self.after:.1f} after"
+
+
+def load_average() -> float:
+    """Load of the last minute; NaN where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
+
+
+def machine(device: torch.device, load: Load) -> str:
+    """GPU and processor, cores, threads, whether freed memory stays with the process (as `make` sets it), load."""
     keeps = all(name in os.environ for name in KEEPS_MEMORY)
-    rest = (
-        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, freed memory {'kept' if keeps else 'given back'}"
-    )
+    memory = "kept" if keeps else "given back"
+    rest = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, freed memory {memory}, {load}"
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {processor()}, {rest}"
     return f"{processor()}, {rest}"

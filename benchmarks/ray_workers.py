@@ -11,12 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from adv_detect.sharding import ShardStore, execute_plan
-from benchmarks.growth import SHARD, generation_plan
+from benchmarks.growth import generation_plan
 from benchmarks.measure import Row, Settings, in_child
 
 GROUP = "ray"
 GOAL = 1.7
-STEPS = 10
+STEPS, SHARD, WIDTH = 10, 32, 32
 
 
 def measure_ray(settings: Settings) -> Iterator[Row]:
@@ -28,28 +28,33 @@ def measure_ray(settings: Settings) -> Iterator[Row]:
     if (os.cpu_count() or 1) < 2:
         yield Row(GROUP, name, (), "needs two cores", GOAL)
         return
-    shards = settings.size(8, 2)
+    count = settings.size(512, 2 * SHARD)
     values = []
     for number in range(settings.size(2, 1)):
         workers = (1, 2) if number % 2 == 0 else (2, 1)
-        spent = {count: in_child(generate, count, shards).result for count in workers}
+        spent = {size: in_child(generate, size, count).result for size in workers}
         values.append(spent[1] / spent[2])
     note = (
-        f"{shards} shards of {SHARD} synthetic images, {STEPS} gradients each; start of cluster and workers not counted"
+        f"{count} images of noise, 3 x 112 x 96, in shards of at most {SHARD}, {STEPS} gradients each of three "
+        f"convolutions ({WIDTH} to {2 * WIDTH} channels); start of cluster and workers not counted"
     )
     yield Row(GROUP, name, tuple(values), note, GOAL)
 
 
-def generate(workers: int, shards: int) -> float:
-    """Seconds of the generation of so many shards on a fresh local cluster."""
+def generate(workers: int, count: int) -> float:
+    """Seconds of the generation of so many images' adversarials on a fresh local cluster."""
     ray = importlib.import_module("ray")
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         with tempfile.TemporaryDirectory() as folder:
-            execute_plan(generation_plan(2 * SHARD, engine="ray"), ShardStore(str(Path(folder, "before"))))
-            plan = generation_plan(SHARD * shards, engine="ray", steps=STEPS)
-            started = time.perf_counter()
-            execute_plan(plan, ShardStore(str(Path(folder, "shards"))))
-            return time.perf_counter() - started
+            _execute(2 * SHARD, Path(folder, "before"))
+            return _execute(count, Path(folder, "shards"))
     finally:
         ray.shutdown()
+
+
+def _execute(count: int, folder: Path) -> float:
+    plan = generation_plan(count, engine="ray", steps=STEPS, shard=SHARD, width=WIDTH)
+    started = time.perf_counter()
+    execute_plan(plan, ShardStore(str(folder)))
+    return time.perf_counter() - started

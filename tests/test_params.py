@@ -10,6 +10,7 @@ from adv_detect.params import (
     AttackParams,
     DetectorParams,
     DetectorTrainingParams,
+    EvaluationParams,
     NetworkParams,
     SplitParams,
 )
@@ -66,3 +67,23 @@ def test_an_attack_knows_its_form(values: dict, form: str):
 def test_blocks_are_immutable():
     with pytest.raises(ValidationError, match="frozen"):
         SplitParams().train = 0.1
+
+
+@pytest.mark.parametrize("name", ["natural", "noise", "all", "macro", "worst"])
+def test_attacks_must_not_be_named_like_other_rows_of_the_tables(name):
+    with pytest.raises(ValidationError, match=rf"be none of .*got \['{name}'\]"):
+        AdversarialGenerationParams.model_validate({"attacks": {name: {"attack": "bim"}}})
+
+
+@pytest.mark.parametrize("name", ["margin", "untrained"])
+def test_configurations_must_not_be_named_like_controls(name):
+    with pytest.raises(ValidationError, match=rf"be none of .*got \['{name}'\]"):
+        DetectorTrainingParams.model_validate({"configurations": {name: {}}})
+
+
+@pytest.mark.parametrize(
+    "fprs", [(0.01, 0.05, 1.5), (0.01, 0.05, -1), (0.05, 0.1), (0.01, 0.015, 0.05), (0.01, 0.01, 0.05)]
+)
+def test_rates_that_the_tables_cannot_show_are_refused(fprs):
+    with pytest.raises(ValidationError, match="fprs"):
+        EvaluationParams(fprs=fprs)

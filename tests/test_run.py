@@ -21,6 +21,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from adv_detect.algorithms.detector_keys import CONTROL_KEYS
+from adv_detect.errors import DataError
 from adv_detect.sharding import ShardStore
 
 PIPELINES = (
@@ -265,3 +266,16 @@ def test_the_further_pipelines_run_from_what_the_main_job_left(finished_run, tmp
     report = (reporting / "report.html").read_text(encoding="utf-8")
     for section in ("If the attacker knows the detector", "Face verification", "Face identification"):
         assert section in report
+
+
+def test_detectors_are_not_measured_on_images_that_they_may_have_learned_from(finished_run, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(finished_run, folder)
+    with session(folder, runtime={"seed": 1}) as one:
+        one.run(pipeline_names=["adversarial_generation"])
+
+    with (
+        pytest.raises(DataError, match=r"trajectories: they belong to other images .*--pipeline=detector_training"),
+        session(folder, runtime={"seed": 1}) as one,
+    ):
+        one.run(pipeline_names=["evaluation"])

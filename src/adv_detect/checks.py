@@ -61,6 +61,8 @@ def check_run(pipeline: Pipeline, catalog: DataCatalog) -> None:
         check_detectors(detectors, attacks)
         _check_published(detectors, catalog)
     _check_rates(catalog)
+    _check_stored_network(pipeline, catalog, detectors)
+    _check_up_to_date(pipeline, catalog)
 
 
 def check_runtime(params: RuntimeParams) -> None:
@@ -197,12 +199,8 @@ def _check_network(params: NetworkParams, catalog: DataCatalog) -> None:
         strict_head=not training.head_only,
     )
     detectors = _block(catalog, "detector_training", DetectorTrainingParams)
-    for name, one in detectors.active.items() if detectors else ():
-        if one.top_k is not None and one.top_k > classes:
-            raise ConfigurationError(
-                f"detector_training.configurations.{name}.top_k: expected at most the {classes} classes of the data, "
-                f"got {one.top_k}"
-            )
+    if detectors is not None:
+        _check_classes_kept(detectors, classes)
     shown = _block(catalog, "evaluation", EvaluationParams)
     if shown is not None and shown.show_class >= classes:
         raise ConfigurationError(f"evaluation.show_class: expected below {classes}, got {shown.show_class}")
@@ -218,6 +216,57 @@ def _check_classes(catalog: DataCatalog) -> None:
         f"test_images: expected the {len(train)} classes of train_images in the same order, got {len(test)}; "
         f"only in test_images: {_some(extra)}; only in train_images: {_some(missing)}; give both the same class folders"
     )
+
+
+def _check_stored_network(pipeline: Pipeline, catalog: DataCatalog, detectors: DetectorTrainingParams | None) -> None:
+    """Where the network comes from disk, compare images and parameters with it."""
+    inputs = {name for node in pipeline.nodes for name in node.inputs}
+    if "network_weights" not in pipeline.inputs():
+        return
+    spec = catalog.load("network_weights").spec
+    for name in IMAGES[:2]:
+        if name in inputs and (found := tuple(catalog.load(name).class_names)) != tuple(spec.class_names):
+            raise DataError(
+                f"{name}: expected the {len(spec.class_names)} classes of the network on disk, "
+                f"{_some(list(spec.class_names))}, got {len(found)}: {_some(list(found))}; run the whole job, or give "
+                "the environment that made the network"
+            )
+    if detectors is not None and "params:detector_training" in inputs:
+        _check_classes_kept(detectors, spec.num_classes)
+    shown = _block(catalog, "evaluation", EvaluationParams)
+    if shown is not None and "params:evaluation" in inputs and shown.show_class >= spec.num_classes:
+        raise ConfigurationError(f"evaluation.show_class: expected below {spec.num_classes}, got {shown.show_class}")
+
+
+def _check_classes_kept(detectors: DetectorTrainingParams, classes: int) -> None:
+    for name, one in detectors.active.items():
+        if one.top_k is not None and one.top_k > classes:
+            raise ConfigurationError(
+                f"detector_training.configurations.{name}.top_k: expected at most the {classes} classes of the data, "
+                f"got {one.top_k}"
+            )
+
+
+def _check_up_to_date(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Refuse to measure detectors on images that are not those that they belong to: they may have learned from them."""
+    there = pipeline.inputs()
+    if {"adversarials", "trajectories"} <= there:
+        images, known = catalog.load("adversarials").fingerprints(), catalog.load("trajectories")
+        made_from = {key: known.metadata(key).get("made_from") for key in known.fingerprints()}
+        if set(images) != set(made_from) or any(one not in (None, images[key]) for key, one in made_from.items()):
+            raise DataError(
+                "trajectories: they belong to other images than those in adversarials, which were made anew since; run "
+                "`kedro run --pipeline=detector_training` first, or `kedro run` for the whole job"
+            )
+    if {"detectors", "trajectories"} <= there:
+        digest, detectors = catalog.load("trajectories").digest, catalog.load("detectors")
+        marks = {key: detectors.metadata(key).get("made_from") for key in detectors.fingerprints()}
+        old = [key for key, mark in marks.items() if mark not in (None, digest)]
+        if old:
+            raise DataError(
+                f"detectors: {_some(old)} learned from other trajectories than those on disk; run "
+                "`kedro run --pipeline=detector_training` first, or `kedro run` for the whole job"
+            )
 
 
 def _some(names: list[str]) -> str:

@@ -22,6 +22,12 @@ ClassOrder = Literal["fixed", "ranked"]
 DEEP_FEATURES = "deep-features"
 """The attack that aims at the features of the last layer."""
 
+WHOLE_PERCENT = 1e-6
+RESERVED_ATTACKS = ("natural", "noise", "all", "macro", "worst")
+"""Names of other rows in the tables."""
+RESERVED_CONFIGURATIONS = ("margin", "untrained")
+"""Names of the controls."""
+
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -207,9 +213,11 @@ class AdversarialGenerationParams(Block):
 
     @model_validator(mode="after")
     def _names_are_usable(self) -> AdversarialGenerationParams:
-        bad = [name for name in self.attacks if not name or "/" in name or name == "natural"]
+        bad = [name for name in self.attacks if not name or "/" in name or name in RESERVED_ATTACKS]
         if bad:
-            raise ValueError(f"attacks: a name must be non-empty, hold no '/' and not be 'natural', got {bad}")
+            raise ValueError(
+                f"attacks: a name must be non-empty, hold no '/' and be none of {list(RESERVED_ATTACKS)}, got {bad}"
+            )
         if not self.active:
             raise ValueError("attacks: expected at least one attack, got none")
         return self
@@ -266,9 +274,12 @@ class DetectorTrainingParams(Block):
 
     @model_validator(mode="after")
     def _names_exist(self) -> DetectorTrainingParams:
-        bad = [name for name in self.configurations if not name or "/" in name]
+        bad = [name for name in self.configurations if not name or "/" in name or name in RESERVED_CONFIGURATIONS]
         if bad:
-            raise ValueError(f"configurations: a name must be non-empty and hold no '/', got {bad}")
+            raise ValueError(
+                f"configurations: a name must be non-empty, hold no '/' and be none of "
+                f"{list(RESERVED_CONFIGURATIONS)}, got {bad}"
+            )
         unknown = sorted(set(self.leave_one_out) - set(self.active))
         if unknown:
             raise ValueError(f"leave_one_out: expected names of {sorted(self.active)}, got {unknown}")
@@ -287,11 +298,21 @@ class ServingParams(Block):
 class EvaluationParams(Block):
     """What is measured and shown."""
 
-    fprs: tuple[float, ...] = (0.01, 0.03, 0.05, 0.10)
+    fprs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.01, 0.03, 0.05, 0.10)
     bootstrap: int = Field(1000, ge=0)
     confidence_level: float = Field(0.95, gt=0, lt=1)
     show_class: int = Field(0, ge=0)
     show_examples: int = Field(6, ge=1)
+
+    @model_validator(mode="after")
+    def _rates_can_be_shown(self) -> EvaluationParams:
+        percents = [100 * fpr for fpr in self.fprs]
+        whole = all(abs(value - round(value)) < WHOLE_PERCENT for value in percents)
+        if not whole or len(set(map(round, percents))) < len(percents) or not {1, 5} <= set(map(round, percents)):
+            raise ValueError(
+                f"fprs: expected whole percents, each once, 0.01 and 0.05 among them, got {list(self.fprs)}"
+            )
+        return self
 
 
 class FacePairsParams(Block):

@@ -53,7 +53,7 @@ def make_scores(detectors: dict[str, float]) -> pd.DataFrame:
             frames.append(block(detector, shift - index, success=success, seed=[seed, 3, index], **common))
             survives = success & (np.arange(N) < 30)
             frames.append(block(detector, shift, variant="8bit", success=survives, seed=[seed, 4, index], **common))
-            frames.append(block(detector, 0.0, variant="noise", seed=[seed, 5, index], **common))
+            frames.append(block(detector, 0.0, variant="noise", success=success, seed=[seed, 5, index], **common))
         frames.append(block(detector, -shift, attack="bim-far", criterion="targeted", form="confident", seed=[seed, 6]))
     return pd.concat(frames, ignore_index=True)
 
@@ -144,8 +144,8 @@ def test_rounded_images_count_survivors(metrics: pd.DataFrame) -> None:
     assert row["survival_rate"] == 0.75
 
 
-def test_noise_uses_all_images_and_has_no_worst(metrics: pd.DataFrame) -> None:
-    assert one(metrics, detector="margin", attack="cw", variant="noise")["n_adversarial"] == N
+def test_noise_stands_for_the_successes_and_has_no_worst(metrics: pd.DataFrame) -> None:
+    assert one(metrics, detector="margin", attack="cw", variant="noise")["n_adversarial"] == 20
     assert metrics[(metrics["variant"] == "noise") & (metrics["attack"] == "worst")].empty
 
 
@@ -226,14 +226,14 @@ def test_train_test_matrix(metrics: pd.DataFrame) -> None:
 
 
 def test_quantisation_table(metrics: pd.DataFrame) -> None:
-    table = quantisation_table(metrics, configuration="ours", criterion="targeted").set_index("attack")
+    table = quantisation_table(metrics, detector="ours/targeted/all/0", criterion="targeted").set_index("attack")
     assert list(table.loc["cw", ["n_adversarial", "n_survived", "survival_rate"]]) == [20, 15, 0.75]
     assert (
         table.loc["bim", "auc_8bit"]
         == one(metrics, detector="ours/targeted/all/0", attack="bim", variant="8bit")["auc"]
     )
     floats = metrics[metrics["variant"] == "float"].drop(columns="n_survived")
-    assert quantisation_table(floats, configuration="ours", criterion="targeted").empty
+    assert quantisation_table(floats, detector="ours/targeted/all/0", criterion="targeted").empty
 
 
 def test_attack_table() -> None:
@@ -304,3 +304,19 @@ def test_a_published_detector_stands_in_the_table_of_the_paper() -> None:
     table = reference_table(metric_table(make_scores(keys), described, resamples=10), criterion="targeted")
 
     assert table["detector"].tolist() == ["LSTM + M + cos", "BiLSTM + M + cos", "control: margin only"]
+
+
+def test_the_matrix_compares_detectors_of_one_kind_only() -> None:
+    keys = {
+        "ours/targeted/all/0": 2.5,
+        "ours/targeted/all/1": 0.1,
+        "ours/both/all/0": -2.0,
+        "ours/targeted/without-cw/0": 2.0,
+        "margin": 1.0,
+    }
+    metrics = metric_table(make_scores(keys), detector_summary(keys, CONFIGURATIONS), resamples=10)
+    matrix = train_test_matrix(metrics, configuration="ours", criterion="targeted")
+
+    assert matrix.index.tolist() == ["all", "without-cw"]
+    for attack in ("bim", "cw"):
+        assert matrix.loc["all", attack] == one(metrics, detector="ours/targeted/all/0", attack=attack)["auc"]

@@ -132,7 +132,40 @@ def test_the_command_writes_what_was_measured_although_a_subject_failed(tmp_path
     assert "failed: growth" in capsys.readouterr().err
     assert "| n = 10 | 12.00 |  | >= 10 | met |  |" in out.read_text()
     (results,) = tmp_path.glob("*-quick.parquet")
-    assert list(pd.read_parquet(results)["comparison"]) == ["before", "n = 10"]
+    assert list(pd.read_parquet(results)["comparison"]) == ["n = 10"]
+
+
+def test_a_subject_that_fails_midway_keeps_its_old_rows(tmp_path, monkeypatch):
+    def works(_settings):
+        yield Row("growth", "old", (1.0,), "")
+        yield Row("growth", "older", (2.0,), "")
+
+    def fails(_settings):
+        yield Row("growth", "new", (3.0,), "")
+        raise RuntimeError("out of memory")
+
+    def other(_settings):
+        yield Row("medoids", "n = 10", (12.0,), "")
+
+    for growth in (works, fails):
+        monkeypatch.setattr(command, "SUBJECTS", {"growth": growth, "medoids": other})
+        command.main(["--quick", "--out", str(tmp_path / "b.md")])
+
+    (results,) = tmp_path.glob("*.parquet")
+    assert list(pd.read_parquet(results)["comparison"]) == ["old", "older", "n = 10"]
+
+
+@pytest.mark.parametrize(("load", "busy"), [(0.1, False), (1000.0, True)])
+def test_a_busy_machine_is_told_of(tmp_path, monkeypatch, capsys, load, busy):
+    monkeypatch.setattr(command, "load_average", lambda: load)
+    monkeypatch.setattr(command, "SUBJECTS", {"ray": lambda _settings: iter([Row("ray", "two", (1.5,), "")])})
+    out = tmp_path / "b.md"
+
+    command.main(["--quick", "--out", str(out)])
+
+    assert ("warning: load" in capsys.readouterr().err) is busy
+    assert ("busy with other work" in out.read_text()) is busy
+    assert f"{load:.1f} after" in out.read_text()
 
 
 def test_a_quick_run_writes_nothing_unasked(tmp_path, monkeypatch):

@@ -84,7 +84,8 @@ def metric_table(
     - ``aims_at``: ``class`` or ``features``.
     - ``variant``: ``float``; ``8bit`` (pixels rounded to 256 levels; only images that still fool the network
       count, see ``n_survived`` and ``survival_rate``, the share of the float successes); ``noise`` (random noise of the
-      perturbation's norm: **not** adversarial, so an AUC far above 0.5 says that the detector fires on any change).
+      norm of the perturbation, where that was a success: **not** adversarial, so an AUC far above 0.5 says that the
+      detector fires on any change).
     - ``auc`` with the bootstrap bounds ``auc_low``, ``auc_high``; ``n_adversarial``, ``n_natural``.
     - ``margin_gain``, ``margin_gain_low``, ``margin_gain_high``: AUC minus that of the margin control on the same
       images, with a paired interval; the detector beats the margin where the lower bound is above 0.
@@ -214,7 +215,7 @@ class _Measurement:
         conditions: dict[Condition, dict[str, Index]] = {}
         for (attack, criterion, form, variant), positions in groups.items():
             if attack != NATURAL:
-                kept = positions if variant == NOISE else positions[columns.success[positions]]
+                kept = positions[columns.success[positions]]
                 conditions.setdefault((criterion, form, variant), {})[attack] = kept
                 floats = groups.get((attack, criterion, form, "float"), positions)
                 extra = _attempts(columns, positions, kept, floats, variant)

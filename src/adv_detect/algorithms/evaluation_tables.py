@@ -13,8 +13,8 @@ import pandas as pd
 from adv_detect.algorithms.detection_metrics import metric_table
 from adv_detect.algorithms.detector_keys import (
     ALL,
-    BOTH_CRITERIA,
     NATURAL,
+    REFERENCE,
     SUMMARY_ROWS,
     TRAINED_ON_ALL,
     WORST,
@@ -72,35 +72,38 @@ def train_test_matrix(
 
     Returns:
         Means over seeds: index ``trained_on``, a column per test attack and ``macro``. The cell (``without-x``, ``x``)
-        is the detection of an attack never seen.
+        is the detection of an attack never seen. All rows are of detectors of this criterion alone, and of the seeds
+        with which attacks were left out.
     """
     keep = (
         (metrics["configuration"] == configuration)
-        & metrics["trained_criterion"].isin([criterion, BOTH_CRITERIA])
+        & (metrics["trained_criterion"] == criterion)
+        & (metrics["trained_on"] != REFERENCE)
         & (metrics["criterion"] == criterion)
         & (metrics["form"] == form)
         & (metrics["variant"] == variant)
         & ~metrics["attack"].isin([ALL, WORST])
     )
     rows = metrics[keep]
+    left_out = rows[rows["trained_on"] != TRAINED_ON_ALL]
+    rows = rows[rows["seed"].isin(left_out["seed"])] if len(left_out) else rows
     matrix = rows.pivot_table(index="trained_on", columns="attack", values=value, aggfunc="mean", sort=False)
     return matrix.reindex(columns=ordered_attacks(matrix.columns, last=attacks_on_features(metrics)))
 
 
-def quantisation_table(metrics: pd.DataFrame, *, configuration: str, criterion: str) -> pd.DataFrame:
+def quantisation_table(metrics: pd.DataFrame, *, detector: str, criterion: str) -> pd.DataFrame:
     """Float images against the same images rounded to 8 bits.
 
     Args:
         metrics: Result of `metric_table`.
-        configuration: Name of the configuration.
-        criterion: Criterion of training and test.
+        detector: Key of the detector.
+        criterion: Criterion of the attacks.
 
     Returns:
         Per attack: ``form``, ``n_adversarial`` (float successes), ``n_survived`` and ``survival_rate`` (still fool the
-        network when rounded), ``auc_float`` and ``auc_8bit`` (of the survivors), means over seeds.
+        network when rounded), ``auc_float`` (of all successes) and ``auc_8bit`` (of the survivors).
     """
-    own = metrics["trained_criterion"].isin([criterion, BOTH_CRITERIA]) & (metrics["trained_on"] == TRAINED_ON_ALL)
-    keep = own & (metrics["configuration"] == configuration) & (metrics["criterion"] == criterion)
+    keep = (metrics["detector"] == detector) & (metrics["criterion"] == criterion)
     rows = metrics[keep & ~metrics["attack"].isin(SUMMARY_ROWS)]
     if "n_survived" not in rows.columns:
         return pd.DataFrame(columns=["attack", "form"])

@@ -178,21 +178,21 @@ def _macro_cells(results: EvaluationResults, rows: pd.DataFrame) -> dict[str, st
 def quantisation_section(results: EvaluationResults) -> Section:
     """What is left of an attack when its image is stored with 8 bits per channel."""
     blocks: list[Block] = [Text(texts.QUANTISATION)]
-    for criterion, configuration in _chosen_configurations(results):
-        table = quantisation_table(results.metrics, configuration=configuration, criterion=criterion)
+    names = results.detectors.set_index("detector")["configuration"]
+    for criterion, key in ((one, chosen_detector(results.detectors, one)) for one in results.criteria):
+        if key is None:
+            continue
+        table = quantisation_table(results.metrics, detector=key, criterion=criterion)
         if len(table):
             formats = {"survival_rate": ".1%", "auc_float": SCORE, "auc_8bit": SCORE}
             headers = {"n_adversarial": "float successes", "n_survived": "survive", "survival_rate": "share",
                        "auc_float": "AUC float", "auc_8bit": "AUC 8 bit"}  # fmt: skip
-            caption = f"{results.labels[configuration]}, {criterion} attacks, float and 8-bit images."
+            caption = (
+                f"{results.labels[str(names[key])]}, {criterion} attacks: AUC of all float successes, and of those "
+            )
+            caption += "that still fool the network when rounded to 8 bits."
             blocks.append(Table(table, caption, formats, headers))
     return Section("8-bit images", blocks if len(blocks) > 1 else [*blocks, Note("Not measured in this run.")])
-
-
-def _chosen_configurations(results: EvaluationResults) -> list[tuple[str, str]]:
-    chosen = [(criterion, chosen_detector(results.detectors, criterion)) for criterion in results.criteria]
-    names = results.detectors.set_index("detector")["configuration"]
-    return [(criterion, str(names[key])) for criterion, key in chosen if key is not None]
 
 
 def controls_section(results: EvaluationResults) -> Section:

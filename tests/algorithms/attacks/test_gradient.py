@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adv_detect.algorithms.attacks import build_attack, run_attack
-from adv_detect.algorithms.attacks.foolbox_model import CountingModel, make_criterion
+from adv_detect.algorithms.attacks.foolbox_model import _Counter, make_criterion
 from adv_detect.params import AttackParams
 
 SEED = 11
@@ -82,13 +82,13 @@ def test_early_return_gives_the_first_successful_iterate(tiny_task, name, norm, 
 @pytest.mark.parametrize("early", RETURN_EARLY)
 def test_a_check_costs_no_further_forward_pass(tiny_task, early, monkeypatch):
     calls = []
-    original = CountingModel._counted
+    original = _Counter.__call__
 
     def counted(self, images):
         calls.append((len(images), images.requires_grad))
         return original(self, images)
 
-    monkeypatch.setattr(CountingModel, "_counted", counted)
+    monkeypatch.setattr(_Counter, "__call__", counted)
     attack = _configured("bim", "linf", {}, early=early)
     result = _run(attack, tiny_task, "targeted")
     assert sum(rows for rows, gradient in calls if gradient) == int(result.gradient_evaluations.sum())

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+
 import foolbox
 import numpy as np
 import pytest
@@ -203,3 +205,27 @@ def test_a_network_in_training_mode_is_refused(tiny_task):
         run_attack(attack, network, images, labels, bounds=(0, 1), seed=0)
     with pytest.raises(ValueError, match=r"got trainable ones; call network\.requires_grad_\(False\)"):
         run_attack(attack, network.eval(), images, labels, bounds=(0, 1), seed=0)
+
+
+@pytest.mark.parametrize("name", ["bim", "cw", "fgsm"])
+def test_nothing_of_a_batch_stays_in_memory_after_an_attack(tiny_task, name):
+    """Without the help of Python's search for cycles, which may come many batches later."""
+    norm = "l2" if name == "cw" else "linf"
+    short = {"steps": 3} | ({"binary_search_steps": 1} if name == "cw" else {})
+    epsilon = None if name == "cw" else 0.3
+    params = AttackParams(attack=name, norm=norm, epsilon=epsilon, arguments={} if name == "fgsm" else short)
+    attack = build_attack(name, params)
+    _run(attack, tiny_task)  # what is loaded and made once
+    gc.collect()
+    gc.disable()
+    try:
+        before = _tensors_in_memory()
+        result = _run(attack, tiny_task)
+        kept = _tensors_in_memory() - before - len(vars(result))
+    finally:
+        gc.enable()
+    assert kept <= 0
+
+
+def _tensors_in_memory():
+    return sum(isinstance(one, torch.Tensor) for one in gc.get_objects())

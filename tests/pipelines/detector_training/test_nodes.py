@@ -181,7 +181,7 @@ def test_test_images_change_nothing_about_a_detector(finished, detector_plan, tm
 
 
 def vars_of(work):
-    return work.fit, work.all_attacks, work.fprs, work.runtime
+    return work.fit, work.all_attacks, work.fprs, work.runtime, work.made_from
 
 
 def test_the_best_is_chosen_by_validation_among_those_trained_on_all_attacks():

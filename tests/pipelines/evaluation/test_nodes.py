@@ -195,8 +195,10 @@ def test_an_untrained_detector_is_at_one_half_on_average(finished):
 def test_rates_without_a_threshold_say_what_to_run(finished):
     inputs = [finished[name] for name in ("trajectories", "control_trajectories", "detectors", "detector_summary")]
 
-    with pytest.raises(DataError, match=r"evaluation.fprs: .* got \[0.02\]; .*--pipeline=detector_training"):
-        score_images(*inputs, EvaluationParams(fprs=(0.02,)))
+    with pytest.raises(
+        DataError, match=r"evaluation.fprs: .* got \[0.01, 0.02, 0.05\]; .*--pipeline=detector_training"
+    ):
+        score_images(*inputs, EvaluationParams(fprs=(0.01, 0.02, 0.05)))
 
 
 def test_scoring_twice_gives_the_same_table(finished, blocks):

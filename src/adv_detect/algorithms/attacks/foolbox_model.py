@@ -14,27 +14,40 @@ from torch import Tensor, nn
 class CountingModel(PyTorchModel):
     """A foolbox model that counts gradient evaluations and keeps the logits of the last call.
 
-    Attributes:
-        gradient_rows: Images that went forward with a gradient wanted, all calls together.
+    The counting is done by an object apart: a model that held a method of its own would keep its last batch of images
+    in memory until Python looks for cycles.
     """
 
     def __init__(self, network: nn.Module, bounds: tuple[float, float], device: torch.device) -> None:
         """Wrap a frozen network in evaluation mode whose pixel range is ``bounds``."""
         super().__init__(network, bounds=bounds, device=device)
-        self.gradient_rows = 0
-        self._last: tuple[Tensor, Tensor] | None = None
-        self._forward: Callable[..., Any] = self._model
-        self._model = self._counted
+        self._counter = _Counter(self._model)
+        self._model = self._counter
+
+    @property
+    def gradient_rows(self) -> int:
+        """Images that went forward with a gradient wanted, all calls together."""
+        return self._counter.gradient_rows
 
     def logits_at(self, images: Tensor) -> Tensor:
         """Return the logits of images ``(N, channels, H, W)``, of the last call where it was for these images."""
-        if self._last is not None and torch.equal(self._last[0], images):
-            return self._last[1]
-        return self._counted(images).detach()
+        last = self._counter.last
+        if last is not None and torch.equal(last[0], images):
+            return last[1]
+        return self._counter(images).detach()
 
-    def _counted(self, images: Tensor) -> Tensor:
+
+class _Counter:
+    """Calls a network, counts, and remembers the last images and logits."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self._forward = forward
+        self.gradient_rows = 0
+        self.last: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
         logits: Tensor = self._forward(images)
-        self._last = (images.detach(), logits.detach())
+        self.last = (images.detach(), logits.detach())
         if images.requires_grad:
             self.gradient_rows += len(images)
         return logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from adv_detect.algorithms.attacks.registry import ConfiguredAttack, Runner
 from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
 from adv_detect.errors import AttackError
 
+LOGGER = logging.getLogger(__name__)
 NUMPY_SEEDS = 2**32
 
 
@@ -156,6 +158,11 @@ def _judged(attack: ConfiguredAttack, task: AttackTask, result: AttackResult) ->
     if attack.epsilon is not None and attack.norm is not None and attack.runner == "carlini_wagner":
         claimed &= norms_of(result.images - task.images, attack.norm) <= attack.epsilon
     restored = result.success & ~claimed
+    if bool(restored.any()):
+        LOGGER.warning(
+            "attack %s calls %d of %d images a success that equal their source or leave epsilon; counted as failures",
+            attack.name, int(restored.sum()), len(restored),
+        )  # fmt: skip
     images = torch.where(_rows(restored, task.images), task.images, result.images)
     with torch.no_grad():
         predicted = task.network(images).argmax(dim=1)

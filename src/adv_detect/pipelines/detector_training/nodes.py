@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -79,7 +80,11 @@ def trajectory_plan(
     made_from = (target_digest(network), representatives_digest(representatives), columns)
     marks = adversarials.fingerprints()
     shards = tuple(
-        ShardSpec(key, fingerprint(made_from, marks[block.shard], block.variant, block.norm, block.seed), block)
+        ShardSpec(
+            key,
+            fingerprint(made_from, marks[block.shard], block.variant, block.norm, block.seed),
+            replace(block, made_from=marks[block.shard]),
+        )
         for key, block in blocks.items()
     )
     return ShardPlan(work=work, shards=shards, runtime=runtime, description="trajectories")
@@ -105,8 +110,8 @@ def train_detectors(
         A plan with a shard ``<configuration>/<criterion>/<trained_on>/<seed>`` per detector.
     """
     attacks = {name: attack.criteria for name, attack in adversarial_generation.active.items() if attack.train}
-    work = DetectorWork(trajectories, detector_training.fit, tuple(attacks), evaluation.fprs, runtime)
     digest = trajectories.digest
+    work = DetectorWork(trajectories, detector_training.fit, tuple(attacks), evaluation.fprs, runtime, digest)
     shards = tuple(
         ShardSpec(
             job.key,

@@ -37,12 +37,14 @@ class TrajectoryBlock:
         variant: ``float`` as attacked, ``8bit`` rounded to 256 levels, ``noise`` with random noise of the same norm.
         norm: Norm in which noise is matched.
         seed: Seed of the noise.
+        made_from: Fingerprint of that shard, kept with the result.
     """
 
     shard: str
     variant: Variant = "float"
     norm: Norm = "l2"
     seed: int = 0
+    made_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class TrajectoryWork:
         flags = self._flags(content, tensors.pop("judged"))
         return ShardContent(
             tensors=tensors | flags,
-            metadata=content.metadata | {"variant": block.variant},
+            metadata=content.metadata | {"variant": block.variant, "made_from": block.made_from},
         )
 
     def _vary(self, block: TrajectoryBlock, content: ShardContent) -> Tensor:
@@ -158,6 +160,7 @@ class DetectorWork:
     all_attacks: tuple[str, ...]
     fprs: tuple[float, ...]
     runtime: RuntimeParams
+    made_from: str = ""
 
     def __call__(self, job: DetectorJob) -> ShardContent:
         """Make one shard: the state dict of the detector; thresholds, history and validation AUC as metadata."""
@@ -180,6 +183,7 @@ class DetectorWork:
             "validation_macro_auc": self._macro(detector, job, job.attacks, job.criteria),
             "validation_macro_auc_all": self._macro(detector, job, self.all_attacks, ("targeted", "untargeted")),
             "history": history,
+            "made_from": self.made_from,
         }
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
         return ShardContent(tensors=state, metadata=metadata)

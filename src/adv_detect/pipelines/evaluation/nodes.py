@@ -36,7 +36,7 @@ from adv_detect.pipelines.evaluation.scoring import (
     score_shard,
     with_verdicts,
 )
-from adv_detect.sharding import ShardContent, ShardPlan, ShardStore
+from adv_detect.sharding import ShardContent, ShardPlan, ShardStore, fingerprint
 
 SCORED_SPLITS = ("validation", "test")
 SUMMARY_FIGURES = ("validation_macro_auc", "validation_macro_auc_all")
@@ -73,7 +73,8 @@ def compute_control_trajectories(
             continue
         blocks[f"8bit/{key}"] = TrajectoryBlock(shard=key, variant="8bit")
         norm: Norm = "linf" if attack.norm == "linf" else "l2"
-        blocks[f"noise/{key}"] = TrajectoryBlock(shard=key, variant="noise", norm=norm, seed=runtime.seed)
+        seed = int(fingerprint(runtime.seed, key.rsplit("/", 1)[1])[:8], 16)  # the same for all attacks on an image
+        blocks[f"noise/{key}"] = TrajectoryBlock(shard=key, variant="noise", norm=norm, seed=seed)
     columns = trajectory_columns(read_by_detectors(detector_training))
     return trajectory_plan(adversarials, network_weights, representatives, blocks, columns=columns, runtime=runtime)
 
