@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from kedro.io import MemoryDataset
 
 from adv_detect.algorithms.adaptive_metrics import check_records
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
@@ -164,6 +165,7 @@ def test_without_transfer_there_is_no_substitute(finished, blocks, adaptive) -> 
     names = ("network", "target_training", "representatives", "adversarial_generation", "detector_training")
     recipe = describe_substitute(*(blocks[name] for name in names), params, blocks["runtime"])
     images = finished["train_images"], finished["test_images"]
+    MemoryDataset().save(recipe)  # Kedro takes no None for an answer
     assert train_substitute(*images, finished["source_splits"], recipe, blocks["runtime"]).shards == ()
 
 

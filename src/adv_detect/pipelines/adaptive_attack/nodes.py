@@ -73,7 +73,7 @@ def describe_substitute(
     detector_training: DetectorTrainingParams,
     adaptive_attack: AdaptiveAttackParams,
     runtime: RuntimeParams,
-) -> SubstituteRecipe | None:
+) -> tuple[SubstituteRecipe, ...]:
     """Say how the attacker trains a network and detectors of his own.
 
     Args:
@@ -86,14 +86,14 @@ def describe_substitute(
         runtime: Seed, device, batch size.
 
     Returns:
-        The recipe, with another seed than the victim's; None where no attack is transferred.
+        The recipe, with another seed than the victim's; none where no attack is transferred.
     """
     check_adaptive(adaptive_attack, detector_training, network.bounds)
     substitute = adaptive_attack.substitute
     if not any(spec.role == "transfer" for spec in adaptive_attack.active.values()):
-        return None
+        return ()
     names = sorted({*adaptive_attack.detectors, *adaptive_attack.hardening.detectors})
-    return SubstituteRecipe(
+    recipe = SubstituteRecipe(
         detectors={
             f"{name}/{criterion}": detector_training.active[name]
             for name in names
@@ -107,13 +107,14 @@ def describe_substitute(
         seed=runtime.seed + SEED_STEP,
         max_images=substitute.max_images,
     )
+    return (recipe,)
 
 
 def train_substitute(
     train_images: ImageSet,
     test_images: ImageSet,
     source_splits: pd.DataFrame,
-    substitute_recipe: SubstituteRecipe | None,
+    substitute_recipe: tuple[SubstituteRecipe, ...],
     runtime: RuntimeParams,
 ) -> ShardPlan:
     """Plan the attacker's own network and detectors, one shard; none where no attack is transferred.
@@ -122,20 +123,19 @@ def train_substitute(
         train_images: Images that the network is trained on.
         test_images: The source images.
         source_splits: The split of each source image; images of the test split are not used.
-        substitute_recipe: How everything is trained.
+        substitute_recipe: How everything is trained; empty for nothing.
         runtime: Device, batch size.
 
     Returns:
         The plan.
     """
-    if substitute_recipe is None:
+    if not substitute_recipe:
         return ShardPlan(work=_never, shards=(), runtime=runtime, description="substitute")
-    limit = substitute_recipe.max_images
+    (recipe,) = substitute_recipe
+    limit = recipe.max_images
     members = {split: _members(source_splits, split)[:limit] for split in LEARNING_SPLITS}
-    work = SubstituteWork(train_images, test_images, members, substitute_recipe, runtime)
-    made_from = fingerprint(
-        substitute_recipe, members, image_set_identity(train_images), image_set_identity(test_images)
-    )
+    work = SubstituteWork(train_images, test_images, members, recipe, runtime)
+    made_from = fingerprint(recipe, members, image_set_identity(train_images), image_set_identity(test_images))
     return ShardPlan(work=work, shards=(ShardSpec(KEY, made_from, KEY),), runtime=runtime, description="substitute")
 
 

@@ -20,7 +20,9 @@ robust. Do not quote these figures as robustness. What failed:
 """)
 UNION_CAPTION = _prose("""
 Share of images lost to any of the attacks (95 % interval in percent), per detector and budget in pixel units, with
-the strongest single attack.
+the strongest single attack; n is the images that all attacks of the row met. An image is lost at a budget if the
+perturbation of any attack, run at whatever budget, keeps it; targeted successes count as untargeted ones too. All
+attacks aim at the threshold of 5 %, so the column for 1 % shows an attacker who aimed elsewhere and is no lower bound.
 """)
 ATTACK_CAPTION = _prose("""
 Each attack alone. Detected and evaded are shares of the images whose class was changed; distortions are medians over
@@ -32,7 +34,8 @@ half were lost. Attacks that use their whole budget overstate it.
 """)
 AUC_CAPTION = _prose("""
 How well the detector still ranks images that were fooled under attack above clean test images: .5 is guessing, below
-.5 attacked images look cleaner than clean ones. Attacks that stop once they pass leave their images at the threshold.
+.5 attacked images look cleaner than clean ones. Attacks that stop once they pass leave their images at the threshold,
+so read the row of an attack that takes all steps (`selective-full`).
 """)
 CHECKS_CAPTION = _prose("""
 More epsilon never hurts the attacker; many steps beat one; knowing the detector beats a substitute; gradients are
@@ -42,7 +45,7 @@ REFERENCE = _prose("""
 The published white-box attack keeps the smallest misclassified image without looking at the detector (on faces: stops
 at the first misclassification), and passes a detector probability below 0.5. The correct form keeps, among
 misclassified images, one that evades, goes on until both are fooled, and meets the threshold fixed on clean validation
-images. Both are shown; they start from the images that pass at their own threshold.
+images. Both start from the same images, those that pass at either threshold.
 """)
 REFERENCE_CAPTION = _prose("""
 The published figures: class changed, and of these detected and evaded, with 95 % intervals in percent; last, the

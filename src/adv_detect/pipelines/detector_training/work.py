@@ -62,7 +62,7 @@ class TrajectoryWork:
         device = resolve_device(self.runtime.device)
         network, representatives = working_form(self.network, device), self.representatives.to(device)
         content = self.adversarials.read(block.shard)
-        images, judge = self._vary(block, content), content.metadata["judge"]
+        images, judge = self._vary(block, content), content.metadata.get("judge", BY_NETWORK)
         step = self.runtime.batch_size
         parts = [
             self._batch(network, representatives, images[start : start + step].to(device), judge)
