@@ -121,3 +121,19 @@ def test_reasons_are_collected_per_detector():
     reasons = unreliable_detectors(results)
     assert set(reasons) == {"mlp"}
     assert [reason.split(":")[0] for reason in reasons["mlp"]] == ["epsilon never hurts", "scores vary"]
+
+
+def test_the_best_of_many_steps_is_held_against_one():
+    rates = {("weak", 1.0): 0.1, ("strong", 1.0): 0.8, ("one", 1.0): 0.5}
+    (good,) = iterative_beats_single_step(table(rates), {"one": ["weak", "strong"]})
+    (bad,) = iterative_beats_single_step(table(rates), {"one": ["weak"]})
+
+    assert good.passed
+    assert "strong 0.800, one 0.500" in good.detail
+    assert not bad.passed
+
+
+def test_one_step_may_overshoot():
+    checks = run_checks(table({("one", 1.0): 0.8, ("one", 2.0): 0.2, ("many", 1.0): 0.9, ("many", 2.0): 0.9}),
+                        single_step={"one": ["many"]})  # fmt: skip
+    assert all(check.passed for check in checks)

@@ -69,8 +69,9 @@ def run_checks(
     Returns:
         One result per check and condition.
     """
+    many_steps = records[~records["attack"].isin(list(single_step or {}))]  # one long step may well overshoot
     return [
-        *epsilon_never_hurts(records),
+        *(epsilon_never_hurts(many_steps) if len(many_steps) else []),
         *iterative_beats_single_step(records, single_step or {}),
         *white_box_beats_transfer(records, transfer),
         *gradients_present(records, transfer=transfer),
@@ -131,7 +132,7 @@ def iterative_beats_single_step(
     tolerance: float = RATE_TOLERANCE,
     fpr: ReportedFpr = DEFAULT_FPR,
 ) -> list[CheckResult]:
-    """Check that iterative attacks are at least as strong as their single-step form.
+    """Check that the strongest iterative attack is at least as strong as one step.
 
     Args:
         records: The record table.
@@ -140,19 +141,20 @@ def iterative_beats_single_step(
         fpr: Which threshold's success is compared.
 
     Returns:
-        A result per condition and pair that both occur.
+        A result per condition and single-step attack with an iterative attack beside it.
 
     Raises:
         DataError: A named attack has no records.
     """
     check_records(records)
     _require_attacks(records, [*pairs, *(one for many in pairs.values() for one in many)])
-    couples = [(single, iterative) for single, many in pairs.items() for iterative in many]
     results = []
     for condition, rates, count in _rates_by_attack(records, fpr):
-        for single, iterative in couples:
-            if single not in rates or iterative not in rates:
+        for single, many in pairs.items():
+            there = [name for name in many if name in rates]
+            if single not in rates or not there:
                 continue
+            iterative = max(there, key=rates.__getitem__)
             passed = rates[iterative] >= rates[single] - _slack(tolerance, count)
             detail = f"{_join(condition[1:])}: {iterative} {rates[iterative]:.3f}, {single} {rates[single]:.3f}"
             if not passed:
