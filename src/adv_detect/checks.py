@@ -202,8 +202,8 @@ def _check_network(params: NetworkParams, catalog: DataCatalog) -> None:
     if detectors is not None:
         _check_classes_kept(detectors, classes)
     shown = _block(catalog, "evaluation", EvaluationParams)
-    if shown is not None and shown.show_class >= classes:
-        raise ConfigurationError(f"evaluation.show_class: expected below {classes}, got {shown.show_class}")
+    if shown is not None:
+        _check_class_shown(shown, classes)
 
 
 def _check_classes(catalog: DataCatalog) -> None:
@@ -234,8 +234,8 @@ def _check_stored_network(pipeline: Pipeline, catalog: DataCatalog, detectors: D
     if detectors is not None and "params:detector_training" in inputs:
         _check_classes_kept(detectors, spec.num_classes)
     shown = _block(catalog, "evaluation", EvaluationParams)
-    if shown is not None and "params:evaluation" in inputs and shown.show_class >= spec.num_classes:
-        raise ConfigurationError(f"evaluation.show_class: expected below {spec.num_classes}, got {shown.show_class}")
+    if shown is not None and "params:evaluation" in inputs:
+        _check_class_shown(shown, spec.num_classes)
 
 
 def _check_classes_kept(detectors: DetectorTrainingParams, classes: int) -> None:
@@ -245,6 +245,11 @@ def _check_classes_kept(detectors: DetectorTrainingParams, classes: int) -> None
                 f"detector_training.configurations.{name}.top_k: expected at most the {classes} classes of the data, "
                 f"got {one.top_k}"
             )
+
+
+def _check_class_shown(evaluation: EvaluationParams, classes: int) -> None:
+    if evaluation.show_class >= classes:
+        raise ConfigurationError(f"evaluation.show_class: expected below {classes}, got {evaluation.show_class}")
 
 
 def _check_up_to_date(pipeline: Pipeline, catalog: DataCatalog) -> None:

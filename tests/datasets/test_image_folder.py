@@ -246,6 +246,17 @@ def test_identity_depends_on_the_transform(folder):
     assert smaller[0][0].shape == (3, 4, 4)
 
 
+def test_identity_changes_when_a_file_is_replaced_by_another_image(folder):
+    before = ImageFolderDataset(filepath=folder).load()
+    again = ImageFolderDataset(filepath=folder).load()
+    replaced = folder / before.source_ids[0]
+    pixels = np.random.default_rng(7).integers(0, 255, (*before.size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(replaced)
+
+    assert again.identity == before.identity
+    assert ImageFolderDataset(filepath=folder).load().identity != before.identity
+
+
 @pytest.mark.parametrize("size", [(40, 30), (31, 47), (33, 33)])
 @pytest.mark.parametrize(("shorter", "crop"), [(20, (16, 12)), (None, (15, 9)), (23, None)])
 def test_transform_agrees_with_torchvision(size, shorter, crop):

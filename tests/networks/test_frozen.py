@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from adv_detect.algorithms.features import extract_features
 from adv_detect.networks import frozen
-from adv_detect.networks.frozen import FrozenNorm, FrozenPReLU, fast_form, working_form
+from adv_detect.networks.frozen import FrozenNorm, FrozenPReLU, GreyConvolution, fast_form, working_form
 from adv_detect.networks.target import NetworkSpec, TargetNetwork, build_target, target_digest
 from adv_detect.params import NetworkParams, PreprocessingParams
 
@@ -52,12 +52,13 @@ def gradient(network, images):
     return logits.detach(), found
 
 
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=["last", "first"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_logits_features_and_gradients_stay(name):
+def test_logits_features_and_gradients_stay(name, memory_format):
     layers = ("relu", "layer1", "layer2.0", "avgpool") if "." in name else None
     target = make_target(name, layers=layers).double()
     images = torch.rand(2, *NETWORKS[name], generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    fast = fast_form(target)
+    fast = fast_form(target, memory_format=memory_format)
 
     torch.testing.assert_close(gradient(fast, images), gradient(target, images), rtol=1e-7, atol=1e-9)
     with torch.no_grad():
@@ -150,7 +151,7 @@ def test_what_cannot_be_traced_is_not_folded_but_works():
 
 def test_a_form_that_differs_is_not_used(monkeypatch, caplog):
     target = make_target("small")
-    monkeypatch.setattr(frozen, "fast_form", lambda _: wrap_scaled(target))
+    monkeypatch.setattr(frozen, "fast_form", lambda _, **__: wrap_scaled(target))
 
     with caplog.at_level(logging.WARNING):
         assert working_form(target, CPU) is target
@@ -162,6 +163,62 @@ def wrap_scaled(target):
     for parameter in other.parameters():
         parameter.data.mul_(1.2).add_(0.1)
     return other
+
+
+class Viewing(nn.Module):
+    """Takes it for granted that the rows of a channel lie together."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Linear(108, 3)
+
+    def forward(self, images):
+        return self.head(self.norm(self.conv(images)).view(len(images), -1))
+
+
+def test_a_network_that_needs_the_usual_layout_gets_it(caplog):
+    target = wrap(Viewing())
+
+    with caplog.at_level(logging.WARNING):
+        fast = working_form(target, CPU)
+
+    assert fast is not target
+    assert isinstance(fast.network.norm, FrozenNorm)
+    assert not caplog.text
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(8))
+    torch.testing.assert_close(fast(images), target(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"stride": 2}, {"padding": 2}, {"dilation": 2, "bias": False}, {"stride": (2, 1), "padding": (0, 1)}],
+    ids=str,
+)
+def test_a_grey_convolution_is_that_of_torch(options):
+    convolution = nn.Conv2d(1, 4, (3, 5), **options).double().requires_grad_(False)
+    images = torch.rand(3, 1, 12, 11, generator=torch.Generator().manual_seed(11), dtype=torch.float64)
+    mine, theirs = (images.clone().requires_grad_() for _ in range(2))
+
+    found, wanted = GreyConvolution(convolution)(mine), convolution(theirs)
+
+    torch.testing.assert_close(found, wanted)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    weights = torch.rand(wanted.shape, generator=torch.Generator().manual_seed(12), dtype=torch.float64)
+    (found * weights).sum().backward()
+    (wanted * weights).sum().backward()
+    torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("options", [{"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}], ids=str)
+def test_a_grey_convolution_with_other_padding_stays(options):
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, **options), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    target = wrap(network)
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(13))
+
+    fast = working_form(target, CPU)
+
+    assert type(fast.network[0]) is nn.Conv2d
+    torch.testing.assert_close(fast(images), target(images), rtol=1e-4, atol=1e-5)
 
 
 def test_preprocessing_stays_in_front():

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -87,9 +87,21 @@ def read_names(names: Sequence[str] | Mapping[str, str] | None) -> tuple[str, ..
     return tuple(names)
 
 
-def find_images(
-    source: FileSource, options: FolderOptions, transform: Transform, *, seed: int
-) -> tuple[dict[str, list[str]], tuple[int, int]]:
+class FoundImages(NamedTuple):
+    """The usable images of a folder.
+
+    Attributes:
+        classes: Paths per class, in the order of the labels.
+        size: Height and width of all images after the transform.
+        file_sizes: Size in bytes of each of these files.
+    """
+
+    classes: dict[str, list[str]]
+    size: tuple[int, int]
+    file_sizes: dict[str, int]
+
+
+def find_images(source: FileSource, options: FolderOptions, transform: Transform, *, seed: int) -> FoundImages:
     """List the usable images of each class.
 
     Args:
@@ -99,7 +111,7 @@ def find_images(
         seed: Of the draw per class.
 
     Returns:
-        Paths per class, in the order of the labels, and height and width of all images.
+        What is left after all choices.
 
     Raises:
         DataError: There are no classes, named ones are missing, or images are not usable.
@@ -115,7 +127,8 @@ def find_images(
         classes = _choose(
             {name: [p for p in paths if p not in bad] for name, paths in classes.items()}, source, options
         )
-    return {name: _draw(paths, options, seed) for name, paths in classes.items()}, size
+    drawn = {name: _draw(paths, options, seed) for name, paths in classes.items()}
+    return FoundImages(drawn, size, {path: sizes[path] for paths in drawn.values() for path in paths})
 
 
 def _class_folders(sizes: Mapping[str, int], source: FileSource, options: FolderOptions) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adv_detect.datasets.class_folders import EXTENSIONS, FolderOptions, find_images, read_names
+from adv_detect.datasets.class_folders import EXTENSIONS, FolderOptions, FoundImages, find_images, read_names
 from adv_detect.datasets.file_sources import FileSource, open_source
 from adv_detect.datasets.image_files import Transform, Verify, decode
 from adv_detect.datasets.image_set_dataset import ImageSetDataset
@@ -25,9 +25,8 @@ class FolderImages:
 
     Args:
         source: Where the files lie.
-        classes: Paths of the files of each class, in the order of the labels.
+        found: Which files they are, by class.
         transform: What happens to an image.
-        size: Height and width of every image after the transform.
 
     Attributes:
         class_names: Name of each class.
@@ -36,20 +35,20 @@ class FolderImages:
         size: Height and width of every image.
     """
 
-    def __init__(
-        self, source: FileSource, classes: Mapping[str, Sequence[str]], transform: Transform, size: tuple[int, int]
-    ) -> None:
+    def __init__(self, source: FileSource, found: FoundImages, transform: Transform) -> None:
         self._source = source
         self._transform = transform
-        self.size = size
-        self.class_names = tuple(classes)
-        self.source_ids: Sequence[str] = tuple(path for paths in classes.values() for path in paths)
-        self.labels = torch.tensor([label for label, paths in enumerate(classes.values()) for _ in paths])
+        self._file_sizes = found.file_sizes
+        self.size = found.size
+        self.class_names = tuple(found.classes)
+        self.source_ids: Sequence[str] = tuple(path for paths in found.classes.values() for path in paths)
+        self.labels = torch.tensor([label for label, paths in enumerate(found.classes.values()) for _ in paths])
 
     @property
     def identity(self) -> str:
-        """Digest of the paths, the labels and the transform."""
-        return fingerprint(self.class_names, self.source_ids, self.labels, self._transform, self.size)
+        """Digest of paths, labels and transform, and of the files' sizes, which nearly every replaced file changes."""
+        sizes = [self._file_sizes[path] for path in self.source_ids]
+        return fingerprint(self.class_names, self.source_ids, sizes, self.labels, self._transform, self.size)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -168,8 +167,8 @@ class ImageFolderDataset(ImageSetDataset):
 
     def _read(self) -> ImageSet:
         source = open_source(self._filepath, self._fs_options)
-        classes, size = find_images(source, self._options, self._transform, seed=self._seed)
-        images = FolderImages(source, classes, self._transform, size)
+        found = find_images(source, self._options, self._transform, seed=self._seed)
+        images = FolderImages(source, found, self._transform)
         if self._part is None:
             return images
         chosen = stratified_part(

@@ -41,9 +41,9 @@ def attack_plan(
     shared, shards = shared_marks(scene), []
     for key in keys:
         mark = mark_of(detectors, key)
-        blocks = list(_blocks(scene, detectors, key, chosen, params))
         meant = _meant_for(chosen, str(detectors.metadata(key)["configuration"]))
-        _check_sources(key, tuple(meant), blocks)
+        blocks = list(_blocks(scene, detectors, key, meant, params))
+        _check_sources(key, meant, blocks)
         for shard_key, block in blocks:
             condition = block.condition
             made_from = (
@@ -58,13 +58,13 @@ def attack_plan(
 
 
 def _blocks(
-    scene: Scene, detectors: ShardStore, key: str, chosen: tuple[Condition, ...], params: AdaptiveAttackParams
+    scene: Scene, detectors: ShardStore, key: str, meant: tuple[Condition, ...], params: AdaptiveAttackParams
 ) -> Iterator[tuple[str, AdaptiveBlock]]:
     content = detectors.read(key)
     known = KnownDetector.restore(key, content.metadata, content.tensors)
     scored = score_naturals(scene.trajectories, "test", known)
     size = scene.runtime.shard_size
-    for condition in _meant_for(chosen, str(known.about["configuration"])):
+    for condition in meant:
         count = min(params.max_images, condition.spec.max_images or params.max_images)
         indices = choose_sources(
             scored, condition.spec, known, seed=scene.runtime.seed, count=count, per_class=params.max_images_per_class
@@ -74,15 +74,15 @@ def _blocks(
             yield f"{key.replace('/', '.')}/{condition.key}/{number:04d}", block
 
 
-def _meant_for(chosen: Iterable[Condition], configuration: str) -> list[Condition]:
+def _meant_for(chosen: Iterable[Condition], configuration: str) -> tuple[Condition, ...]:
     """Conditions of the attacks that are run on a configuration of detector."""
-    return [one for one in chosen if one.spec.detectors is None or configuration in one.spec.detectors]
+    return tuple(one for one in chosen if one.spec.detectors is None or configuration in one.spec.detectors)
 
 
-def _check_sources(key: str, chosen: tuple[Condition, ...], blocks: list[tuple[str, AdaptiveBlock]]) -> None:
+def _check_sources(key: str, meant: tuple[Condition, ...], blocks: list[tuple[str, AdaptiveBlock]]) -> None:
     """Refuse a detector without anything to attack; name the attacks that are left out for that reason."""
-    left_out = sorted({condition.name for condition in chosen} - {block.condition.name for _, block in blocks})
-    if chosen and not blocks:
+    left_out = sorted({condition.name for condition in meant} - {block.condition.name for _, block in blocks})
+    if meant and not blocks:
         raise DataError(
             f"adaptive_attack: there is no clean test image that the network classifies correctly and detector {key!r} "
             "passes; train network and detector on more images"
