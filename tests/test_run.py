@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -10,15 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 import torch
-from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
+from tests.projects import new_project, session
 
 from adv_detect.algorithms.detector_keys import CONTROL_KEYS
 from adv_detect.errors import DataError
@@ -54,34 +51,6 @@ def command(folder: Path, *options: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def new_project(folder: Path, source: Path) -> Path:
-    """A project of its own with the configuration of this one: its data and its runs lie apart."""
-    shutil.copytree(source / "conf", folder / "conf")
-    shutil.copy(source / "pyproject.toml", folder)
-    (folder / "src").mkdir()
-    return folder
-
-
-@contextlib.contextmanager
-def session(folder: Path, **parameters: object) -> Iterator[KedroSession]:
-    """A Kedro session in this process, with one thread as in `command`; what it changes is restored afterwards."""
-    uris = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with contextlib.chdir(folder):
-            bootstrap_project(folder)
-            with KedroSession.create(project_path=folder, env="test", runtime_params=parameters) as one:
-                yield one
-        assert mlflow.active_run() is None, "the run of the session is still open"
-    finally:
-        while mlflow.active_run() is not None:
-            mlflow.end_run()
-        mlflow.set_tracking_uri(uris[0])
-        mlflow.set_registry_uri(uris[1])
-        torch.set_num_threads(threads)
 
 
 def modified(folder: Path) -> dict[str, int]:

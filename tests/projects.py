@@ -1,0 +1,44 @@
+"""Project folders of their own, for whole runs in tests."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import torch
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+
+def new_project(folder: Path, source: Path) -> Path:
+    """A project of its own with the configuration of this one: its data and its runs lie apart."""
+    shutil.copytree(source / "conf", folder / "conf")
+    for name in ("pyproject.toml", ".telemetry"):
+        shutil.copy(source / name, folder)
+    (folder / "src").mkdir()
+    return folder
+
+
+@contextlib.contextmanager
+def session(folder: Path, **parameters: object) -> Iterator[KedroSession]:
+    """A Kedro session of the environment ``test`` in this process, on one thread; what it changes is restored."""
+    tracking = mlflow.get_tracking_uri()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with contextlib.chdir(folder):
+            bootstrap_project(folder)
+            with KedroSession.create(project_path=folder, env="test", runtime_params=parameters) as one:
+                yield one
+        assert mlflow.active_run() is None, "the run of the session is still open"
+    finally:
+        while mlflow.active_run() is not None:
+            mlflow.end_run()
+        mlflow.set_tracking_uri(tracking)
+        mlflow.set_registry_uri(
+            ""
+        )  # follows the tracking URI again, else the next session registers in this one's place
+        torch.set_num_threads(threads)

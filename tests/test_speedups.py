@@ -1,0 +1,94 @@
+"""The main job gives the same results with its speed-ups and without."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from tests.projects import new_project, session
+
+from adv_detect.networks import frozen
+from adv_detect.networks.frozen import FrozenNorm
+from adv_detect.sharding import ShardStore
+
+PARAMETERS = {
+    # normalisation in every block: the fast form of `small` is `small`
+    "network": {"name": "wide", "arguments": {"depth": 10, "widen": 1, "in_channels": 1}},
+    "target_training": {"epochs": 6},
+    "detector_training": {"fit": {"epochs": 10}, "leave_one_out": []},
+}
+SAME_OUTCOME = 0.98
+"""Share of attacks that must end alike; the others stood on the decision boundary."""
+AUC_TOLERANCE = 0.02
+"""Of an attack's n of 40 to 50 images one pair in 50 may change sides."""
+
+
+@pytest.fixture(scope="module")
+def folders(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """The main job with the fast form of the network and batches that shrink; and the plain one, a batch at a time.
+
+    Both start from the same trained network.
+    """
+    fast, plain = (new_project(tmp_path_factory.mktemp(name), project) for name in ("fast", "plain"))
+    used: list[int] = []
+    fast_form = frozen.fast_form
+
+    def counted(target, **options):
+        form = fast_form(target, **options)
+        used.append(sum(isinstance(module, (FrozenNorm, torch.nn.Identity)) for module in form.modules()))
+        return form
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frozen, "fast_form", counted)
+        with session(fast, **PARAMETERS) as one:
+            one.run()
+    assert used, "the fast form was not asked for"
+    assert all(used), "the fast form is the plain one"
+    shutil.copytree(fast / "data/06_models", plain / "data/06_models", ignore=shutil.ignore_patterns("detectors*"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frozen, "fast_form", lambda target, **_: target)
+        with session(plain, **PARAMETERS) as one:
+            one.run()
+    return fast, plain
+
+
+def records(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder / "data/03_primary/attack_records.parquet")
+
+
+def test_the_same_images_are_attacked_with_the_same_outcome(folders):
+    fast, plain = (records(folder) for folder in folders)
+    keys = ["source_id", "split", "original_class", "attack", "criterion", "target_class"]
+    pd.testing.assert_frame_equal(fast[keys], plain[keys])
+
+    attacked = fast["attack"] != "natural"
+    for column in ("success", "adversarial_class"):
+        same = (fast[column] == plain[column])[attacked]
+        assert same.mean() >= SAME_OUTCOME, f"{column}: {same.mean():.4f} of {len(same)} agree"
+    same = (fast["gradient_evaluations"] - plain["gradient_evaluations"]).abs() <= 1
+    assert same.mean() >= SAME_OUTCOME
+
+
+def test_clean_images_get_the_same_prediction_and_features(folders):
+    fast, plain = (records(folder).query("attack == 'natural'") for folder in folders)
+    assert (fast["adversarial_class"] == plain["adversarial_class"]).all()
+
+    stores = [ShardStore(str(folder / "data/04_feature/features")) for folder in folders]
+    for key, content in stores[0]:
+        other = stores[1].read(key)
+        for name, value in content.tensors.items():
+            torch.testing.assert_close(value, other.tensors[name], rtol=1e-3, atol=1e-4, msg=f"{key}: {name}")
+
+
+def test_detection_is_measured_alike(folders):
+    tables = [pd.read_csv(folder / "data/08_reporting/detection_metrics.csv") for folder in folders]
+    keys = ["detector", "attack", "criterion"]
+    fast, plain = (table.set_index(keys)["auc"].dropna() for table in tables)
+
+    assert fast.index.equals(plain.index)
+    difference = (fast - plain).abs()
+    assert difference.max() <= AUC_TOLERANCE, difference.nlargest(5)
