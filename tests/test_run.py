@@ -82,6 +82,8 @@ def test_the_command_leaves_table_report_and_registered_model(finished_run):
     assert "data:image/png;base64," in report
     assert '<script src="' not in report
     assert '<img src="http' not in report
+    assert "adversarial_generation.attacks.bim.epsilon" in report
+    assert "Params(" not in report
 
     client = mlflow.MlflowClient(f"sqlite:///{finished_run / 'mlflow.db'}")
     champion = client.get_model_version_by_alias("adv-detect", "champion")

@@ -78,7 +78,8 @@ def results() -> EvaluationResults:
         network={"name": "small <x>", "accuracy": 0.987},
         images={"test": N},
         figures={"auc_overview/targeted-confident": figure, "roc": figure, "adversarial_grid": figure},
-        provenance={"seed": 7},
+        versions={"torch": "2.15.0"},
+        parameters={"runtime": {"seed": 7}},
         trained_attacks=("bim", "cw"),
         registered="ours/targeted/all/1",
         published={"targeted": {"LSTM + M + cos": {"cw": 0.904}}},
@@ -115,6 +116,8 @@ def test_page_holds_the_numbers_of_the_table(results: EvaluationResults, html: s
     assert ">.904</td>" in html
     assert "control: margin only" in html
     assert "small &lt;x&gt;" in html
+    assert "runtime.seed" in html
+    assert "2.15.0" in html
 
 
 def test_sections_stand_in_reading_order(sections: dict[str, Section], html: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adv_detect.reporting import sections, texts
-from adv_detect.reporting.blocks import Block, Bullets, Facts, Section, Text
+from adv_detect.reporting.blocks import Block, Bullets, Facts, Fold, Section, Text
 from adv_detect.reporting.results import EvaluationResults, chosen_detector
 from adv_detect.reporting.summary import summary_section
 
@@ -36,8 +36,16 @@ def evaluation_sections(results: EvaluationResults, *, further: Sequence[Section
         sections.inside_section(results),
         *further,
         Section("Limits", [Bullets(texts.LIMITS)]),
-        Section("Provenance", [Text("What made these numbers."), Facts(results.provenance)]),
+        provenance_section(results),
     ]
+
+
+def provenance_section(results: EvaluationResults) -> Section:
+    """Versions and machine; the many parameters behind a heading that the reader opens."""
+    blocks: list[Block] = [Text("What made these numbers."), Facts(results.versions)]
+    if results.parameters:
+        blocks.append(Fold("All parameters", [Facts(results.parameters)]))
+    return Section("Provenance", blocks)
 
 
 def network_section(results: EvaluationResults) -> Section:

@@ -36,7 +36,8 @@ class EvaluationResults:
         figures: Figures by name: ``auc_overview``, ``roc``, ``score_histograms``, ``mean_trajectory``,
             ``adversarial_grid``, ``train_test_matrix``, ``training_curves``; each may carry a suffix
             (``roc/targeted``) and may be missing.
-        provenance: Parameters, seeds and versions; nested as you like.
+        versions: Versions of packages, and the machine.
+        parameters: Parameters and seeds; nested as you like.
         trained_attacks: Names of the attacks that detectors were trained on.
         registered: Key of the detector that was registered.
         published: Published numbers per criterion, label and attack.
@@ -49,7 +50,8 @@ class EvaluationResults:
     network: Mapping[str, object]
     images: Mapping[str, object]
     figures: Mapping[str, Figure] = field(default_factory=dict)
-    provenance: Mapping[str, object] = field(default_factory=dict)
+    versions: Mapping[str, object] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
     trained_attacks: Sequence[str] = ()
     registered: str | None = None
     published: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)

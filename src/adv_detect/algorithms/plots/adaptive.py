@@ -73,9 +73,11 @@ def success_curves(curves: pd.DataFrame, *, fpr: str = "05", title: str = "") ->
     for axes, ((detector, classifier, norm, criterion), part) in zip(drawn, panels, strict=False):
         for name in (*names, UNION):
             _curve(axes, part[part["attack"] == name].sort_values("epsilon"), fpr, name, looks)
+        configuration, _, training = str(detector).partition("/")
+        judged = ", nearest medoid" if classifier == "nearest_medoid" else ""
         style.tidy(
             axes,
-            title=f"{detector}\n{criterion}" + (", nearest medoid" if classifier == "nearest_medoid" else ""),
+            title=f"{configuration}\n{training + ', ' if training else ''}{criterion}{judged}",
             x_label=f"epsilon, {NORM_LABELS.get(str(norm), str(norm))}, pixel units",
             y_label="share of images lost",
         )

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel
 
 from adv_detect import __version__
 from adv_detect.networks.target import TargetNetwork
@@ -67,7 +68,8 @@ def write_evaluation_part(
         network={name: spec[name] for name in NETWORK_FACTS},
         images={f"{split} images": int(count) for split, count in source_splits["split"].value_counts().items()},
         figures=detection_figures | input_figures,
-        provenance=_provenance(parameters),
+        versions=_versions(),
+        parameters={name: _plain(parameters[name]) for name in BLOCKS if name in parameters},
         trained_attacks=[name for name, attack in attacks.active.items() if attack.train],
         registered=best_detector(detector_summary),
         published=PUBLISHED_AUC,
@@ -100,7 +102,12 @@ def detectors_identity(summary: pd.DataFrame) -> str:
     return fingerprint(ordered["detector"].tolist(), [f"{value:.9f}" for value in ordered["validation_macro_auc"]])
 
 
-def _provenance(parameters: dict[str, Any]) -> dict[str, object]:
+def _versions() -> dict[str, str]:
     packages = {"adv-detect": __version__, **{name: version(name) for name in PACKAGES}}
-    machine = {"python": platform.python_version(), "system": platform.system(), "processor": platform.machine()}
-    return {"versions": packages | machine, **{name: parameters[name] for name in BLOCKS if name in parameters}}
+    return packages | {
+        "python": platform.python_version(), "system": platform.system(), "processor": platform.machine(),
+    }  # fmt: skip
+
+
+def _plain(block: Any) -> Any:
+    return block.model_dump(mode="json", exclude_none=True) if isinstance(block, BaseModel) else block
