@@ -176,3 +176,25 @@ def test_a_constant_detector_is_called_out(model, substitute, make_task):
 def test_a_plain_detector_is_not_called_out(model, substitute, make_task):
     records = _records(model, substitute, make_task(norm="l2", epsilon=0.8), name="honest")
     assert unreliable_detectors(run_checks(records, transfer=("transfer",))) == {}
+
+
+def _reversed(scores: Tensor) -> Tensor:
+    return 2 * scores.detach() - scores
+
+
+def test_a_detector_with_misleading_gradient_is_beaten_or_called_out(model, substitute, make_task):
+    """Its gradient is never zero and points the wrong way.
+
+    The orthogonal attack needs only its direction, up to the sign. Where that attack is not run, one on a substitute
+    does better than the others, which is reported.
+    """
+    records = _records(_Wrapped(model, _reversed), substitute, make_task(norm="l2", epsilon=0.8))
+    rates = records.groupby("attack")["evaded_fpr_05"].mean()
+    assert (records["zero_gradient_share"] == 0).all()
+    assert rates["selective"] < 0.1
+    assert rates["orthogonal"] > 0.9
+    assert unreliable_detectors(run_checks(records, transfer=("transfer",))) == {}
+
+    fewer = records[records["attack"] != "orthogonal"]
+    (reason,) = unreliable_detectors(run_checks(fewer, transfer=("transfer",)))["planted"]
+    assert "images made without the detector's gradients do better" in reason
