@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
+import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from adv_detect.algorithms.detector_training import fit_detector
+from adv_detect.algorithms.medoids import medoid_index
 from adv_detect.params import DetectorFitParams
 from benchmarks.attacks import digit_task, face_task
 from benchmarks.deep_features import Impersonation, digit_impersonation, solve_ours
@@ -16,6 +18,10 @@ from benchmarks.detectors import BATCH, CONFIGURATIONS, trajectory_sets
 from benchmarks.gradients import best_gradient, gradient
 from benchmarks.libraries import Ours, Task, attack_all
 from benchmarks.measure import OURS, Row, Settings, in_turns, ratios
+from benchmarks.medoids import GOAL_COUNT, points
+from benchmarks.scoring import CONFIGURATIONS as SCORED
+from benchmarks.scoring import GOAL_BATCH, digit_model
+from benchmarks.subjects import digits
 
 GROUP = "profile"
 ALONE = 10
@@ -32,6 +38,8 @@ def measure_profile(settings: Settings) -> Iterator[Row]:
     """Figures behind the explanations in the document; none has a goal."""
     yield _convolutions(settings)
     yield _lstm(settings)
+    yield from _scoring(settings)
+    yield _medoid(settings)
     aim = digit_impersonation(settings, early=False)
     task = Task(aim.network, aim.images, aim.labels, aim.targets, "deep-features")
     yield _share_of_gradients(aim, task, settings)
@@ -54,6 +62,28 @@ def _lstm(settings: Settings) -> Row:
     work = partial(fit_detector, train, validation, params=params, fit=fit, seed=0, device=settings.device)
     note = f"{len(train):,} trajectories, {epochs} epochs, batch size {BATCH}, forward and backward"
     return Row(GROUP, "LSTM in detector training", _shares(work, LSTM, settings), note, unit="%")
+
+
+def _scoring(settings: Settings) -> Iterator[Row]:
+    """What scoring adds to the network: the read-out, and the averages over each layer."""
+    params = SCORED[1]
+    model = digit_model(params, settings)
+    images = digits(settings)[1][:GOAL_BATCH]
+
+    @torch.no_grad()
+    def work() -> None:
+        model(images)
+
+    note = f"batch {len(images)}, {params.kind} {params.distance} {params.order}"
+    for label, operations in (("LSTM", ("aten::lstm",)), ("averages over layers", ("aten::mean",))):
+        yield Row(GROUP, f"{label} in scoring, `small`", _shares(work, operations, settings), note, unit="%")
+
+
+def _medoid(settings: Settings) -> Row:
+    features = points(settings.size(GOAL_COUNT, 500))
+    values = _shares(partial(medoid_index, features), ("aten::addmm",), settings)
+    note = f"n = {len(features):,}, D = {features.shape[1]}"
+    return Row(GROUP, "matrix products in double precision in the medoid", values, note, unit="%")
 
 
 def _shares(work: Callable[[], object], operations: Iterable[str], settings: Settings) -> tuple[float, ...]:

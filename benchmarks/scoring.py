@@ -25,10 +25,8 @@ def measure_scoring(settings: Settings) -> Iterator[Row]:
     """`small` with two detectors, MobileFaceNet with one; batch 1 and a large one."""
     network, images, _ = digits(settings)
     fast = working_form(network, settings.device)
-    representatives = digit_representatives(settings)
     for params in CONFIGURATIONS:
-        detector = random_detector(params, len(network.spec.layers), 10, seed=0)
-        model = DetectionModel(fast, representatives, detector, params).eval().to(settings.device)
+        model = digit_model(params, settings)
         for size, repeats in ((1, settings.size(100, 5)), (GOAL_BATCH, settings.size(5, 1, gpu=50))):
             label = f"`small`, {params.kind} {params.distance} {params.order}"
             yield _scored(label, model, fast, images[:size], repeats, settings)
@@ -40,6 +38,14 @@ def measure_scoring(settings: Settings) -> Iterator[Row]:
     label = f"face network, {params.kind} {params.distance}"
     yield _scored(label, model, face, pictures[:1], settings.size(10, 1, gpu=50), settings)
     yield _scored(label, model, face, pictures, 1, settings, rounds=settings.rounds)
+
+
+def digit_model(params: DetectorParams, settings: Settings) -> nn.Module:
+    """`small` with an untrained detector."""
+    network, _, _ = digits(settings)
+    detector = random_detector(params, len(network.spec.layers), 10, seed=0)
+    fast, representatives = working_form(network, settings.device), digit_representatives(settings)
+    return DetectionModel(fast, representatives, detector, params).eval().to(settings.device)
 
 
 def _scored(
