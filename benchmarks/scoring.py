@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from adv_detect.algorithms.detectors import random_detector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
+from adv_detect.algorithms.representatives import Representatives
 from adv_detect.networks.frozen import working_form
+from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import DetectorParams
 from benchmarks.measure import OURS, Row, Settings, in_turns, ratios
 from benchmarks.subjects import digit_representatives, digits, faces, random_representatives
@@ -33,8 +35,7 @@ def measure_scoring(settings: Settings) -> Iterator[Row]:
     plain, pictures, _ = faces(settings, settings.size(GOAL_BATCH, 4))
     face = working_form(plain, settings.device)
     params = CONFIGURATIONS[0]
-    detector = random_detector(params, len(face.spec.layers), len(face.spec.class_names), seed=0)
-    model = DetectionModel(face, random_representatives(face, pictures), detector, params).eval().to(settings.device)
+    model = _with_detector(face, random_representatives(face, pictures), params)
     label = f"face network, {params.kind} {params.distance}"
     yield _scored(label, model, face, pictures[:1], settings.size(10, 1, gpu=50), settings)
     yield _scored(label, model, face, pictures, 1, settings, rounds=settings.rounds)
@@ -43,9 +44,15 @@ def measure_scoring(settings: Settings) -> Iterator[Row]:
 def digit_model(params: DetectorParams, settings: Settings) -> nn.Module:
     """`small` with an untrained detector."""
     network, _, _ = digits(settings)
-    detector = random_detector(params, len(network.spec.layers), 10, seed=0)
-    fast, representatives = working_form(network, settings.device), digit_representatives(settings)
-    return DetectionModel(fast, representatives, detector, params).eval().to(settings.device)
+    return _with_detector(working_form(network, settings.device), digit_representatives(settings), params)
+
+
+def _with_detector(network: TargetNetwork, representatives: Representatives, params: DetectorParams) -> nn.Module:
+    """A network on its device with an untrained detector."""
+    spec = network.spec
+    detector = random_detector(params, len(spec.layers), len(spec.class_names), seed=0)
+    device = next(network.parameters()).device
+    return DetectionModel(network, representatives, detector, params).eval().to(device)
 
 
 def _scored(

@@ -12,6 +12,9 @@ import torch
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
+NETWORK = ("06_models/network.safetensors", "06_models/network.json")
+"""Files of the trained network, for `take_over`."""
+
 
 def new_project(folder: Path, source: Path) -> Path:
     """A project of its own with the configuration of this one: its data and its runs lie apart."""
@@ -20,6 +23,13 @@ def new_project(folder: Path, source: Path) -> Path:
         shutil.copy(source / name, folder)
     (folder / "src").mkdir()
     return folder
+
+
+def take_over(folder: Path, source: Path, *names: str) -> None:
+    """Copy files below ``data`` from another project."""
+    for name in names:
+        (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / "data" / name, folder / "data" / name)
 
 
 @contextlib.contextmanager
@@ -38,7 +48,6 @@ def session(folder: Path, **parameters: object) -> Iterator[KedroSession]:
         while mlflow.active_run() is not None:
             mlflow.end_run()
         mlflow.set_tracking_uri(tracking)
-        mlflow.set_registry_uri(
-            ""
-        )  # follows the tracking URI again, else the next session registers in this one's place
+        # empty: follows the tracking URI again, else the next session would register its models in this one's place
+        mlflow.set_registry_uri("")
         torch.set_num_threads(threads)

@@ -15,7 +15,7 @@ import mlflow
 import pandas as pd
 import pytest
 import torch
-from tests.projects import new_project, session
+from tests.projects import NETWORK, new_project, session, take_over
 
 from adv_detect.algorithms.detector_keys import CONTROL_KEYS
 from adv_detect.errors import DataError
@@ -126,9 +126,7 @@ def test_no_tracking_run_stays_open(finished_run):
 def resumed(finished_run: Path, project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """A project whose attacks were killed midway and then run again; what lay there in between."""
     folder = new_project(tmp_path_factory.mktemp("resumed"), project)
-    for name in ("04_feature/representatives.safetensors", "06_models/network.safetensors", "06_models/network.json"):
-        (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(finished_run / "data" / name, folder / "data" / name)
+    take_over(folder, finished_run, *NETWORK, "04_feature/representatives.safetensors")
     process = command(folder, "--pipelines=adversarial_generation")
     store = ShardStore(str(folder / "data/03_primary/adversarials"))
     deadline = time.monotonic() + DEADLINE_SECONDS

@@ -72,7 +72,7 @@ def fast_form(target: TargetNetwork, *, memory_format: torch.memory_format = tor
         pair = cast(nn.Conv2d, network.get_submodule(convolution)), cast(nn.BatchNorm2d, network.get_submodule(norm))
         network.set_submodule(convolution, fuse_conv_bn_eval(*pair))
         network.set_submodule(norm, nn.Identity())
-    _replace(network, nn.BatchNorm2d, FrozenNorm)
+    _replace(network, nn.BatchNorm2d, FrozenNorm, where=_has_statistics)
     _replace(network, nn.PReLU, FrozenPReLU)
     if memory_format is torch.channels_last:
         _replace(network, nn.Conv2d, GreyConvolution, where=_is_grey)
@@ -226,7 +226,7 @@ def _foldable_pairs(network: nn.Module, layers: Iterable[str]) -> Iterator[tuple
 
 def _fits(convolution: nn.Module, norm: nn.Module) -> bool:
     """Exact types: a subclass may do more than its parent, and a hook or a parametrization would be lost."""
-    plain = type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.running_mean is not None
+    plain = type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d and _has_statistics(norm)
     return plain and not any(module._forward_hooks or module._forward_pre_hooks for module in (convolution, norm))
 
 
@@ -244,9 +244,12 @@ def _replace(
 ) -> None:
     """Put something else in the place of modules of exactly one type."""
     for name, module in list(network.named_modules()):
-        without_statistics = isinstance(module, nn.BatchNorm2d) and module.running_mean is None
-        if type(module) is kind and name and not without_statistics and not module._forward_hooks and where(module):
+        if type(module) is kind and name and not module._forward_hooks and where(module):
             network.set_submodule(name, make(module))
+
+
+def _has_statistics(norm: nn.BatchNorm2d) -> bool:
+    return norm.running_mean is not None
 
 
 def _is_grey(convolution: nn.Conv2d) -> bool:

@@ -110,4 +110,4 @@ def _versions() -> dict[str, str]:
 
 
 def _plain(block: Any) -> Any:
-    return block.model_dump(mode="json", exclude_none=True) if isinstance(block, BaseModel) else block
+    return block.model_dump(mode="json") if isinstance(block, BaseModel) else block
