@@ -12,12 +12,12 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from adv_detect.algorithms.attacks.registry import build_attack
 from adv_detect.algorithms.attacks.run import run_attack
-from adv_detect.algorithms.detector_training import fit_detector
-from adv_detect.algorithms.detectors import TrajectoryDetector, build_detector, score_trajectories
+from adv_detect.algorithms.detectors.trajectory.training import fit_readout
+from adv_detect.algorithms.detectors import TrajectoryReadout, build_readout, score_trajectories
 from adv_detect.algorithms.distances import ClassDistances
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.metrics import area
-from adv_detect.algorithms.sampling import TrajectorySet, group_weights
+from adv_detect.algorithms.detectors.trajectory.sampling import TrajectorySet, group_weights
 from adv_detect.params import AttackParams, DetectorFitParams, DetectorParams
 from benchmarks.measure import OURS, Row, Settings, in_turns, ratios
 from benchmarks.subjects import digit_representatives, digits
@@ -54,7 +54,7 @@ def _against_loop(
 
     def ours() -> None:
         seed = next(seeds[OURS])
-        fitted = fit_detector(train, validation, params=params, fit=fit, seed=seed, device=settings.device)
+        fitted = fit_readout(train, validation, params=params, fit=fit, seed=seed, device=settings.device)
         aucs[OURS].append(auc(fitted.detector, validation))
 
     def loop() -> None:
@@ -89,10 +89,10 @@ def plain_loop(
     *,
     seed: int,
     device: torch.device,
-) -> TrajectoryDetector:
+) -> TrajectoryReadout:
     """Train as most would: a DataLoader in this process, Adam, the validation AUC after each epoch."""
     _, layers, classes = train.trajectories.shape
-    detector = build_detector(params, layers=layers, classes=classes, seed=seed)
+    detector = build_readout(params, layers=layers, classes=classes, seed=seed)
     detector.fit_standardisation(train.trajectories)
     detector.to(device)
     data = TensorDataset(train.trajectories, train.adversarial.float())
@@ -120,7 +120,7 @@ def _plain_epoch(
     return total
 
 
-def auc(detector: TrajectoryDetector, rows: TrajectorySet) -> float:
+def auc(detector: TrajectoryReadout, rows: TrajectorySet) -> float:
     """Area under the ROC curve of a detector on labelled trajectories."""
     place = next(detector.parameters()).device
     scores = score_trajectories(detector.eval(), rows.trajectories.to(place)).cpu().numpy()

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from adv_detect.algorithms.detectors import random_detector
+from adv_detect.algorithms.detectors import random_readout
 from adv_detect.algorithms.distances import ClassDistances
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.representatives import ClassFeatures, Representatives, fit_representatives
@@ -218,7 +218,7 @@ class _Trajectories:
         centres = [torch.randn(classes, WIDTH, generator=generator) for _ in range(layers)]
         self.distances = ClassDistances(centres, "cosine").to(device)
         params = DetectorParams(kind="lstm", distance="cosine", order="ranked", top_k=KEPT)
-        self.detector = random_detector(params, layers, KEPT, seed=0).to(device)
+        self.detector = random_readout(params, layers, KEPT, seed=0).to(device)
 
     @torch.no_grad()
     def __call__(self) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from adv_detect.algorithms.detector_training import fit_detector
+from adv_detect.algorithms.detectors.trajectory.training import fit_readout
 from adv_detect.algorithms.medoids import medoid_index
 from adv_detect.params import DetectorFitParams
 from benchmarks.attacks import digit_task, face_task
@@ -59,7 +59,7 @@ def _lstm(settings: Settings) -> Row:
     epochs = settings.size(2, 1)
     fit = DetectorFitParams(epochs=epochs, batch_size=BATCH)
     params = CONFIGURATIONS["lstm"]
-    work = partial(fit_detector, train, validation, params=params, fit=fit, seed=0, device=settings.device)
+    work = partial(fit_readout, train, validation, params=params, fit=fit, seed=0, device=settings.device)
     note = f"{len(train):,} trajectories, {epochs} epochs, batch size {BATCH}, forward and backward"
     return Row(GROUP, "LSTM in detector training", _shares(work, LSTM, settings), note, unit="%")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from adv_detect.algorithms.detectors import random_detector
+from adv_detect.algorithms.detectors import random_readout
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.networks.frozen import working_form
@@ -50,7 +50,7 @@ def digit_model(params: DetectorParams, settings: Settings) -> nn.Module:
 def _with_detector(network: TargetNetwork, representatives: Representatives, params: DetectorParams) -> nn.Module:
     """A network on its device with an untrained detector."""
     spec = network.spec
-    detector = random_detector(params, len(spec.layers), len(spec.class_names), seed=0)
+    detector = random_readout(params, len(spec.layers), len(spec.class_names), seed=0)
     device = next(network.parameters()).device
     return DetectionModel(network, representatives, detector, params).eval().to(device)
 

@@ -134,14 +134,14 @@ def check_detectors(params: DetectorTrainingParams, attacks: AdversarialGenerati
 def _check_published(params: DetectorTrainingParams, catalog: DataCatalog) -> None:
     """Read every published checkpoint, and compare its number of classes with that of the data."""
     from adv_detect.algorithms.detectors import load_reference_detector
-    from adv_detect.algorithms.detectors.mlp import MLPDetector
+    from adv_detect.algorithms.detectors.trajectory.mlp import MLPReadout
 
     if not params.reference_checkpoints or "train_images" not in catalog:
         return
     classes = len(catalog.load("train_images").class_names)
     for name, path in params.reference_checkpoints.items():
         detector = load_reference_detector(path)
-        if isinstance(detector, MLPDetector):
+        if isinstance(detector, MLPReadout):
             fits, held = detector.inputs % classes == 0, f"{detector.inputs} inputs, no multiple of them"
         else:
             fits, held = detector.classes == classes, f"{detector.classes}"
@@ -255,23 +255,40 @@ def _check_class_shown(evaluation: EvaluationParams, classes: int) -> None:
 def _check_up_to_date(pipeline: Pipeline, catalog: DataCatalog) -> None:
     """Refuse to measure detectors on images that are not those that they belong to: they may have learned from them."""
     there = pipeline.inputs()
-    if {"adversarials", "trajectories"} <= there:
-        images, known = catalog.load("adversarials").fingerprints(), catalog.load("trajectories")
-        made_from = {key: known.metadata(key).get("made_from") for key in known.fingerprints()}
+    if {"adversarials", "activations"} <= there:
+        images, stored = catalog.load("adversarials").fingerprints(), catalog.load("activations")
+        made_from = {key: stored.metadata(key).get("made_from") for key in stored.fingerprints()}
         if set(images) != set(made_from) or any(one not in (None, images[key]) for key, one in made_from.items()):
             raise DataError(
-                "trajectories: they belong to other images than those in adversarials, which were made anew since; run "
+                "activations: they belong to other images than those in adversarials, which were made anew since; run "
                 "`kedro run --pipeline=detector_training` first, or `kedro run` for the whole job"
             )
-    if {"detectors", "trajectories"} <= there:
-        digest, detectors = catalog.load("trajectories").digest, catalog.load("detectors")
-        marks = {key: detectors.metadata(key).get("made_from") for key in detectors.fingerprints()}
-        old = [key for key, mark in marks.items() if mark not in (None, digest)]
+    if {"detectors", "activations"} <= there:
+        marks, detectors = catalog.load("activations").fingerprints(), catalog.load("detectors")
+        old = [key for key in detectors.fingerprints() if _learned_elsewhere(detectors.metadata(key), marks)]
         if old:
             raise DataError(
-                f"detectors: {_some(old)} learned from other trajectories than those on disk; run "
+                f"detectors: {_some(old)} learned from other activations than those on disk; run "
                 "`kedro run --pipeline=detector_training` first, or `kedro run` for the whole job"
             )
+    if {"thresholds", "params:evaluation"} <= there:
+        _check_thresholds(catalog)
+
+
+def _learned_elsewhere(facts: dict[str, Any], marks: dict[str, str]) -> bool:
+    return any(marks.get(key) != mark for key, mark in facts.get("learned_from", {}).items())
+
+
+def _check_thresholds(catalog: DataCatalog) -> None:
+    """Compare the rates with those that thresholds were fixed at."""
+    evaluation = _block(catalog, "evaluation", EvaluationParams)
+    assert evaluation is not None
+    fixed = sorted(set(catalog.load("thresholds")["fpr"]))
+    if not set(evaluation.fprs) <= set(fixed):
+        raise ConfigurationError(
+            f"evaluation.fprs: thresholds were fixed at {fixed}, got {list(evaluation.fprs)}; fix the others with "
+            "`kedro run --pipeline=detector_training`, which trains no detector anew for that"
+        )
 
 
 def _some(names: list[str]) -> str:

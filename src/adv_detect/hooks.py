@@ -227,7 +227,7 @@ def log_champion(client: MlflowClient, run_id: str, metrics: pd.DataFrame, summa
         metrics: The detection metrics.
         summary: One row per detector.
     """
-    from adv_detect.pipelines.detector_training.nodes import best_detector
+    from adv_detect.jobs.detectors import best_detector
 
     key = best_detector(summary)
     short = metrics[metrics["attack"].isin(CHAMPION_VALUES)]

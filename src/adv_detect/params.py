@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -18,6 +18,7 @@ Norm = Literal["l1", "l2", "linf"]
 Representative = Literal["medoid", "centroid"]
 Distance = Literal["euclidean", "cosine", "mahalanobis"]
 ClassOrder = Literal["fixed", "ranked"]
+TrajectoryKind = Literal["lstm", "bilstm", "mlp"]
 
 DEEP_FEATURES = "deep-features"
 """The attack that aims at the features of the last layer."""
@@ -224,19 +225,44 @@ class AdversarialGenerationParams(Block):
 
 
 class DetectorParams(Block):
-    """One detector configuration: what it reads and how."""
+    """One detector configuration: what it is, what it reads and how.
 
-    kind: Literal["lstm", "bilstm", "mlp"] = "lstm"
+    ``kind`` is a registered name, or the dotted path of a detector class of one's own, which takes ``arguments``. The
+    other keys are for the detectors that read trajectories.
+    """
+
+    kind: str = "lstm"
     representative: Representative = "medoid"
     distance: Distance = "cosine"
     order: ClassOrder = "fixed"
     top_k: int | None = Field(None, ge=1)
     hidden: int = Field(100, ge=1)
+    arguments: dict[str, Any] = {}
+
+    @property
+    def reads_trajectories(self) -> bool:
+        """Whether it is one of the detectors that read trajectories."""
+        return self.kind in get_args(TrajectoryKind)
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The columns that describe it in tables; empty where they do not apply."""
+        names = ("representative", "distance", "order")
+        return {"kind": self.kind} | {name: getattr(self, name) if self.reads_trajectories else "" for name in names}
 
     @model_validator(mode="after")
-    def _top_k_needs_ranked(self) -> DetectorParams:
+    def _keys_fit_the_kind(self) -> DetectorParams:
         if self.top_k is not None and self.order != "ranked":
             raise ValueError(f"top_k: only with order: ranked, got top_k={self.top_k} with order: {self.order}")
+        if self.reads_trajectories and self.arguments:
+            raise ValueError(f"arguments: kind {self.kind} takes none, got {self.arguments}; set its keys beside kind")
+        foreign = self.model_fields_set - {"kind", "arguments"}
+        plain = {name for name in foreign if getattr(self, name) == type(self).model_fields[name].default}
+        if not self.reads_trajectories and foreign - plain:
+            raise ValueError(
+                f"{', '.join(sorted(foreign - plain))}: only with kind: {', '.join(get_args(TrajectoryKind))}; give a "
+                f"detector of kind {self.kind!r} what it takes under arguments"
+            )
         return self
 
 

@@ -6,9 +6,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from adv_detect.algorithms.detector_training import TrajectorySet, fit_detector, macro_auc
+from adv_detect.algorithms.detectors.trajectory.training import TrajectorySet, fit_readout, macro_auc
 from adv_detect.algorithms.detectors import score_trajectories
-from adv_detect.algorithms.sampling import balanced_draw, group_weights
+from adv_detect.algorithms.detectors.trajectory.sampling import balanced_draw, group_weights
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.params import DetectorFitParams, DetectorParams
 
@@ -32,7 +32,7 @@ def trained(kind="lstm", *, train=TRAIN, validation=VALIDATION, seed=0, **settin
     accumulation = settings.pop("accumulation", 1)
     fit = DetectorFitParams(**{"epochs": 4, "batch_size": 32, "learning_rate": 0.01, **settings})
     params = DetectorParams(kind=kind, hidden=5)
-    return fit_detector(train, validation, params=params, fit=fit, seed=seed, accumulation=accumulation)
+    return fit_readout(train, validation, params=params, fit=fit, seed=seed, accumulation=accumulation)
 
 
 @pytest.mark.leaves_rng_alone
@@ -216,7 +216,7 @@ def test_trains_on_the_gpu_and_leaves_its_random_state_alone():
         pytest.skip("needs a CUDA device")
     before = torch.cuda.get_rng_state()
     settings = {"params": DetectorParams(kind="mlp", hidden=5), "fit": DetectorFitParams(epochs=12, batch_size=32)}
-    fitted = fit_detector(TRAIN, VALIDATION, seed=0, device="cuda", **settings)
+    fitted = fit_readout(TRAIN, VALIDATION, seed=0, device="cuda", **settings)
     assert torch.equal(before, torch.cuda.get_rng_state())
     assert next(fitted.detector.parameters()).device.type == "cpu"
     assert fitted.validation_macro_auc > 0.7

@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from adv_detect.algorithms.detectors import (
-    BidirectionalDetector,
-    MLPDetector,
-    SequenceDetector,
-    build_detector,
+    BidirectionalReadout,
+    MLPReadout,
+    SequenceReadout,
+    build_readout,
     detector_kinds,
-    random_detector,
+    random_readout,
     score_trajectories,
 )
-from adv_detect.algorithms.detectors.base import STD_FLOOR
+from adv_detect.algorithms.detectors.trajectory.readout import STD_FLOOR
 from adv_detect.errors import ConfigurationError, DataError, NotFittedError
 from adv_detect.params import DetectorParams
 
@@ -37,7 +37,7 @@ def kind(request):
 
 @pytest.fixture
 def detector(kind):
-    return random_detector(PARAMS[kind], L, K, 3, some_trajectories(50))
+    return random_readout(PARAMS[kind], L, K, 3, some_trajectories(50))
 
 
 def test_the_contract_covers_every_registered_kind():
@@ -53,7 +53,7 @@ def test_gives_one_float32_logit_per_trajectory(detector):
 
 @pytest.mark.leaves_rng_alone
 def test_the_seed_decides_the_weights_and_nothing_else_changes(kind):
-    first, second, other = (build_detector(PARAMS[kind], layers=L, classes=K, seed=seed) for seed in (1, 1, 2))
+    first, second, other = (build_readout(PARAMS[kind], layers=L, classes=K, seed=seed) for seed in (1, 1, 2))
     for (name, one), two in zip(first.named_parameters(), second.parameters(), strict=True):
         assert torch.equal(one, two), name
     assert not torch.equal(first.classifier.weight, other.classifier.weight)
@@ -68,7 +68,7 @@ def test_rows_are_scored_independently_and_in_order(detector):
 
 def test_standardisation_matches_numpy_and_makes_scores_independent_of_units(kind):
     data = some_trajectories(40)
-    detector = build_detector(PARAMS[kind], layers=L, classes=K).eval()
+    detector = build_readout(PARAMS[kind], layers=L, classes=K).eval()
     detector.fit_standardisation(data)
     torch.testing.assert_close(detector.mean.numpy(), data.numpy().mean(axis=0), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(detector.std.numpy(), data.numpy().std(axis=0), rtol=1e-5, atol=1e-5)
@@ -80,7 +80,7 @@ def test_standardisation_matches_numpy_and_makes_scores_independent_of_units(kin
 def test_state_dict_travels_through_safetensors(detector, kind, tmp_path):
     data = some_trajectories(9, seed=5)
     save_file(detector.state_dict(), tmp_path / "detector.safetensors")
-    again = build_detector(PARAMS[kind], layers=L, classes=K, seed=99).eval()
+    again = build_readout(PARAMS[kind], layers=L, classes=K, seed=99).eval()
     assert not again.fitted
     again.load_state_dict(load_file(tmp_path / "detector.safetensors"))
     assert again.fitted
@@ -90,7 +90,7 @@ def test_state_dict_travels_through_safetensors(detector, kind, tmp_path):
 
 
 def test_loading_an_unfitted_state_dict_leaves_it_unfitted(kind):
-    unfitted, fitted = (build_detector(PARAMS[kind], layers=L, classes=K) for _ in range(2))
+    unfitted, fitted = (build_readout(PARAMS[kind], layers=L, classes=K) for _ in range(2))
     fitted.fit_standardisation(some_trajectories())
     fitted.load_state_dict(unfitted.state_dict())
     with pytest.raises(NotFittedError, match=f"expected a fitted {kind} detector.*call fit_standardisation"):
@@ -125,10 +125,10 @@ def test_half_precision_trajectories_are_scored_in_float32(detector):
 def test_a_constant_distance_is_divided_by_the_floor(kind):
     data = some_trajectories(10)
     data[:, 1, 2] = 4.0
-    detector = random_detector(PARAMS[kind], L, K, 0, data)
+    detector = random_readout(PARAMS[kind], L, K, 0, data)
     assert detector.std[1, 2] == torch.tensor(STD_FLOOR)
     assert detector(data).isfinite().all()
-    assert random_detector(PARAMS[kind], L, K, 0, data[:1])(data[:1]).isfinite().all()
+    assert random_readout(PARAMS[kind], L, K, 0, data[:1])(data[:1]).isfinite().all()
 
 
 def test_inputs_are_not_changed(detector):
@@ -147,7 +147,7 @@ def test_wrong_shapes_are_refused(detector, kind, shape):
 
 def test_unfitted_is_refused(kind):
     with pytest.raises(NotFittedError, match=f"expected a fitted {kind} detector"):
-        build_detector(PARAMS[kind], layers=L, classes=K)(some_trajectories())
+        build_readout(PARAMS[kind], layers=L, classes=K)(some_trajectories())
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_unfitted_is_refused(kind):
 )
 def test_unusable_training_trajectories_are_refused(kind, data, message):
     with pytest.raises(DataError, match=message):
-        build_detector(PARAMS[kind], layers=L, classes=K).fit_standardisation(data)
+        build_readout(PARAMS[kind], layers=L, classes=K).fit_standardisation(data)
 
 
 def test_no_trajectories_give_no_scores(detector):
@@ -179,22 +179,22 @@ def test_scoring_in_blocks_equals_scoring_at_once_and_restores_the_mode(detector
 
 
 def test_untrained_control_without_trajectories_reads_distances_as_they_are(kind):
-    detector = random_detector(PARAMS[kind], layers=L, classes=K, seed=1)
+    detector = random_readout(PARAMS[kind], layers=L, classes=K, seed=1)
     data = some_trajectories(3)
     assert not detector.training
     assert torch.equal(detector(data), detector.logits(data))
 
 
 def test_bidirectional_shortcut_equals_the_whole_lstm():
-    detector = random_detector(PARAMS["bilstm"], L, K, 0, some_trajectories())
-    assert isinstance(detector, BidirectionalDetector)
+    detector = random_readout(PARAMS["bilstm"], L, K, 0, some_trajectories())
+    assert isinstance(detector, BidirectionalReadout)
     data = (some_trajectories() - detector.mean) / detector.std
     torch.testing.assert_close(detector.last_output(data), detector.lstm(data)[0][:, -1])
-    torch.testing.assert_close(detector.last_output(data), SequenceDetector.last_output(detector, data))
+    torch.testing.assert_close(detector.last_output(data), SequenceReadout.last_output(detector, data))
 
 
 def test_lstm_of_one_unit_by_hand():
-    detector = SequenceDetector(1, 1, hidden=1)
+    detector = SequenceReadout(1, 1, hidden=1)
     detector.set_standardisation(torch.zeros(1, 1), torch.ones(1, 1))
     with torch.no_grad():
         for weights in detector.parameters():
@@ -207,7 +207,7 @@ def test_lstm_of_one_unit_by_hand():
 
 
 def test_mlp_by_hand_and_its_dropout_in_training():
-    detector = MLPDetector(1, 2, hidden=2)
+    detector = MLPReadout(1, 2, hidden=2)
     detector.set_standardisation(torch.zeros(1, 2), torch.ones(1, 2))
     with torch.no_grad():
         detector.fc[0].weight.copy_(torch.eye(2))
@@ -224,19 +224,19 @@ def test_mlp_by_hand_and_its_dropout_in_training():
 @pytest.mark.parametrize(("layers", "classes"), [(0, 3), (3, 0)])
 def test_empty_trajectories_cannot_be_built_for(kind, layers, classes):
     with pytest.raises(ConfigurationError, match=f"layers={layers}, classes={classes}"):
-        build_detector(PARAMS[kind], layers=layers, classes=classes)
+        build_readout(PARAMS[kind], layers=layers, classes=classes)
 
 
 def test_unknown_kind_lists_the_valid_ones():
     params = DetectorParams.model_construct(kind="gru", hidden=3)
     with pytest.raises(ConfigurationError, match=r"kind: expected one of \[bilstm, lstm, mlp\], got 'gru'"):
-        build_detector(params, layers=L, classes=K)
+        build_readout(params, layers=L, classes=K)
 
 
 @pytest.mark.gpu
 def test_bidirectional_is_the_same_on_the_gpu():
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    detector = random_detector(PARAMS["bilstm"], L, K, 0, some_trajectories())
+    detector = random_readout(PARAMS["bilstm"], L, K, 0, some_trajectories())
     expected = detector(some_trajectories())
     torch.testing.assert_close(score_trajectories(detector.cuda(), some_trajectories()), expected.detach())

@@ -9,7 +9,7 @@ import mlflow
 import pytest
 import torch
 
-from adv_detect.algorithms.detectors import random_detector
+from adv_detect.algorithms.detectors import random_readout
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
@@ -42,7 +42,7 @@ def bundle() -> ScoringBundle:
     )
     about = {"params": params.model_dump(), "layers": len(features), "classes": len(CLASSES), "thresholds": {}}
     about |= {"detector": "tiny/both/all/0", "name": "adv-detect", "fpr": 0.05, "attacks": ["bim", "cw"]}
-    detector = random_detector(params, layers=len(features), classes=len(CLASSES), seed=0).eval()
+    detector = random_readout(params, layers=len(features), classes=len(CLASSES), seed=0).eval()
     clean = ScoringBundle(network, representatives, detector, about).model().eval()(draw_images(200, 1))[1]
     about["thresholds"] = {f"{fpr:g}": value for fpr, value in thresholds_at_fpr(clean, FPRS).items()}
     return ScoringBundle(network, representatives, detector, about)

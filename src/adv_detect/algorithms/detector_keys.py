@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from adv_detect.errors import DataError
-from adv_detect.params import DetectorParams
+from adv_detect.names import BOTH_CRITERIA, NATURAL, NO_CRITERION, NOISE, REFERENCE, TRAINED_ON_ALL
 
-NATURAL = "natural"
-NOISE = "noise"
+__all__ = ["BOTH_CRITERIA", "NATURAL", "NOISE", "REFERENCE", "TRAINED_ON_ALL"]  # and what is defined below
+
 MARGIN = "margin"
 UNTRAINED = "untrained"
 CONTROLS = (MARGIN, UNTRAINED)
@@ -21,52 +20,42 @@ UNTRAINED_DRAWS = 10
 CONTROL_KEYS = (MARGIN, *(f"{UNTRAINED}/{draw}" for draw in range(UNTRAINED_DRAWS)))
 ALL, MACRO, WORST = "all", "macro", "worst"
 SUMMARY_ROWS = (ALL, MACRO, WORST)
-BOTH_CRITERIA = "both"
-TRAINED_ON_ALL = "all"
-REFERENCE = "reference"
-"""In the place of what a detector was trained on: it is a published one."""
 CLASS, FEATURES = "class", "features"
 """What an attack aims at."""
 DETECTOR_COLUMNS = (
     "detector", "configuration", "kind", "representative", "distance", "order",
     "trained_criterion", "trained_on", "seed",
 )  # fmt: skip
+SUMMARY_FIGURES = ("validation_macro_auc", "validation_macro_auc_all")
 REPRESENTATIVE_LABELS = {"medoid": "M", "centroid": "C"}
 DISTANCE_LABELS = {"euclidean": "L2", "cosine": "cos", "mahalanobis": "Mahalanobis"}
 KIND_LABELS = {"lstm": "LSTM", "bilstm": "BiLSTM", "mlp": "MLP"}
 
 
-def detector_summary(keys: Iterable[str], configurations: Mapping[str, DetectorParams]) -> pd.DataFrame:
-    """Describe detectors by their keys.
+def describe_detectors(summary: pd.DataFrame) -> pd.DataFrame:
+    """Describe trained detectors and controls, with the validation figures of the former.
 
     Args:
-        keys: ``<configuration>/<criterion>/<trained on>/<seed>``, or one of `CONTROL_KEYS`.
-        configurations: What each configuration reads and how.
+        summary: One row per trained detector, with the columns `DETECTOR_COLUMNS`.
 
     Returns:
-        One row per detector with the columns `DETECTOR_COLUMNS`. Controls have empty descriptions; the seed of the
-        margin is -1.
-
-    Raises:
-        DataError: A key has another form, or its configuration is not known.
+        One row per detector or control with the columns `DETECTOR_COLUMNS` and `SUMMARY_FIGURES`. Controls have empty
+        descriptions and figures that are NaN; the seed of the margin is -1.
     """
-    return pd.DataFrame([_describe(key, configurations) for key in keys], columns=list(DETECTOR_COLUMNS))
+    controls = pd.DataFrame([_control(key) for key in CONTROL_KEYS], columns=list(DETECTOR_COLUMNS))
+    trained = summary[[*DETECTOR_COLUMNS, *SUMMARY_FIGURES]]
+    return pd.concat([trained, controls], ignore_index=True)
 
 
-def _describe(key: str, configurations: Mapping[str, DetectorParams]) -> dict[str, Any]:
-    if key in CONTROL_KEYS:
-        name, _, draw = key.partition("/")
-        control = (key, name, "control", "", "", "", "none", "none", int(draw or -1))
-        return dict(zip(DETECTOR_COLUMNS, control, strict=True))
-    parts = key.split("/")
-    if len(parts) != 4 or not parts[3].isdigit():
-        raise DataError(f"expected a detector key '<configuration>/<criterion>/<trained on>/<seed>', got {key!r}")
-    name, criterion, trained_on, seed = parts
-    if name not in configurations:
-        raise DataError(f"detector {key!r}: expected a configuration of {sorted(configurations)}, got {name!r}")
-    one = configurations[name]
-    values = (key, name, one.kind, one.representative, one.distance, one.order, criterion, trained_on, int(seed))
-    return dict(zip(DETECTOR_COLUMNS, values, strict=True))
+def rate_label(fpr: float) -> str:
+    """Name a false-positive rate in a column, in percent: ``05`` for 0.05, ``00_5`` for 0.005."""
+    whole, _, part = f"{100 * fpr:.6g}".partition(".")
+    return f"{whole:0>2}" + (f"_{part}" if part else "")
+
+
+def _control(key: str) -> tuple[str | int, ...]:
+    name, _, draw = key.partition("/")
+    return key, name, "control", "", "", "", NO_CRITERION, "none", int(draw or -1)
 
 
 def configuration_label(row: Mapping[str, Any]) -> str:
@@ -76,10 +65,12 @@ def configuration_label(row: Mapping[str, Any]) -> str:
         row: A row with the columns ``configuration``, ``kind``, ``representative``, ``distance``, ``order``.
 
     Returns:
-        The label; controls are named as such.
+        The label; controls are named as such, detectors that read no trajectories by their configuration.
     """
     if row["configuration"] in CONTROLS:
         return CONTROL_LABELS[row["configuration"]]
+    if not row["representative"]:
+        return str(row["configuration"])
     parts = [
         KIND_LABELS.get(row["kind"], str(row["kind"])),
         REPRESENTATIVE_LABELS.get(row["representative"], str(row["representative"])),

@@ -17,10 +17,10 @@ DISTANCES: tuple[str, ...] = get_args(Distance)
 class ClassDistances(nn.Module):
     """Measures features of L layers against the class representatives; differentiable in the features.
 
-    All that depends on the representatives alone (centring, whitening, norms) is computed once, here, and
-    held in buffers that move with the module. Distances are computed as matrix products in float64 on centred
-    points: a float32 product would lose all digits between close points, while differences of every pair take
-    about 20 times as long.
+    All that depends on the representatives alone (centring, whitening, norms) is computed once, here, and held in
+    buffers that move with the module and are no part of its state. Distances are computed as matrix products in float64
+    on centred points: a float32 product would lose all digits between close points, while differences of every pair
+    take about 20 times as long.
 
     Attributes:
         distance: ``euclidean``, ``cosine`` (similarity) or ``mahalanobis`` (Euclidean after whitening).
@@ -69,14 +69,14 @@ class ClassDistances(nn.Module):
     def _prepare(self, layer: int, points: Tensor, whitener: Tensor | None) -> None:
         """Store a layer's points and what turns features into the same space."""
         if self.distance == "cosine":
-            self.register_buffer(f"points_{layer}", _normalised(points))
+            self.register_buffer(f"points_{layer}", _normalised(points), persistent=False)
             return
         centre = points.mean(dim=0)
         points = points - centre if whitener is None else (points - centre) @ whitener
-        self.register_buffer(f"centre_{layer}", centre)
-        self.register_buffer(f"whitener_{layer}", whitener)
-        self.register_buffer(f"points_{layer}", points)
-        self.register_buffer(f"squares_{layer}", points.square().sum(dim=1))
+        self.register_buffer(f"centre_{layer}", centre, persistent=False)
+        self.register_buffer(f"whitener_{layer}", whitener, persistent=False)
+        self.register_buffer(f"points_{layer}", points, persistent=False)
+        self.register_buffer(f"squares_{layer}", points.square().sum(dim=1), persistent=False)
 
     def _measure(self, layer: int, features: Tensor) -> Tensor:
         """Measure one layer: ``(N, D_l)`` to ``(N, C)``."""

@@ -18,7 +18,7 @@ from adv_detect.algorithms.detector_keys import (
     SUMMARY_ROWS,
     TRAINED_ON_ALL,
     WORST,
-    detector_summary,
+    describe_detectors,
 )
 from adv_detect.algorithms.intervals import wilson_interval
 from adv_detect.algorithms.reference_tables import (
@@ -36,7 +36,7 @@ from adv_detect.errors import DataError
 __all__ = [
     "attack_table",
     "average_over_seeds",
-    "detector_summary",
+    "describe_detectors",
     "format_score",
     "metric_table",
     "quantisation_table",

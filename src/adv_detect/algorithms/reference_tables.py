@@ -20,6 +20,7 @@ from adv_detect.algorithms.detector_keys import (
     configuration_labels,
     series_label,
 )
+from adv_detect.names import NO_CRITERION
 
 OTHER_CRITERION = {"targeted": "untargeted", "untargeted": "targeted"}
 MISSING = "–"  # noqa: RUF001 - an en dash in tables
@@ -34,7 +35,7 @@ def select(
     trained: str = "own",
     trained_on: str = TRAINED_ON_ALL,
 ) -> pd.DataFrame:
-    """Rows of one condition, with the controls.
+    """Select the rows of one condition, with the controls and the detectors that learned from no attack.
 
     Args:
         metrics: Result of `metric_table`.
@@ -51,7 +52,7 @@ def select(
     sources = [trained_on, REFERENCE] if trained_on == TRAINED_ON_ALL else [trained_on]
     trained_rows = metrics["trained_criterion"].isin(wanted) & metrics["trained_on"].isin(sources)
     condition = (metrics["criterion"] == criterion) & (metrics["form"] == form) & (metrics["variant"] == variant)
-    return metrics[condition & (trained_rows | metrics["configuration"].isin(CONTROLS))]
+    return metrics[condition & (trained_rows | (metrics["trained_criterion"] == NO_CRITERION))]
 
 
 def average_over_seeds(rows: pd.DataFrame, value: str = "auc") -> pd.DataFrame:

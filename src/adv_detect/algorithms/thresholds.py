@@ -47,3 +47,30 @@ def _affordable(fpr: float, count: int) -> int:
     while k / count > fpr:
         k -= 1
     return k
+
+
+def p_values(scores: Tensor, clean_scores: Tensor) -> Tensor:
+    """Compute conformal p-values: how unusual a score is among those of clean images.
+
+    A clean image that is exchangeable with the n given ones has a p-value of at most t with probability at most t.
+
+    Source: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005.
+
+    Args:
+        scores: Shape (N,), no NaN.
+        clean_scores: Scores of clean images, shape (n,), n >= 1, no NaN; in any order.
+
+    Returns:
+        ``(1 + #{clean >= score}) / (n + 1)``, float64, shape (N,); at least 1 / (n + 1).
+
+    Raises:
+        DataError: There are no clean scores, or a shape is another one.
+    """
+    if clean_scores.ndim != 1 or scores.ndim != 1 or len(clean_scores) == 0:
+        raise DataError(
+            f"expected scores of shape (N,) and clean scores of shape (n,) with n >= 1, got {tuple(scores.shape)} and "
+            f"{tuple(clean_scores.shape)}"
+        )
+    ascending = torch.sort(clean_scores.detach().double()).values
+    below = torch.searchsorted(ascending, scores.detach().double(), right=False)
+    return (1.0 + (len(ascending) - below).double()) / (len(ascending) + 1.0)

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from adv_detect.algorithms.detector_keys import (
-    BOTH_CRITERIA,
     MARGIN,
     SUMMARY_ROWS,
-    TRAINED_ON_ALL,
     configuration_labels,
 )
 from adv_detect.errors import DataError
+from adv_detect.names import BOTH_CRITERIA, LEARNED_FROM_ALL, NO_CRITERION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +28,7 @@ class EvaluationResults:
 
     Attributes:
         metrics: Result of `metric_table`.
-        detectors: Result of `detector_summary` with a column ``validation_macro_auc`` (NaN for controls).
+        detectors: Result of `describe_detectors` with a column ``validation_macro_auc`` (NaN for controls).
         attack_records: A row per source image, attack and criterion.
         network: Facts of the network under attack: name, accuracy, layers, bounds, ...
         images: Number of images per split, and whatever else describes them.
@@ -91,11 +90,11 @@ class EvaluationResults:
 
 
 def chosen_detector(detectors: pd.DataFrame, criterion: str) -> str | None:
-    """Key of the detector with the best validation macro-AUC among those trained for a criterion on all attacks.
+    """Choose the detector with the best validation macro-AUC among those that fit a criterion.
 
     Args:
-        detectors: Result of `detector_summary` with a column ``validation_macro_auc``.
-        criterion: ``targeted`` or ``untargeted``; detectors trained on both count too.
+        detectors: Result of `describe_detectors` with a column ``validation_macro_auc``.
+        criterion: ``targeted`` or ``untargeted``; detectors trained on both, or on no attack, count too.
 
     Returns:
         The key (the first of equals), or None where no detector was trained for this criterion.
@@ -108,7 +107,8 @@ def chosen_detector(detectors: pd.DataFrame, criterion: str) -> str | None:
             f"detectors: expected a column {SELECTION_COLUMN!r}, got {list(detectors.columns)}; "
             "the detector shown is chosen on validation images, never on test images"
         )
-    own = detectors["trained_criterion"].isin([criterion, BOTH_CRITERIA])
-    candidates = detectors[own & (detectors["trained_on"] == TRAINED_ON_ALL) & detectors[SELECTION_COLUMN].notna()]
+    own = detectors["trained_criterion"].isin([criterion, BOTH_CRITERIA, NO_CRITERION])
+    whole = detectors["trained_on"].isin(LEARNED_FROM_ALL)
+    candidates = detectors[own & whole & detectors[SELECTION_COLUMN].notna()]
     best = candidates.sort_values(SELECTION_COLUMN, ascending=False, kind="stable")
     return None if best.empty else str(best["detector"].iloc[0])

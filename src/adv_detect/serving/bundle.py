@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adv_detect.algorithms.detectors import TrajectoryDetector, build_detector
+from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.algorithms.representatives import (
     Representatives,
@@ -25,7 +25,6 @@ from adv_detect.algorithms.representatives import (
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_from_spec, target_tensors
-from adv_detect.params import DetectorParams
 
 PARTS = ("network", "representatives", "detector")
 RANGE_TOLERANCE = 1e-4
@@ -38,44 +37,44 @@ class ScoringBundle:
     Attributes:
         network: The network under attack.
         representatives: Its class representatives.
-        detector: The detector that reads trajectories.
-        about: Facts on the detector: ``params``, ``layers``, ``classes``, ``thresholds`` by false-positive rate,
-            ``fpr`` (the default one), ``detector`` (its key), ``name`` (of the registered model).
+        stored: The detector, with the clean scores that its thresholds rest on.
+        about: Facts on the model: ``fpr`` (the default rate), ``fprs`` (rates at which thresholds were looked at),
+            ``name`` (of the registered model), validation figures.
     """
 
     network: TargetNetwork
     representatives: Representatives
-    detector: TrajectoryDetector
+    stored: StoredDetector
     about: Mapping[str, Any]
 
     @property
     def thresholds(self) -> dict[float, float]:
-        """Scores above which an image counts as adversarial, by false-positive rate on clean images."""
-        return {float(fpr): float(value) for fpr, value in self.about["thresholds"].items()}
+        """Scores above which an image counts as adversarial, at the rates that were looked at."""
+        return {float(fpr): self.stored.threshold(float(fpr)) for fpr in self.about["fprs"]}
 
     def threshold(self, fpr: float | None = None) -> float:
         """Return the threshold at a false-positive rate.
 
         Args:
-            fpr: One of the rates that thresholds were fixed for; None means the default rate of the bundle.
+            fpr: Any rate that the clean scores can carry; None means the default rate of the bundle.
 
         Returns:
             The threshold, in units of the score.
 
         Raises:
-            ConfigurationError: No threshold was fixed for that rate.
+            ConfigurationError: The rate is outside (0, 1), or too small for the number of clean scores.
         """
-        rate = float(self.about["fpr"] if fpr is None else fpr)
-        near = [value for known, value in self.thresholds.items() if np.isclose(known, rate)]
-        if not near:
-            raise ConfigurationError(f"fpr: expected one of {sorted(self.thresholds)}, got {rate:g}")
-        return near[0]
+        rate, n = float(self.about["fpr"] if fpr is None else fpr), len(self.stored.clean_scores)
+        if not 1 / n <= rate < 1:
+            raise ConfigurationError(
+                f"fpr: expected a rate from {1 / n:.4g} (thresholds rest on {n} clean images) to below 1, got {rate:g}"
+            )
+        return self.stored.threshold(rate)
 
     def model(self) -> DetectionModel:
         """Join the parts into one differentiable model: images to class logits and adversarial scores."""
-        params = DetectorParams.model_validate(self.about["params"])
-        device = self.representatives.medoids[0].device
-        return DetectionModel(working_form(self.network, device), self.representatives, self.detector, params)
+        network = working_form(self.network, torch.device("cpu"))
+        return DetectionModel(network, self.stored.detector, self.network.spec.layers)
 
     def save(self, folder: Path) -> None:
         """Write the parts as safetensors files, each with its facts as JSON beside it.
@@ -84,9 +83,10 @@ class ScoringBundle:
             folder: Existing folder to write into.
         """
         tensors, about = representatives_tensors(self.representatives)
+        facts = {"key": self.stored.key, "facts": dict(self.stored.facts), "about": dict(self.about)}
         _write(folder, "network", target_tensors(self.network), self.network.spec.model_dump(mode="json"))
         _write(folder, "representatives", tensors, about)
-        _write(folder, "detector", self.detector.state_dict(), dict(self.about))
+        _write(folder, "detector", self.stored.tensors(), facts)
 
     @classmethod
     def load(cls, folder: Path) -> ScoringBundle:
@@ -105,29 +105,13 @@ class ScoringBundle:
         if missing:
             raise DataError(f"{folder}: expected the files of a scoring bundle, missing: {missing}")
         network, representatives, detector = (_read(folder, name) for name in PARTS)
+        classes, facts = representatives_from_tensors(*representatives), detector[1]
         return cls(
             network=target_from_spec(NetworkSpec.model_validate(network[1]), network[0]).freeze(),
-            representatives=representatives_from_tensors(*representatives),
-            detector=restore_detector(detector[1], detector[0]),
-            about=detector[1],
+            representatives=classes,
+            stored=StoredDetector.restore(facts["key"], facts["facts"], detector[0], classes),
+            about=facts["about"],
         )
-
-
-def restore_detector(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> TrajectoryDetector:
-    """Build a trained detector from its facts and state dict.
-
-    Args:
-        about: Holds ``params``, ``layers`` and ``classes``.
-        state: The state dict.
-
-    Returns:
-        The detector in evaluation mode, frozen.
-    """
-    params = DetectorParams.model_validate(about["params"])
-    detector = build_detector(params, layers=about["layers"], classes=about["classes"])
-    detector.load_state_dict(dict(state))
-    detector.eval().requires_grad_(False)
-    return detector
 
 
 def check_images(images: NDArray[Any], spec: NetworkSpec) -> Tensor:
@@ -178,28 +162,32 @@ def score_images(
 
     Returns:
         One row per image: ``predicted_class`` (name), ``predicted_index``, ``adversarial_score`` (higher is more
-        likely adversarial), ``threshold``, ``is_adversarial``.
+        likely adversarial), ``p_value`` (conformal), ``threshold``, ``is_adversarial``, ``n_clean`` (clean images that
+        the threshold rests on).
     """
     tensor = check_images(images, bundle.network.spec)
     threshold = bundle.threshold(fpr)
     model = bundle.model().eval() if model is None else model
-    device = next(model.distances.buffers()).device
+    device = next(model.network.parameters()).device
     predicted, scores = [], []
     with torch.no_grad():
         for start in range(0, len(tensor), batch_size):
-            logits, score = model(tensor[start : start + batch_size].to(device))
+            logits, found = model(tensor[start : start + batch_size].to(device))
             predicted.append(logits.argmax(dim=1).cpu())
-            scores.append(score.cpu())
+            scores.append(found.cpu())
     index = torch.cat(predicted).numpy() if predicted else np.zeros(0, dtype=np.int64)
-    score_column = torch.cat(scores).double().numpy() if scores else np.zeros(0)
+    score = torch.cat(scores).double() if scores else torch.zeros(0, dtype=torch.float64)
+    score_column = score.numpy()
     names = np.array(bundle.network.spec.class_names, dtype=object)
     return pd.DataFrame(
         {
             "predicted_class": names[index],
             "predicted_index": index,
             "adversarial_score": score_column,
+            "p_value": bundle.stored.p_values(score).numpy(),
             "threshold": np.full(len(index), threshold),
             "is_adversarial": score_column > threshold,
+            "n_clean": np.full(len(index), len(bundle.stored.clean_scores)),
         }
     )
 

@@ -10,8 +10,10 @@ OUTPUTS = {
     "predicted_class": "name of the class that the network under attack gives the image",
     "predicted_index": "index of that class",
     "adversarial_score": "higher is more likely adversarial; no probability",
+    "p_value": "share of clean images that score so high: (1 + those at or above) / (n_clean + 1)",
     "threshold": "of the verdict, fixed on clean validation images at the false-positive rate asked for",
     "is_adversarial": "verdict: adversarial_score > threshold",
+    "n_clean": "number of clean validation images that threshold and p-value rest on",
 }
 TEMPLATE = """\
 Says of each image which class the network sees in it and whether it looks like an adversarial example: network,
@@ -20,7 +22,8 @@ class representatives and detector in one.
 **Input**: a tensor `(N, {shape})`, float32, channels first, pixels in [{low:g}, {high:g}]{eight_bit}. Another shape or
 range is refused with a message.
 
-**Parameter**: `fpr`, the false-positive rate of the verdict on clean images, one of {rates}; default {fpr:g}.
+**Parameter**: `fpr`, the false-positive rate of the verdict on clean images, from {least:.4g} to below 1
+(thresholds rest on {n} clean images); default {fpr:g}.
 
 **Output**, a row per image:
 
@@ -58,7 +61,8 @@ def model_description(bundle: ScoringBundle) -> str:
         low=low,
         high=high,
         eight_bit=" (8-bit pixels divided by 255)" if (low, high) == (0.0, 1.0) else "",
-        rates=", ".join(f"{rate:g}" for rate in sorted(bundle.thresholds)),
+        least=1 / len(bundle.stored.clean_scores),
+        n=len(bundle.stored.clean_scores),
         fpr=float(bundle.about["fpr"]),
         outputs="\n".join(f"- `{name}`: {meaning}" for name, meaning in OUTPUTS.items()),
         name=bundle.about["name"],
@@ -75,12 +79,13 @@ def version_description(bundle: ScoringBundle) -> str:
     Returns:
         Markdown.
     """
-    about, spec = bundle.about, bundle.network.spec
+    spec = bundle.network.spec
+    n = len(bundle.stored.clean_scores)
     thresholds = ", ".join(f"{value:.4g} at {rate:g}" for rate, value in sorted(bundle.thresholds.items()))
     lines = [
-        f"Detector `{about['detector']}`, the best on validation images (test images play no part in the choice).",
+        f"Detector `{bundle.stored.key}`, the best on validation images (test images play no part in the choice).",
         f"Network under attack: `{spec.name}`, {spec.num_classes} classes{_accuracy(bundle)}.",
-        f"Thresholds by false-positive rate: {thresholds}.",
+        f"Thresholds by false-positive rate, on {n} clean validation images: {thresholds}.",
     ]
     return "\n\n".join(lines)
 
@@ -96,9 +101,9 @@ def version_tags(bundle: ScoringBundle) -> dict[str, str]:
     """
     about, spec = bundle.about, bundle.network.spec
     facts: dict[str, Any] = {
-        "detector": about["detector"],
-        "trained_criterion": about.get("trained_criterion"),
-        "attacks": ", ".join(about.get("attacks", ())) or None,
+        "detector": bundle.stored.key,
+        "trained_criterion": bundle.stored.facts.get("trained_criterion"),
+        "attacks": ", ".join(bundle.stored.facts.get("attacks", ())) or None,
         "validation_macro_auc": _rounded(about.get("validation_macro_auc")),
         "validation_macro_auc_all": _rounded(about.get("validation_macro_auc_all")),
         "network": spec.name,
@@ -107,6 +112,7 @@ def version_tags(bundle: ScoringBundle) -> dict[str, str]:
         "input_shape": f"(N, {', '.join(map(str, spec.image_shape))}) float32",
         "pixel_range": f"[{spec.bounds[0]:g}, {spec.bounds[1]:g}]",
         "fpr_default": f"{float(about['fpr']):g}",
+        "clean_images": len(bundle.stored.clean_scores),
         "fpr_choices": ", ".join(f"{rate:g}" for rate in sorted(bundle.thresholds)),
     }
     return {name: str(value) for name, value in facts.items() if value is not None}

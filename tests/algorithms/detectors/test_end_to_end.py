@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adv_detect.algorithms.detectors import build_detector
+from adv_detect.algorithms.detectors import build_readout
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.representatives import Representatives
@@ -58,7 +58,7 @@ def representatives() -> Representatives:
 
 
 def detector_for(params: DetectorParams) -> nn.Module:
-    detector = build_detector(params, layers=len(LAYERS), classes=params.top_k or CLASSES, seed=2)
+    detector = build_readout(params, layers=len(LAYERS), classes=params.top_k or CLASSES, seed=2)
     detector.set_standardisation(torch.full((), 0.5), torch.full((), 2.0))
     return detector.double().eval().requires_grad_(False)
 

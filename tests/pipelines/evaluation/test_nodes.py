@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from adv_detect.algorithms.attacks.quality import perturbation_norms
 from adv_detect.algorithms.detector_keys import CONTROL_KEYS
-from adv_detect.algorithms.detectors import random_detector, score_trajectories
+from adv_detect.algorithms.detectors import random_readout, score_trajectories
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.trajectories import trajectories
 from adv_detect.errors import DataError
@@ -184,7 +184,7 @@ def test_an_untrained_detector_is_at_one_half_on_average(finished):
     aucs = []
 
     for seed in range(60):
-        detector = random_detector(params, layers=both.shape[1], classes=both.shape[2], seed=seed)
+        detector = random_readout(params, layers=both.shape[1], classes=both.shape[2], seed=seed)
         detector.set_standardisation(natural.mean(dim=0), natural.std(dim=0))
         aucs.append(roc_auc_score(labels, score_trajectories(detector.eval(), both)))
 

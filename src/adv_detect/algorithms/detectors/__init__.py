@@ -1,23 +1,60 @@
-"""Detectors: trajectories of shape (N, L, K) to one logit per image, higher = more likely adversarial."""
+"""Detectors: activations of images to one score per image, higher = more likely adversarial."""
 
 from __future__ import annotations
 
-from adv_detect.algorithms.detectors.base import TrajectoryDetector, score_trajectories
-from adv_detect.algorithms.detectors.mlp import MLPDetector
-from adv_detect.algorithms.detectors.reference import ReferenceName, load_reference_detector, parse_reference_name
-from adv_detect.algorithms.detectors.registry import build_detector, detector_kinds, random_detector
-from adv_detect.algorithms.detectors.sequence import BidirectionalDetector, SequenceDetector
+from adv_detect.algorithms.detectors.activations import Activations
+from adv_detect.algorithms.detectors.base import (
+    Detector,
+    FitData,
+    FitHistory,
+    LearnsFrom,
+    Reads,
+    score_activations,
+)
+from adv_detect.algorithms.detectors.controls import MarginDetector
+from adv_detect.algorithms.detectors.registry import build_detector, detector_class, detector_kinds
+from adv_detect.algorithms.detectors.stored import StoredDetector, stored_tensors
+from adv_detect.algorithms.detectors.trajectory import (
+    BidirectionalReadout,
+    MLPReadout,
+    ReferenceName,
+    SequenceReadout,
+    TrajectoryDetector,
+    TrajectoryReadout,
+    build_readout,
+    load_reference_detector,
+    parse_reference_name,
+    random_readout,
+    readout_kinds,
+    score_trajectories,
+    untrained_detector,
+)
 
 __all__ = [
-    "BidirectionalDetector",
-    "MLPDetector",
+    "Activations",
+    "BidirectionalReadout",
+    "Detector",
+    "FitData",
+    "FitHistory",
+    "LearnsFrom",
+    "MLPReadout",
+    "MarginDetector",
+    "Reads",
     "ReferenceName",
-    "SequenceDetector",
+    "SequenceReadout",
+    "StoredDetector",
     "TrajectoryDetector",
+    "TrajectoryReadout",
     "build_detector",
+    "build_readout",
+    "detector_class",
     "detector_kinds",
     "load_reference_detector",
     "parse_reference_name",
-    "random_detector",
+    "random_readout",
+    "readout_kinds",
+    "score_activations",
     "score_trajectories",
+    "stored_tensors",
+    "untrained_detector",
 ]

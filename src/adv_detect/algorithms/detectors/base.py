@@ -1,141 +1,170 @@
-"""What all detectors share: shape checks, standardisation that travels with the weights, scoring in blocks."""
+"""The contract of all detectors: activations of images to one score per image, higher = more likely adversarial."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from adv_detect.errors import DataError, NotFittedError
+from adv_detect.algorithms.detectors.activations import Activations
+from adv_detect.errors import DataError
+from adv_detect.params import DetectorFitParams
 
-STD_FLOOR = 1e-6
-"""Smallest standard deviation a distance is divided by, so that a constant distance does not become infinite."""
+FitHistory = list[dict[str, float]]
+"""One entry per epoch, figures by name; empty for what is fitted in one go."""
 
 SCORE_BLOCK = 2048
-"""Trajectories scored at once by default."""
+"""Images scored at once by default."""
 
 
-class TrajectoryDetector(nn.Module):
-    """Reads standardised trajectories and gives one logit per image; higher means more likely adversarial.
+class LearnsFrom(StrEnum):
+    """What a detector is fitted on."""
 
-    Trajectories arrive already ordered and cut. The buffers ``mean`` and ``std``, of shape (L, K), are part of
-    the state dict. A ``std`` of zero marks a detector whose standardisation has not been fitted.
+    NOTHING = "nothing"
+    CLEAN = "clean"
+    ATTACKS = "attacks"
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Parts of the activations that a detector reads; the logits are always there.
 
     Attributes:
-        kind: Name of the detector in the configuration.
-        layers: L, or None where any number of layers is accepted.
-        classes: K, or None where any number of classes is accepted.
-        mean: Per layer and class, subtracted from the distances.
-        std: Per layer and class, what the centred distances are divided by.
+        layers: Whether it reads the features of the layers.
+        views: Names of the views whose logits it reads.
+        twin: Whether it reads the logits of the second network.
     """
 
-    kind: ClassVar[str]
-    mean: Tensor
-    std: Tensor
+    layers: bool = True
+    views: tuple[str, ...] = ()
+    twin: bool = False
 
-    def __init__(self, layers: int | None, classes: int | None) -> None:
-        super().__init__()
-        self.layers = layers
-        self.classes = classes
-        shape = (layers or 1, classes or 1)
-        self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("std", torch.zeros(shape))
-        self._fitted = False
-        self.register_load_state_dict_post_hook(_note_whether_fitted)  # type: ignore[no-untyped-call]
 
-    @property
-    def fitted(self) -> bool:
-        """Whether the standardisation has been fitted, set or loaded."""
-        return self._fitted
+@dataclass(frozen=True)
+class FitData:
+    """Images to learn from and images to choose by.
 
-    def fit_standardisation(self, trajectories: Tensor) -> None:
-        """Take mean and standard deviation per layer and class from training trajectories.
+    Attributes:
+        clean: Natural images to learn from.
+        attacked: Successful attacks to learn from; None for detectors that learn from clean images.
+        validation_clean: Natural images to choose by, of other sources.
+        validation_attacked: Successful attacks on those.
+        params: Settings of an iterative optimisation.
+        device: Where to train.
+    """
 
-        Args:
-            trajectories: Shape (N, L, K), any float dtype, N >= 1, finite.
+    clean: Activations
+    attacked: Activations | None
+    validation_clean: Activations
+    validation_attacked: Activations | None
+    params: DetectorFitParams = field(default_factory=DetectorFitParams)
+    device: str = "cpu"
 
-        Raises:
-            DataError: The shape does not fit, there are no rows, or a value is not finite.
-        """
-        self._check(trajectories)
-        if len(trajectories) == 0:
-            raise DataError("expected at least one trajectory to fit the standardisation on, got none")
-        if not torch.isfinite(trajectories).all():
-            raise DataError("expected finite trajectories to fit the standardisation on, got NaN or infinity")
-        std, mean = torch.std_mean(trajectories.detach().double(), dim=0, correction=0)
-        self.set_standardisation(mean, std)
 
-    def set_standardisation(self, mean: Tensor, std: Tensor) -> None:
-        """Use a known mean and standard deviation; the latter is floored at ``STD_FLOOR``.
+class Detector(nn.Module):
+    """Scores images by what the network said about them; higher = more likely adversarial.
 
-        Args:
-            mean: Shape (L, K), or one that broadcasts to it.
-            std: Shape (L, K), or one that broadcasts to it.
-        """
-        self.mean.copy_(mean)
-        self.std.copy_(std.clamp_min(STD_FLOOR))
-        self._fitted = True
+    A detector is constructed with the class representatives of the network under attack (which name its layers,
+    their widths and its classes) and the ``arguments`` of its configuration. Its fitted state lies in parameters and
+    buffers: it is stored as their state dict, and the shapes must follow from the arguments of the constructor.
 
-    def forward(self, trajectories: Tensor) -> Tensor:
-        """Score trajectories; gradients reach the trajectories.
+    Attributes:
+        learns_from: What :meth:`fit` needs.
+        reads: Parts of the activations that :meth:`forward` reads.
+        differentiable: Whether an attack may follow the gradient of the score to the images.
+    """
 
-        Args:
-            trajectories: Shape (N, L, K), any float dtype.
-
-        Returns:
-            Logits (no sigmoid), shape (N,), in the dtype of the detector's weights.
-
-        Raises:
-            DataError: The shape does not fit.
-            NotFittedError: The standardisation has not been fitted.
-        """
-        self._check(trajectories)
-        if not self._fitted:
-            raise NotFittedError(
-                f"expected a fitted {self.kind} detector, got one without standardisation; "
-                "call fit_standardisation with training trajectories or load a state dict first"
-            )
-        return self.logits((trajectories.to(self.mean.dtype) - self.mean) / self.std)
+    learns_from: ClassVar[LearnsFrom] = LearnsFrom.CLEAN
+    reads: Reads = Reads()
+    differentiable: ClassVar[bool] = True
 
     @abstractmethod
-    def logits(self, standardised: Tensor) -> Tensor:
-        """Map standardised trajectories of shape (N, L, K) to logits of shape (N,)."""
+    def forward(self, activations: Activations) -> Tensor:
+        """Score images.
 
-    def _check(self, trajectories: Tensor) -> None:
-        shape = tuple(trajectories.shape)
-        fits = len(shape) == 3 and self.layers in {None, shape[1]} and self.classes in {None, shape[2]}
-        if not fits:
-            expected = f"(N, {self.layers or 'L'}, {self.classes or 'C'})"
-            raise DataError(
-                f"expected trajectories of shape {expected} for this {self.kind} detector, got {shape}; "
-                "compute them with the layers and the number of classes that the detector was built for"
-            )
+        Args:
+            activations: Of N images, on the device of the detector.
+
+        Returns:
+            Scores ``(N,)``, finite; higher = more likely adversarial. Any scale.
+        """
+
+    def fit(self, clean: Activations, attacked: Activations | None, *, seed: int) -> FitHistory:
+        """Learn from images of the train split.
+
+        Args:
+            clean: Natural images.
+            attacked: Successful attacks; None for a detector that learns from clean images.
+            seed: Decides everything random; the global random state stays as it is.
+
+        Returns:
+            Training curves.
+        """
+        if self.learns_from is LearnsFrom.NOTHING:
+            return []
+        raise NotImplementedError(f"{type(self).__name__}: a detector that learns needs a method fit")
+
+    def fit_chosen(self, data: FitData, *, seed: int) -> FitHistory:
+        """Learn from images of the train split and choose by those of the validation split.
+
+        Args:
+            data: Both; a detector that has nothing to choose leaves the second aside.
+            seed: As in :meth:`fit`.
+
+        Returns:
+            Training curves.
+        """
+        return self.fit(data.clean, data.attacked, seed=seed)
+
+    def describe(self, activations: Activations) -> Tensor:
+        """Give what an attack must make look natural: by default all features of all layers.
+
+        Args:
+            activations: Of N images.
+
+        Returns:
+            Shape ``(N, ...)``, comparable between images.
+        """
+        return torch.cat([part.flatten(1) for part in activations.features.values()], dim=1)
 
 
-def _note_whether_fitted(module: nn.Module, _incompatible: object) -> None:
-    if isinstance(module, TrajectoryDetector):
-        module._fitted = bool((module.std > 0).all())
-
-
-def score_trajectories(detector: nn.Module, trajectories: Tensor, *, block: int = SCORE_BLOCK) -> Tensor:
-    """Score any number of trajectories in evaluation mode, without gradients, block by block.
+def score_activations(detector: nn.Module, activations: Activations, *, block: int = SCORE_BLOCK) -> Tensor:
+    """Score any number of images in evaluation mode, without gradients, block by block.
 
     Args:
-        detector: A detector; its training mode is restored afterwards.
-        trajectories: Shape (N, L, K), on any device: blocks move to the detector's.
-        block: Trajectories scored at once; bounds the memory.
+        detector: The detector; its training mode is restored afterwards.
+        activations: Of N images, on any device: blocks move to the detector's.
+        block: Images scored at once; bounds the memory.
 
     Returns:
-        Logits, shape (N,), on the device of ``trajectories``.
+        Scores ``(N,)`` on the CPU.
+
+    Raises:
+        DataError: The detector gives something other than one finite score per image.
     """
-    device = next(detector.parameters()).device
+    parts = [activations] if len(activations) <= block else activations.blocks(block)
+    scores = _in_blocks(detector, parts)
+    if scores.shape != (len(activations),) or not bool(torch.isfinite(scores).all()):
+        raise DataError(
+            f"expected {len(activations)} finite scores, one per image, from {type(detector).__name__}, got shape "
+            f"{tuple(scores.shape)} with {int((~torch.isfinite(scores)).sum())} values that are not finite"
+        )
+    return scores
+
+
+def _in_blocks(detector: nn.Module, parts: Iterable[Activations]) -> Tensor:
+    """Score parts one by one in evaluation mode, without gradients; returns ``(N,)`` on the CPU."""
+    place = next((one.device for one in [*detector.parameters(), *detector.buffers()]), torch.device("cpu"))
     was_training = detector.training
     detector.eval()
     try:
         with torch.no_grad():
-            parts = [detector(part.to(device)).to(trajectories.device) for part in torch.split(trajectories, block)]
+            scores = [detector(part.to(place)).cpu() for part in parts]
     finally:
         detector.train(was_training)
-    return torch.cat(parts)
+    return torch.cat(scores) if scores else torch.zeros(0)

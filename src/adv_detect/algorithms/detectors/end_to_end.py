@@ -1,53 +1,37 @@
-"""Network, class representatives and detector as one differentiable model."""
+"""Network and detector as one differentiable model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from adv_detect.algorithms.distances import ClassDistances
+from adv_detect.algorithms.detectors.activations import Activations
+from adv_detect.algorithms.detectors.base import Detector
 from adv_detect.algorithms.features import extract_features
-from adv_detect.algorithms.representatives import Representatives
-from adv_detect.algorithms.trajectories import order_classes
-from adv_detect.params import DetectorParams
 
 
 class DetectionModel(nn.Module):
-    """Maps images to class logits and to detector logits in one pass, with gradients from both to the images.
-
-    With ``order: ranked`` the ranking comes from the logits without gradient: gradients flow through the distances
-    for the ranking that the image has.
+    """Maps images to class logits and to scores in one pass, with gradients from both to the images.
 
     Attributes:
         network: The network under attack.
-        distances: Features to trajectories ``(N, L, C)``.
-        detector: Ordered trajectories ``(N, L, K)`` to logits ``(N,)``.
-        params: What the detector reads and how.
+        detector: Activations to scores ``(N,)``.
         layers: Names of the layers read.
     """
 
-    def __init__(
-        self, network: nn.Module, representatives: Representatives, detector: nn.Module, params: DetectorParams
-    ) -> None:
-        """Join the parts; the network and the detector are shared, not copied.
+    def __init__(self, network: nn.Module, detector: Detector, layers: Sequence[str]) -> None:
+        """Join the parts, which are shared, not copied.
 
         Args:
             network: The network under attack.
-            representatives: Its class representatives.
-            detector: A detector for trajectories of the form that ``params`` describes.
-            params: Representative, distance, class order and ``top_k``.
+            detector: A detector for it.
+            layers: Names of the layers whose features are activations, in network order.
         """
         super().__init__()
         self.network = network
         self.detector = detector
-        self.params = params
-        self.layers = representatives.layers
-        self.distances = ClassDistances(
-            representatives.of(params.representative), params.distance, whitening=representatives.whitening
-        )
+        self.layers = tuple(layers)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Classify images and score them.
@@ -56,49 +40,38 @@ class DetectionModel(nn.Module):
             images: Shape ``(N, channels, H, W)``, in the pixel range of the network.
 
         Returns:
-            Class logits ``(N, C)``, and detector logits ``(N,)``: higher is more likely adversarial.
+            Class logits ``(N, C)``, and scores ``(N,)``: higher is more likely adversarial.
         """
-        logits, scores, _ = self.describe(images)
-        return logits, scores
+        activations = self.activations(images)
+        return activations.logits, self.detector(activations)
+
+    def activations(self, images: Tensor) -> Activations:
+        """Run the network once and keep what detectors read."""
+        return network_activations(self.network, images, self.layers)
 
     def describe(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Classify and score images, and give the trajectories that the detector read.
+        """Classify and score images, and give what an attack must make look natural.
 
         Args:
             images: Shape ``(N, channels, H, W)``, in the pixel range of the network.
 
         Returns:
-            Class logits ``(N, C)``, detector logits ``(N,)``, ordered trajectories ``(N, L, K)``.
+            Class logits ``(N, C)``, scores ``(N,)``, and :meth:`Detector.describe` of the same pass.
         """
-        logits, scores, _, ordered = self._all(images)
-        return logits, scores, ordered
-
-    def measure(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Classify and score images, and give their distances to all classes, in the order of the classes.
-
-        Args:
-            images: Shape ``(N, channels, H, W)``, in the pixel range of the network.
-
-        Returns:
-            Class logits ``(N, C)``, detector logits ``(N,)``, trajectories ``(N, L, C)`` before ordering.
-        """
-        logits, scores, distances, _ = self._all(images)
-        return logits, scores, distances
-
-    def _all(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        logits, features = extract_features(self.network, images, self.layers)
-        distances = self.distances(features)
-        ordered = order_classes(distances, logits, order=self.params.order, top_k=self.params.top_k)
-        with _recurrent_gradients(ordered, self.detector):
-            scores = self.detector(ordered)
-        return logits, scores, distances, ordered
+        activations = self.activations(images)
+        return activations.logits, self.detector(activations), self.detector.describe(activations)
 
 
-@contextmanager
-def _recurrent_gradients(trajectories: Tensor, detector: nn.Module) -> Iterator[None]:
-    """Keep cuDNN out where a gradient is needed in evaluation mode: its LSTM has no backward there."""
-    if trajectories.is_cuda and torch.is_grad_enabled() and not detector.training:
-        with torch.backends.cudnn.flags(enabled=False):
-            yield
-    else:
-        yield
+def network_activations(network: nn.Module, images: Tensor, layers: Sequence[str]) -> Activations:
+    """Run a network once and keep logits and pooled features.
+
+    Args:
+        network: The network under attack.
+        images: Shape ``(N, channels, H, W)``, in its pixel range.
+        layers: Names of the layers read, in network order.
+
+    Returns:
+        The activations, with gradients where autograd records.
+    """
+    logits, features = extract_features(network, images, layers)
+    return Activations(logits=logits, features=dict(zip(layers, features, strict=True)))

@@ -1,72 +1,81 @@
-"""Detectors by name."""
+"""Detectors by the kind that a configuration names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from typing import get_args
 
 import torch
-from torch import Tensor
 
-from adv_detect.algorithms.detectors.base import TrajectoryDetector
-from adv_detect.algorithms.detectors.mlp import MLPDetector
-from adv_detect.algorithms.detectors.sequence import BidirectionalDetector, SequenceDetector
+from adv_detect.algorithms.detectors.base import Detector
+from adv_detect.algorithms.detectors.controls import MarginDetector
+from adv_detect.algorithms.detectors.trajectory.detector import TrajectoryDetector
+from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
+from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, unknown_choice
-from adv_detect.params import DetectorParams
+from adv_detect.params import DetectorParams, TrajectoryKind
 
-DETECTORS: dict[str, Callable[..., TrajectoryDetector]] = {
-    one.kind: one for one in (SequenceDetector, BidirectionalDetector, MLPDetector)
-}
-"""Called with the number of layers, the number of classes and ``hidden``."""
+REGISTERED: dict[str, type[Detector]] = {"margin": MarginDetector}
+"""Detectors that take the class representatives and the configured arguments, by name."""
 
 
 def detector_kinds() -> tuple[str, ...]:
     """Name every registered detector."""
-    return tuple(DETECTORS)
+    return (*readout_kinds(), *REGISTERED)
 
 
-def build_detector(params: DetectorParams, *, layers: int, classes: int, seed: int = 0) -> TrajectoryDetector:
-    """Make a detector with fresh weights on the CPU; the global random state stays as it is.
+def build_detector(configuration: DetectorParams, representatives: Representatives, *, seed: int = 0) -> Detector:
+    """Make a detector that has learned nothing yet; the global random state stays as it is.
 
     Args:
-        params: Its kind and width.
-        layers: L, rows of a trajectory.
-        classes: K, columns of a trajectory after ordering and cutting.
-        seed: Decides the initial weights.
+        configuration: Kind (a registered name, or the dotted path of a subclass of :class:`Detector`) and arguments.
+        representatives: Class representatives of the network under attack.
+        seed: Decides initial weights.
 
     Returns:
-        A detector in training mode that still needs ``fit_standardisation``.
+        The detector, on the CPU.
 
     Raises:
-        ConfigurationError: The kind is unknown, or a size is below 1.
+        ConfigurationError: The kind is unknown or no detector, or does not take the arguments.
     """
-    if params.kind not in DETECTORS:
-        raise unknown_choice("kind", params.kind, DETECTORS)
-    if layers < 1 or classes < 1:
-        raise ConfigurationError(f"expected at least one layer and one class, got layers={layers}, classes={classes}")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return DETECTORS[params.kind](layers, classes, hidden=params.hidden)
+    if configuration.kind in get_args(TrajectoryKind):
+        return TrajectoryDetector(representatives, configuration)
+    made_by = detector_class(configuration.kind)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return made_by(representatives, **configuration.arguments)
+    except TypeError as exc:
+        raise ConfigurationError(
+            f"arguments of detector {configuration.kind!r}: {exc}; it was called with the class representatives and "
+            f"{configuration.arguments}"
+        ) from exc
 
 
-def random_detector(
-    params: DetectorParams, layers: int, classes: int, seed: int, trajectories: Tensor | None = None
-) -> TrajectoryDetector:
-    """Make the untrained control: what a detector of this form says before it has learned anything.
+def detector_class(kind: str) -> type[Detector]:
+    """Find what makes a kind of detector.
 
     Args:
-        params: Its kind and width.
-        layers: L, rows of a trajectory.
-        classes: K, columns of a trajectory.
-        seed: Decides the weights.
-        trajectories: Shape (N, L, K), what the standardisation is fitted on; None leaves distances as they are
-            (mean 0, standard deviation 1).
+        kind: Registered name or dotted path.
 
     Returns:
-        A detector in evaluation mode, ready to score.
+        A subclass of :class:`Detector`.
+
+    Raises:
+        ConfigurationError: There is none of that name.
     """
-    detector = build_detector(params, layers=layers, classes=classes, seed=seed)
-    if trajectories is None:
-        detector.set_standardisation(torch.zeros(()), torch.ones(()))
-    else:
-        detector.fit_standardisation(trajectories)
-    return detector.eval()
+    if kind in get_args(TrajectoryKind):
+        return TrajectoryDetector
+    if kind in REGISTERED:
+        return REGISTERED[kind]
+    module, _, attribute = kind.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as exc:
+        choices = (*detector_kinds(), "<dotted path of a Detector>")
+        raise unknown_choice("detector kind", kind, choices) from exc
+    if not (isinstance(found, type) and issubclass(found, Detector)):
+        raise ConfigurationError(
+            f"detector kind {kind!r}: expected a subclass of adv_detect.algorithms.detectors.Detector, got {found!r}"
+        )
+    return found

@@ -19,23 +19,23 @@ from adv_detect.algorithms.attacks.adaptive import (
 )
 from adv_detect.algorithms.attacks.adaptive.task import DescribingModel
 from adv_detect.algorithms.attacks.targets import draw_targets
+from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.algorithms.trajectories import column_of
 from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, load_images
+from adv_detect.jobs.activations import read_activations, shard_keys
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RuntimeParams
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, score_naturals, threshold_of
-from adv_detect.pipelines.adaptive_attack.models import FeatureModel, KnownDetector
+from adv_detect.pipelines.adaptive_attack.models import USUAL, FeatureModel, join
 from adv_detect.pipelines.adaptive_attack.substitute import restore_substitute
-from adv_detect.pipelines.detector_training.rows import NATURAL
 from adv_detect.sharding import ShardStore
 
 MAX_CANDIDATES = 5000
-"""Clean trajectories from which the guides of a matching attack are chosen."""
+"""Clean images from which the guides of a matching attack are chosen."""
 
 JointModel = DetectionModel | FeatureModel
 
@@ -48,7 +48,7 @@ class Scene:
         images: The source images.
         network: The network under attack.
         representatives: Its class representatives.
-        trajectories: Stored trajectories; clean ones of the train split guide the matching attack.
+        activations: Stored activations; clean ones of the train split guide the matching attack.
         substitute: The attacker's own network and detectors; None where no attack is transferred.
         runtime: Seed, device, batch size.
     """
@@ -56,7 +56,7 @@ class Scene:
     images: ImageSet
     network: TargetNetwork
     representatives: Representatives
-    trajectories: ShardStore
+    activations: ShardStore
     substitute: ShardStore | None
     runtime: RuntimeParams
 
@@ -76,7 +76,7 @@ class Attacked:
     model: JointModel
 
 
-def attack_images(scene: Scene, known: KnownDetector, condition: Condition, indices: tuple[int, ...]) -> Attacked:
+def attack_images(scene: Scene, known: StoredDetector, condition: Condition, indices: tuple[int, ...]) -> Attacked:
     """Attack images that the network classifies correctly and the detector passes.
 
     Args:
@@ -123,8 +123,8 @@ def describe_in_batches(describe: DescribingModel, images: Tensor, batch_size: i
     return torch.cat([part[0] for part in parts]), torch.cat([part[2] for part in parts])
 
 
-def _model(scene: Scene, known: KnownDetector, condition: Condition, device: torch.device) -> JointModel:
-    joint = known.join(working_form(scene.network.freeze(), device), scene.representatives.to(device), device)
+def _model(scene: Scene, known: StoredDetector, condition: Condition, device: torch.device) -> JointModel:
+    joint = join(known, working_form(scene.network.freeze(), device), device)
     nearest = condition.spec.classifier == "nearest_medoid"
     if condition.spec.attack != "deep_detector" and not nearest:
         return joint
@@ -132,7 +132,7 @@ def _model(scene: Scene, known: KnownDetector, condition: Condition, device: tor
 
 
 def _task(
-    scene: Scene, known: KnownDetector, condition: Condition, indices: tuple[int, ...], device: torch.device
+    scene: Scene, known: StoredDetector, condition: Condition, indices: tuple[int, ...], device: torch.device
 ) -> AdaptiveTask:
     numbers = torch.tensor(indices, dtype=torch.int64)
     labels = scene.images.labels[numbers]
@@ -155,13 +155,12 @@ def _task(
 
 
 def _with_guide(
-    task: AdaptiveTask, scene: Scene, known: KnownDetector, condition: Condition, model: JointModel
+    task: AdaptiveTask, scene: Scene, known: StoredDetector, condition: Condition, model: JointModel
 ) -> AdaptiveTask:
     attack = condition.spec.attack
     describe: DescribingModel = model.describe
     if attack == "matching" and isinstance(model, DetectionModel):
-        candidates, classes = _clean_trajectories(scene.trajectories, known)
-        describe = model.measure  # in the order of the classes: ranked, every image looks alike to its own class
+        candidates, classes = _clean_descriptions(scene, known)
     elif attack == "deep_detector":
         candidates = scene.representatives.medoids[-1]
         classes = torch.arange(len(candidates))
@@ -173,24 +172,24 @@ def _with_guide(
     return replace(task, guide=Guide(values=values, describe=describe))
 
 
-def _clean_trajectories(trajectories: ShardStore, known: KnownDetector) -> tuple[Tensor, Tensor]:
-    """Distances ``(M, L, C)`` and classes ``(M,)`` of clean train images, classified correctly and passed."""
-    scored = score_naturals(trajectories, "train", known)
-    good = (scored["predicted"] == scored["label"]) & (scored["score"] <= known.threshold())
+def _clean_descriptions(scene: Scene, known: StoredDetector) -> tuple[Tensor, Tensor]:
+    """Descriptions ``(M, ...)`` and classes ``(M,)`` of clean train images, classified correctly and passed."""
+    scored = score_naturals(scene.activations, "train", known, scene.representatives)
+    good = (scored["predicted"] == scored["label"]) & (scored["score"] <= known.threshold(USUAL))
     drawn = scored.loc[good, "source_index"].sample(frac=1.0, random_state=0)
     allowed = set(drawn.head(MAX_CANDIDATES))
     values, classes = [], []
-    for key in trajectories.keys(f"{NATURAL}/train-"):
-        content = trajectories.read(key)
+    for key in shard_keys(scene.activations, split="train"):
+        content = scene.activations.read(key)
         kept = torch.tensor([index in allowed for index in content.tensors["source_index"].tolist()])
-        values.append(content.tensors[column_of(known.params)][kept])
+        values.append(known.detector.describe(read_activations(content).select(kept)))
         classes.append(content.tensors["label"][kept])
     return torch.cat(values), torch.cat(classes)
 
 
-def _substitute(scene: Scene, known: KnownDetector, device: torch.device) -> tuple[Any, float]:
+def _substitute(scene: Scene, known: StoredDetector, device: torch.device) -> tuple[Any, float]:
     """The attacker's model for a detector, and its own threshold."""
     if scene.substitute is None:
         raise DataError("a transfer attack needs the data set substitute; run the pipeline adaptive_attack as a whole")
-    network, representatives, own = restore_substitute(scene.substitute, known)
-    return own.join(working_form(network, device), representatives.to(device), device), own.threshold()
+    network, own = restore_substitute(scene.substitute, known)
+    return join(own, working_form(network, device), device), own.threshold(USUAL)

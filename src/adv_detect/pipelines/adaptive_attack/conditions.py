@@ -7,10 +7,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from adv_detect.algorithms.attacks.adaptive import AdaptiveAttack, build_adaptive_attack
-from adv_detect.algorithms.detectors import score_trajectories
+from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
+from adv_detect.algorithms.detectors import StoredDetector, score_activations
+from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.jobs.activations import read_activations, shard_keys
+from adv_detect.names import TRAINED_ON_ALL
 from adv_detect.params import (
     AdaptiveAttackParams,
     AdaptiveAttackSpec,
@@ -18,11 +23,9 @@ from adv_detect.params import (
     DetectorTrainingParams,
     Split,
 )
-from adv_detect.pipelines.adaptive_attack.models import REFERENCE_THRESHOLD, KnownDetector
-from adv_detect.pipelines.detector_training.rows import NATURAL, read_trajectories
+from adv_detect.pipelines.adaptive_attack.models import REFERENCE_THRESHOLD, USUAL
 from adv_detect.sharding import ShardContent, ShardStore
 
-ALL = "all"
 SMALLEST = ("cw_detector",)
 """Attacks that search for the smallest perturbation and take no budget."""
 BOUNDED_BY_ARGUMENT = ("deep_detector",)
@@ -31,7 +34,6 @@ PUBLISHED = ("cw_detector", "deep_detector")
 """Attacks that exist in a published form; both forms start from the same images."""
 NEEDS_GUIDE = ("matching", "deep_detector")
 EIGHT_BIT_RANGE = 255.0
-NEAREST_COLUMN = "medoid.euclidean"
 
 
 @dataclass(frozen=True)
@@ -149,58 +151,62 @@ def _check_condition(condition: Condition, bounds: tuple[float, float]) -> None:
 
 def detector_keys(names: tuple[str, ...], params: AdaptiveAttackParams, training: DetectorTrainingParams) -> list[str]:
     """List the keys of the detectors to attack: configuration x trained criterion, trained on all, first seed."""
-    return [f"{name}/{one}/{ALL}/{training.seeds[0]}" for name in names for one in params.trained_criteria]
+    return [f"{name}/{one}/{TRAINED_ON_ALL}/{training.seeds[0]}" for name in names for one in params.trained_criteria]
 
 
-def score_naturals(trajectories: ShardStore, split: Split, known: KnownDetector) -> pd.DataFrame:
-    """Score the clean images of a split from their stored trajectories.
+def score_naturals(
+    activations: ShardStore, split: Split, known: StoredDetector, representatives: Representatives
+) -> pd.DataFrame:
+    """Score the clean images of a split from their stored activations.
 
     Args:
-        trajectories: Trajectories of natural and attacked images.
+        activations: Activations of natural and attacked images.
         split: Which images.
         known: The detector.
+        representatives: Class representatives, which name the nearest class.
 
     Returns:
         One row per image: source_index, source_id, label, predicted, nearest (class of the nearest medoid of the last
-        layer; -1 where that distance is not stored), score.
+        layer), score.
     """
-    frames = [_score_shard(trajectories.read(key), known) for key in trajectories.keys(f"{NATURAL}/{split}-")]
+    medoids = representatives.medoids[-1]
+    frames = [_score_shard(activations.read(key), known, medoids) for key in shard_keys(activations, split=split)]
     if not frames:
         raise DataError(
-            f"trajectories: expected natural images of the {split} split; run the pipeline detector_training"
+            f"activations: expected natural images of the {split} split; run the pipeline detector_training"
         )
     return pd.concat(frames, ignore_index=True).sort_values("source_index", ignore_index=True)
 
 
-def _score_shard(content: ShardContent, known: KnownDetector) -> pd.DataFrame:
-    tensors = content.tensors
-    near = tensors[NEAREST_COLUMN][:, -1].argmin(dim=1) if NEAREST_COLUMN in tensors else None
+def _score_shard(content: ShardContent, known: StoredDetector, medoids: Tensor) -> pd.DataFrame:
+    tensors, activations = content.tensors, read_activations(content)
+    *_, last = activations.features.values()
     return pd.DataFrame(
         {
             "source_index": tensors["source_index"].numpy(),
             "source_id": content.metadata["source_ids"],
             "label": tensors["label"].numpy(),
             "predicted": tensors["predicted"].numpy(),
-            "nearest": -1 if near is None else near.numpy(),
-            "score": score_trajectories(known.detector, read_trajectories(content, known.params)).numpy(),
+            "nearest": nearest_classes(last, medoids).numpy(),
+            "score": score_activations(known.detector, activations).numpy(),
         }
     )
 
 
-def threshold_of(spec: AdaptiveAttackSpec, known: KnownDetector) -> float:
+def threshold_of(spec: AdaptiveAttackSpec, known: StoredDetector) -> float:
     """Logit above which an attack counts as caught: the published 0 in the reference's form, else at FPR 5 %."""
-    return REFERENCE_THRESHOLD if spec.form == "reference" else known.threshold()
+    return REFERENCE_THRESHOLD if spec.form == "reference" else known.threshold(USUAL)
 
 
-def _passing(spec: AdaptiveAttackSpec, known: KnownDetector) -> float:
+def _passing(spec: AdaptiveAttackSpec, known: StoredDetector) -> float:
     """Score up to which a clean image is attacked: attacks with a published form pass at both thresholds."""
-    return min(REFERENCE_THRESHOLD, known.threshold()) if spec.attack in PUBLISHED else known.threshold()
+    return min(REFERENCE_THRESHOLD, known.threshold(USUAL)) if spec.attack in PUBLISHED else known.threshold(USUAL)
 
 
 def choose_sources(
     scored: pd.DataFrame,
     spec: AdaptiveAttackSpec,
-    known: KnownDetector,
+    known: StoredDetector,
     *,
     seed: int,
     count: int,
@@ -218,16 +224,8 @@ def choose_sources(
 
     Returns:
         Source indices.
-
-    Raises:
-        ConfigurationError: The nearest medoid was asked for, but its distances are not stored.
     """
     column = "nearest" if spec.classifier == "nearest_medoid" else "predicted"
-    if column == "nearest" and (scored[column] < 0).any():
-        raise ConfigurationError(
-            "classifier: nearest_medoid needs stored distances to medoids; add a detector configuration with "
-            "representative: medoid and distance: euclidean to detector_training"
-        )
     order = torch.randperm(len(scored), generator=torch.Generator().manual_seed(seed)).numpy()
     drawn = scored.iloc[order]
     usable = drawn[(drawn[column] == drawn["label"]) & (drawn["score"] <= _passing(spec, known))]

@@ -13,10 +13,12 @@ from adv_detect.algorithms.plots import score_histograms
 from adv_detect.algorithms.plots.adaptive import EvadingExample, evading_grid, success_curves
 from adv_detect.algorithms.plots.style import new_figure
 from adv_detect.images import ImageSet, load_images
+from adv_detect.jobs.detectors import restore
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdaptiveAttackParams
+from adv_detect.pipelines.adaptive_attack.attacking import Scene
 from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
-from adv_detect.pipelines.adaptive_attack.models import KnownDetector
+from adv_detect.pipelines.adaptive_attack.models import USUAL
 from adv_detect.sharding import ShardStore
 
 if TYPE_CHECKING:
@@ -30,10 +32,8 @@ def draw_adaptive(
     adaptive_records: pd.DataFrame,
     adaptive_tables: dict[str, pd.DataFrame],
     adaptive_adversarials: ShardStore,
+    adaptive_scene: Scene,
     detectors: ShardStore,
-    trajectories: ShardStore,
-    test_images: ImageSet,
-    network_weights: TargetNetwork,
     adaptive_attack: AdaptiveAttackParams,
 ) -> dict[str, Any]:
     """Draw success against epsilon, images that got through, and scores under attack.
@@ -42,10 +42,8 @@ def draw_adaptive(
         adaptive_records: One row per image and condition.
         adaptive_tables: The tables by name, for success against epsilon.
         adaptive_adversarials: The attacked images.
+        adaptive_scene: Network, images and all else that the attacks shared.
         detectors: The trained detectors.
-        trajectories: Trajectories of the clean images.
-        test_images: The clean images.
-        network_weights: The network under attack.
         adaptive_attack: How many examples to show.
 
     Returns:
@@ -56,11 +54,15 @@ def draw_adaptive(
     curves = adaptive_tables["curves"]
     if not curves.empty:
         figures["adaptive_curves"] = success_curves(curves, title="images lost, threshold at 5 % false alarms")
-    examples = list(_examples(adaptive_records, adaptive_adversarials, test_images, network_weights, adaptive_attack))
+    examples = list(
+        _examples(
+            adaptive_records, adaptive_adversarials, adaptive_scene.images, adaptive_scene.network, adaptive_attack
+        )
+    )
     if examples:
         title = "images that fool the network and pass the detector"
-        figures["adaptive_grid"] = evading_grid(examples, bounds=network_weights.spec.bounds, title=title)
-    return figures | _histograms(adaptive_records, detectors, trajectories)
+        figures["adaptive_grid"] = evading_grid(examples, bounds=adaptive_scene.network.spec.bounds, title=title)
+    return figures | _histograms(adaptive_records, detectors, adaptive_scene)
 
 
 def show_adaptive(adaptive_figures: dict[str, Any]) -> tuple[Any, ...]:
@@ -127,13 +129,12 @@ def _strongest(through: pd.DataFrame) -> list[tuple[list[str], pd.DataFrame]]:
     return sorted(kept[:MAX_ROWS], key=lambda group: group[0])
 
 
-def _histograms(records: pd.DataFrame, detectors: ShardStore, trajectories: ShardStore) -> dict[str, Any]:
+def _histograms(records: pd.DataFrame, detectors: ShardStore, scene: Scene) -> dict[str, Any]:
     """Scores of fooled images of each attack against clean ones, at the largest budget, per attacked detector."""
     figures: dict[str, Any] = {}
     mine = records[records["fooled"] & (records["form"] == "correct") & (records["store"] == "adaptive")]
     for detector, part in mine.groupby("detector", sort=True):
-        content = detectors.read(str(detector))
-        known = KnownDetector.restore(str(detector), content.metadata, content.tensors)
+        known = restore(detectors, str(detector), scene.representatives)
         largest = part["epsilon"].isna() | (
             part["epsilon"] == part.groupby(["attack", "norm", "criterion"])["epsilon"].transform("max")
         )
@@ -142,9 +143,9 @@ def _histograms(records: pd.DataFrame, detectors: ShardStore, trajectories: Shar
             for (attack, norm, criterion), rows in part[largest].groupby(["attack", "norm", "criterion"], sort=True)
         }
         figures[f"adaptive_scores/{detector}"] = score_histograms(
-            score_naturals(trajectories, "test", known)["score"].to_numpy(),
+            score_naturals(scene.activations, "test", known, scene.representatives)["score"].to_numpy(),
             samples,
-            threshold=known.threshold(),
+            threshold=known.threshold(USUAL),
             title=f"{detector}: fooled images under attack, largest budget",
         )
     return figures

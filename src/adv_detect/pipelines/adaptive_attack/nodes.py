@@ -13,7 +13,6 @@ from adv_detect.params import (
     AdversarialGenerationParams,
     AttackParams,
     DetectorTrainingParams,
-    EvaluationParams,
     NetworkParams,
     RepresentativesParams,
     RuntimeParams,
@@ -143,7 +142,7 @@ def set_scene(
     test_images: ImageSet,
     network_weights: TargetNetwork,
     representatives: Representatives,
-    trajectories: ShardStore,
+    activations: ShardStore,
     substitute: ShardStore,
     runtime: RuntimeParams,
 ) -> Scene:
@@ -153,14 +152,14 @@ def set_scene(
         test_images: The source images of all splits.
         network_weights: The network under attack.
         representatives: Class representatives.
-        trajectories: Trajectories of natural and attacked images.
+        activations: Activations of natural and attacked images.
         substitute: The attacker's own network and detectors.
         runtime: Seed, shard size, batch size, device, engine.
 
     Returns:
         The scene.
     """
-    return Scene(test_images, network_weights, representatives, trajectories, substitute, runtime)
+    return Scene(test_images, network_weights, representatives, activations, substitute, runtime)
 
 
 def attack_detectors(
@@ -191,7 +190,6 @@ def harden_detectors(
     detectors: ShardStore,
     detector_training: DetectorTrainingParams,
     adaptive_attack: AdaptiveAttackParams,
-    evaluation: EvaluationParams,
 ) -> ShardPlan:
     """Plan the adversarial training of detectors, on source images of the train and validation splits.
 
@@ -200,18 +198,17 @@ def harden_detectors(
         detectors: The trained detectors.
         detector_training: How detectors are fitted.
         adaptive_attack: The attacks, the rounds.
-        evaluation: The false-positive rates whose thresholds are fixed.
 
     Returns:
         A plan with a shard ``<key of the detector>/hardened-<rounds>`` per detector; none for 0 rounds.
     """
     hardening, scene = adaptive_attack.hardening, adaptive_scene
     chosen = tuple(conditions(adaptive_attack, hardening.attacks))
-    work = HardeningWork(scene, detectors, chosen, hardening, detector_training.fit, evaluation.fprs)
+    work = HardeningWork(scene, detectors, chosen, hardening, detector_training.fit)
     keys = detector_keys(hardening.detectors, adaptive_attack, detector_training) if hardening.rounds else []
     shared = (
-        shared_marks(scene), scene.trajectories.digest, chosen, hardening.rounds, hardening.train_images,
-        hardening.validation_images, detector_training.fit, evaluation.fprs, substitute_mark(scene, chosen),
+        shared_marks(scene), scene.activations.digest, chosen, hardening.rounds, hardening.train_images,
+        hardening.validation_images, detector_training.fit, substitute_mark(scene, chosen),
     )  # fmt: skip
     shards = tuple(
         ShardSpec(f"{key}/hardened-{hardening.rounds}", fingerprint(shared, mark_of(detectors, key)), key)

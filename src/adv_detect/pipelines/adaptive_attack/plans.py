@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 
 from adv_detect.algorithms.representatives import representatives_digest
 from adv_detect.errors import DataError
+from adv_detect.jobs.detectors import restore
 from adv_detect.networks.target import target_digest
 from adv_detect.params import AdaptiveAttackParams
 from adv_detect.pipelines.adaptive_attack.attacking import Scene
 from adv_detect.pipelines.adaptive_attack.conditions import NEEDS_GUIDE, Condition, choose_sources, score_naturals
-from adv_detect.pipelines.adaptive_attack.models import KnownDetector
 from adv_detect.pipelines.adaptive_attack.substitute import KEY
 from adv_detect.pipelines.adaptive_attack.work import AdaptiveBlock, AdaptiveWork
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
@@ -49,7 +49,7 @@ def attack_plan(
             made_from = (
                 shared, mark, condition, block.indices,
                 [scene.images.source_ids[index] for index in block.indices],
-                scene.trajectories.digest if condition.spec.attack in NEEDS_GUIDE else None,
+                scene.activations.digest if condition.spec.attack in NEEDS_GUIDE else None,
                 substitute_mark(scene, (condition,)),
             )  # fmt: skip
             shards.append(ShardSpec(shard_key, fingerprint(*made_from), block))
@@ -60,9 +60,8 @@ def attack_plan(
 def _blocks(
     scene: Scene, detectors: ShardStore, key: str, meant: tuple[Condition, ...], params: AdaptiveAttackParams
 ) -> Iterator[tuple[str, AdaptiveBlock]]:
-    content = detectors.read(key)
-    known = KnownDetector.restore(key, content.metadata, content.tensors)
-    scored = score_naturals(scene.trajectories, "test", known)
+    known = restore(detectors, key, scene.representatives)
+    scored = score_naturals(scene.activations, "test", known, scene.representatives)
     size = scene.runtime.shard_size
     for condition in meant:
         count = min(params.max_images, condition.spec.max_images or params.max_images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,8 +12,15 @@ from torch import Tensor
 from adv_detect.algorithms.attacks.registry import build_attack
 from adv_detect.algorithms.attacks.run import run_attack
 from adv_detect.algorithms.attacks.targets import draw_targets
-from adv_detect.algorithms.detector_training import fit_detector
-from adv_detect.algorithms.detectors import score_trajectories
+from adv_detect.algorithms.detectors import (
+    Activations,
+    FitData,
+    StoredDetector,
+    build_detector,
+    score_activations,
+    stored_tensors,
+)
+from adv_detect.algorithms.detectors.end_to_end import network_activations
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.representatives import (
@@ -24,9 +31,9 @@ from adv_detect.algorithms.representatives import (
     representatives_tensors,
 )
 from adv_detect.algorithms.target_training import FitSettings, fit_target, measure_accuracy
-from adv_detect.algorithms.thresholds import thresholds_at_fpr
-from adv_detect.algorithms.trajectories import all_trajectories, column_of, order_classes
 from adv_detect.images import ImageSet, load_images
+from adv_detect.jobs.detectors import criteria_of
+from adv_detect.names import NATURAL
 from adv_detect.networks.target import NetworkSpec, TargetNetwork, build_target, target_from_spec, target_tensors
 from adv_detect.params import (
     AttackParams,
@@ -39,8 +46,6 @@ from adv_detect.params import (
     Split,
     TargetTrainingParams,
 )
-from adv_detect.pipelines.adaptive_attack.models import STRICT, USUAL, KnownDetector
-from adv_detect.pipelines.detector_training.rows import NATURAL, TrajectoryRows, stack_rows
 from adv_detect.sharding import ShardContent, ShardStore
 
 KEY = "substitute"
@@ -99,7 +104,7 @@ class SubstituteWork:
     runtime: RuntimeParams
 
     def __call__(self, _: object) -> ShardContent:
-        """Make the one shard: all tensors with prefixes; specs, thresholds and accuracy as metadata."""
+        """Make the one shard: all tensors with prefixes; specs and accuracy as metadata."""
         network = self._train_network()
         representatives = self._fit_representatives(network)
         accuracy = measure_accuracy(
@@ -168,51 +173,45 @@ class SubstituteWork:
     def _train_detectors(
         self, network: TargetNetwork, representatives: Representatives
     ) -> dict[str, tuple[dict[str, Any], dict[str, Tensor]]]:
-        """Facts and state dict of each detector."""
-        columns = tuple(sorted({column_of(params) for params in self.recipe.detectors.values()}))
-        seen = {split: list(self._shown(network, representatives, columns, split)) for split in LEARNING_SPLITS}
-        return {name: self._train_detector(name, params, seen) for name, params in self.recipe.detectors.items()}
+        """Facts and tensors of each detector."""
+        seen = {split: list(self._shown(network, split)) for split in LEARNING_SPLITS}
+        return {
+            name: self._train_detector(name, params, seen, representatives)
+            for name, params in self.recipe.detectors.items()
+        }
 
     def _train_detector(
-        self, name: str, params: DetectorParams, seen: dict[Split, list[_Shown]]
+        self, name: str, params: DetectorParams, seen: dict[Split, list[Activations]], representatives: Representatives
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        criterion = name.rsplit("/", 1)[1]
-        train, validation = (
-            stack_rows(one.rows(params) for one in seen[split] if one.fits(criterion)) for split in LEARNING_SPLITS
+        clean, attacked = (
+            {split: _of(seen[split], which, criteria_of(name.rsplit("/", 1)[1])) for split in LEARNING_SPLITS}
+            for which in (True, False)
         )
-        fitted = fit_detector(
-            train.as_set(),
-            validation.as_set(),
-            params=params,
-            fit=self.recipe.fit,
-            seed=self.recipe.seed,
-            device=str(self._device),
+        validation = clean["validation"]
+        assert clean["train"] is not None  # the natural images are always there
+        assert validation is not None
+        data = FitData(
+            clean["train"], attacked["train"], validation, attacked["validation"], self.recipe.fit, str(self._device)
         )
-        clean = score_trajectories(fitted.detector, validation.only(NATURAL).trajectories)
-        about = {
-            "params": params.model_dump(mode="json"),
-            "layers": validation.trajectories.shape[1],
-            "classes": validation.trajectories.shape[2],
-            "thresholds": {f"{fpr:g}": value for fpr, value in thresholds_at_fpr(clean, (STRICT, USUAL)).items()},
-            "validation_macro_auc": fitted.validation_macro_auc,
-        }
-        state = {part: tensor.detach().cpu().contiguous() for part, tensor in fitted.detector.state_dict().items()}
-        return about, state
+        detector = build_detector(params, representatives, seed=self.recipe.seed)
+        detector.fit_chosen(data, seed=self.recipe.seed)
+        detector.cpu().eval()
+        return {"params": params.model_dump(mode="json")}, stored_tensors(
+            detector, score_activations(detector, validation)
+        )
 
-    def _shown(
-        self, network: TargetNetwork, representatives: Representatives, columns: tuple[str, ...], split: Split
-    ) -> Iterator[_Shown]:
-        """Trajectories of the clean images of a split and of attacks on the substitute."""
+    def _shown(self, network: TargetNetwork, split: Split) -> Iterator[Activations]:
+        """Activations of the clean images of a split and of attacks on the substitute."""
         images = load_images(self.source_images, self.members[split], network.spec.bounds)
         labels = self.source_images.labels[torch.tensor(self.members[split])]
-        logits, distances = self._look(network, representatives, columns, images)
-        yield _Shown(NATURAL, "none", logits, distances)
-        correct = logits.argmax(dim=1) == labels
+        clean = self._look(network, images, NATURAL)
+        yield clean
+        correct = clean.logits.argmax(dim=1) == labels
         for name, attack in self.recipe.attacks.items():
             for criterion in attack.criteria:
                 attacked = self._attack(network, name, attack, criterion, images[correct], labels[correct], split)
                 if len(attacked):
-                    yield _Shown(name, criterion, *self._look(network, representatives, columns, attacked))
+                    yield self._look(network, attacked, f"{name}/{criterion}")
 
     def _attack(
         self,
@@ -243,45 +242,35 @@ class SubstituteWork:
             found.append(result.images[result.success].cpu())
         return torch.cat(found) if found else images
 
-    def _look(
-        self, network: TargetNetwork, representatives: Representatives, columns: tuple[str, ...], images: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        parts = [self._features(network, batch) for batch in torch.split(images, self.runtime.batch_size)]
-        features = [torch.cat([part[1][number] for part in parts]) for number in range(len(network.spec.layers))]
-        return torch.cat([part[0] for part in parts]), all_trajectories(features, representatives, columns)
+    @torch.no_grad()
+    def _look(self, network: TargetNetwork, images: Tensor, group: str) -> Activations:
+        network = network.to(self._device)
+        parts = [
+            network_activations(network, batch.to(self._device), network.spec.layers).to("cpu")
+            for batch in torch.split(images, self.runtime.batch_size)
+        ]
+        return replace(Activations.concatenate(parts), groups=(group,) * len(images))
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """Trajectories of one attack on the substitute, or of its clean images."""
-
-    attack: str
-    criterion: str
-    logits: Tensor
-    distances: dict[str, Tensor]
-
-    def fits(self, trained: str) -> bool:
-        return self.attack == NATURAL or trained in ("both", self.criterion)
-
-    def rows(self, params: DetectorParams) -> TrajectoryRows:
-        ordered = order_classes(self.distances[column_of(params)], self.logits, order=params.order, top_k=params.top_k)
-        group = NATURAL if self.attack == NATURAL else f"{self.attack}/{self.criterion}"
-        success = torch.full((len(ordered),), self.attack != NATURAL)
-        return TrajectoryRows(ordered, success, [group] * len(ordered))
+def _of(seen: list[Activations], natural: bool, criteria: tuple[str, ...]) -> Activations | None:
+    """Natural images, or attacks of some criteria."""
+    groups = [(one.groups[0] == NATURAL, one.groups[0].rpartition("/")[2], one) for one in seen]
+    parts = [one for clean, criterion, one in groups if clean is natural and (clean or criterion in criteria)]
+    return Activations.concatenate(parts) if parts else None
 
 
-def restore_substitute(store: ShardStore, known: KnownDetector) -> tuple[TargetNetwork, Representatives, KnownDetector]:
-    """Read the attacker's network, representatives and the detector that stands in for a known one.
+def restore_substitute(store: ShardStore, known: StoredDetector) -> tuple[TargetNetwork, StoredDetector]:
+    """Read the attacker's network and the detector that stands in for a known one.
 
     Args:
         store: What :class:`SubstituteWork` made.
         known: The detector under attack; its configuration and criterion choose.
 
     Returns:
-        Network, representatives and detector, on the CPU.
+        Network and detector, on the CPU.
     """
     content = store.read(KEY)
-    name = f"{known.about['configuration']}/{known.about['trained_criterion']}"
+    name = f"{known.facts['configuration']}/{known.facts['trained_criterion']}"
     network = target_from_spec(
         NetworkSpec.model_validate(content.metadata["spec"]), _part(content.tensors, NETWORK)
     ).freeze()
@@ -289,7 +278,7 @@ def restore_substitute(store: ShardStore, known: KnownDetector) -> tuple[TargetN
         _part(content.tensors, REPRESENTATIVES), content.metadata["representatives"]
     )
     state = _part(content.tensors, f"{DETECTOR}{name}/")
-    return network, representatives, KnownDetector.restore(name, content.metadata["detectors"][name], state)
+    return network, StoredDetector.restore(name, content.metadata["detectors"][name], state, representatives)
 
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,13 +17,16 @@ from adv_detect.algorithms.adaptive_metrics import (
     epsilon_curves,
     half_loss_table,
 )
-from adv_detect.algorithms.detectors import score_trajectories
+from adv_detect.algorithms.detectors import StoredDetector, score_activations
 from adv_detect.algorithms.intervals import wilson_interval
 from adv_detect.algorithms.metrics import roc_auc
+from adv_detect.algorithms.representatives import Representatives
+from adv_detect.jobs.activations import successful_attacks
+from adv_detect.jobs.detectors import restore
+from adv_detect.names import BOTH_CRITERIA, NO_CRITERION
 from adv_detect.params import AdaptiveAttackParams, AdversarialGenerationParams, EvaluationParams
 from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
-from adv_detect.pipelines.adaptive_attack.models import STRICT, USUAL, KnownDetector
-from adv_detect.pipelines.detector_training.rows import NATURAL, read_rows
+from adv_detect.pipelines.adaptive_attack.models import STRICT, USUAL
 from adv_detect.sharding import ShardStore
 
 TABLES = ("summary", "curves", "half_loss", "auc", "checks", "reference", "hardening")
@@ -36,7 +39,8 @@ def measure_adaptive(
     adaptive_records: pd.DataFrame,
     detectors: ShardStore,
     hardened_detectors: ShardStore,
-    trajectories: ShardStore,
+    activations: ShardStore,
+    representatives: Representatives,
     adaptive_attack: AdaptiveAttackParams,
     adversarial_generation: AdversarialGenerationParams,
     evaluation: EvaluationParams,
@@ -47,7 +51,8 @@ def measure_adaptive(
         adaptive_records: One row per image and condition.
         detectors: The trained detectors.
         hardened_detectors: The detectors after adversarial training.
-        trajectories: Trajectories of natural and attacked images.
+        activations: Activations of natural and attacked images.
+        representatives: Class representatives.
         adaptive_attack: The attacks.
         adversarial_generation: The ordinary attacks, for the cost of hardening.
         evaluation: Level of confidence.
@@ -59,15 +64,20 @@ def measure_adaptive(
         figures in both forms; ``hardening`` a row before and one after per hardened detector.
     """
     level = evaluation.confidence_level
-    known = _known(detectors, hardened_detectors, adaptive_records)
-    naturals = {key: score_naturals(trajectories, "test", one)["score"].to_numpy() for key, one in known.items()}
+    known = _known(detectors, hardened_detectors, adaptive_records, representatives)
+    naturals = {
+        key: score_naturals(activations, "test", one, representatives)["score"].to_numpy() for key, one in known.items()
+    }
     records = adaptive_records[adaptive_records["form"] == "correct"]
     reference = reference_figures(adaptive_records, confidence_level=level)
     if records.empty:
         return dict.fromkeys(TABLES, pd.DataFrame()) | {"reference": reference}
     checks = check_attacks(records, adaptive_attack, naturals)
     summary = _with_reliability(attack_summary(records, confidence_level=level), checks)
-    cost = [{"detector": key, **clean_cost(one, trajectories, adversarial_generation)} for key, one in known.items()]
+    cost = [
+        {"detector": key, **clean_cost(one, activations, representatives, adversarial_generation)}
+        for key, one in known.items()
+    ]
     return {
         "summary": summary,
         "curves": epsilon_curves(records, confidence_level=level),
@@ -207,25 +217,29 @@ def _three_figures(part: pd.DataFrame, column: str, level: float) -> dict[str, A
 
 
 def clean_cost(
-    known: KnownDetector, trajectories: ShardStore, params: AdversarialGenerationParams
+    known: StoredDetector,
+    activations: ShardStore,
+    representatives: Representatives,
+    params: AdversarialGenerationParams,
 ) -> dict[str, float | int]:
     """Measure a detector on clean test images and on the ordinary attacks.
 
     Args:
         known: The detector.
-        trajectories: Trajectories of natural and attacked images.
+        activations: Activations of natural and attacked images.
+        representatives: Class representatives.
         params: The ordinary attacks.
 
     Returns:
         ``n_clean``, realised ``fpr_01`` and ``fpr_05``, ``macro_auc`` over the training attacks of the detector's
         criteria, and ``macro_auc_confident`` over the confident forms; NaN where there are none.
     """
-    clean = score_naturals(trajectories, "test", known)["score"].to_numpy()
-    trained = str(known.about["trained_criterion"])
+    clean = score_naturals(activations, "test", known, representatives)["score"].to_numpy()
+    trained = str(known.facts["trained_criterion"])
     forms: dict[str, list[float]] = {"early": [], "confident": []}
     for name, attack in params.active.items():
-        for criterion in attack.criteria if trained == "both" else (trained,):
-            scores = _attacked_scores(known, trajectories, name, criterion)
+        for criterion in attack.criteria if trained in (BOTH_CRITERIA, NO_CRITERION) else (trained,):
+            scores = _attacked_scores(known, activations, name, criterion)
             if len(scores) and (attack.train or attack.form == "confident"):
                 labels = np.concatenate([np.zeros(len(clean), dtype=bool), np.ones(len(scores), dtype=bool)])
                 forms[attack.form].append(roc_auc(np.concatenate([clean, scores]), labels))
@@ -240,15 +254,14 @@ def clean_cost(
 
 
 def _attacked_scores(
-    known: KnownDetector, trajectories: ShardStore, attack: str, criterion: str
+    known: StoredDetector, activations: ShardStore, attack: str, criterion: str
 ) -> NDArray[np.float32]:
     """Scores of the test images with which an ordinary attack succeeded."""
-    parts = [
-        score_trajectories(known.detector, rows.trajectories[rows.success]).numpy()
-        for rows in read_rows(trajectories, known.params, split="test", attacks=[attack], criteria=[criterion])
-        if rows.groups and rows.groups[0] != NATURAL
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+    found = successful_attacks(activations, split="test", attacks=(attack,), criteria=(criterion,))
+    if found is None:
+        return np.zeros(0, dtype=np.float32)
+    scores: NDArray[np.float32] = score_activations(known.detector, found).numpy()
+    return scores
 
 
 def hardening_table(
@@ -293,12 +306,13 @@ def hardening_table(
     return merged.sort_values([*order, "when"], ascending=[*[True] * len(order), False], ignore_index=True)
 
 
-def _known(detectors: ShardStore, hardened: ShardStore, records: pd.DataFrame) -> dict[str, KnownDetector]:
-    found = {}
-    for key in sorted(records["detector"].unique()):
-        content = (hardened if key in hardened else detectors).read(key)
-        found[str(key)] = KnownDetector.restore(str(key), content.metadata, content.tensors)
-    return found
+def _known(
+    detectors: ShardStore, hardened: ShardStore, records: pd.DataFrame, representatives: Representatives
+) -> dict[str, StoredDetector]:
+    return {
+        str(key): restore(hardened if key in hardened else detectors, str(key), representatives)
+        for key in sorted(records["detector"].unique())
+    }
 
 
 def _with_reliability(summary: pd.DataFrame, checks: list[CheckResult]) -> pd.DataFrame:

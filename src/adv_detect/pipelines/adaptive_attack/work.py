@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adv_detect.algorithms.detectors import StoredDetector
+from adv_detect.jobs.detectors import restore
 from adv_detect.pipelines.adaptive_attack.attacking import Attacked, Scene, attack_images, describe_in_batches
 from adv_detect.pipelines.adaptive_attack.conditions import Condition
-from adv_detect.pipelines.adaptive_attack.models import REFERENCE_THRESHOLD, STRICT, USUAL, KnownDetector
+from adv_detect.pipelines.adaptive_attack.models import REFERENCE_THRESHOLD, STRICT, USUAL
 from adv_detect.sharding import ShardContent, ShardStore
 
 NO_TARGET = -1
@@ -41,8 +43,7 @@ class AdaptiveWork:
     def __call__(self, block: AdaptiveBlock) -> ShardContent:
         """Make one shard: images, what they fool, scores and perturbation sizes of each row."""
         started = time.perf_counter()
-        content = self.detectors.read(block.detector)
-        known = KnownDetector.restore(block.detector, content.metadata, content.tensors)
+        known = restore(self.detectors, block.detector, self.scene.representatives)
         attacked = attack_images(self.scene, known, block.condition, block.indices)
         tensors = self._tensors(attacked, known)
         spec = block.condition.spec
@@ -60,13 +61,13 @@ class AdaptiveWork:
                 "criterion": block.condition.criterion,
                 "threshold_fpr_01": known.threshold(STRICT),
                 "threshold_fpr_05": known.threshold(USUAL),
-                "rounds": len(known.about.get("rounds", [])),
+                "rounds": len(known.facts.get("rounds", [])),
                 "seconds": time.perf_counter() - started,
                 "source_ids": [self.scene.images.source_ids[index] for index in block.indices],
             },
         )
 
-    def _tensors(self, attacked: Attacked, known: KnownDetector) -> dict[str, Tensor]:
+    def _tensors(self, attacked: Attacked, known: StoredDetector) -> dict[str, Tensor]:
         result, task = attacked.result, attacked.task
         logits, _ = describe_in_batches(attacked.model.describe, result.images, self.scene.runtime.batch_size)
         score, fooled = result.detector_score, result.fooled

@@ -1,156 +1,137 @@
-"""Nodes that train detectors."""
+"""Nodes that make activations and train detectors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from adv_detect.algorithms.detector_keys import REFERENCE
+from adv_detect.algorithms.detector_keys import SUMMARY_FIGURES, rate_label
 from adv_detect.algorithms.detectors import parse_reference_name
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
-from adv_detect.algorithms.trajectories import trajectory_columns
-from adv_detect.networks.target import TargetNetwork, target_digest
+from adv_detect.jobs.activations import ActivationBlock, activation_plan
+from adv_detect.jobs.detectors import (
+    CRITERIA,
+    DetectorJob,
+    DetectorWork,
+    ValidationScores,
+    attacks_of,
+    best_detector,
+    criteria_of,
+    plan_jobs,
+    restore,
+)
+from adv_detect.names import REFERENCE
+from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import (
     AdversarialGenerationParams,
-    Criterion,
-    DetectorParams,
     DetectorTrainingParams,
     EvaluationParams,
     RuntimeParams,
     ServingParams,
 )
-from adv_detect.pipelines.detector_training.work import DetectorJob, DetectorWork, TrajectoryBlock, TrajectoryWork
-from adv_detect.serving.bundle import ScoringBundle, restore_detector
+from adv_detect.serving.bundle import ScoringBundle
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
-ALL = "all"
-BOTH = "both"
+DESCRIBED = ("configuration", "trained_criterion", "trained_on", "seed")
 
 
-def compute_trajectories(
+def compute_activations(
     adversarials: ShardStore,
     network_weights: TargetNetwork,
     representatives: Representatives,
-    detector_training: DetectorTrainingParams,
     runtime: RuntimeParams,
 ) -> ShardPlan:
-    """Plan the trajectories of all stored images, for every representative and distance that a detector reads.
+    """Plan the activations of all stored images.
 
     Args:
         adversarials: Attacked and natural images.
         network_weights: The network under attack.
-        representatives: Class representatives.
-        detector_training: The detector configurations.
+        representatives: Class representatives, which judge attacks on deep features.
         runtime: Batch size, device, engine.
 
     Returns:
         A plan with one shard per shard of images.
     """
-    blocks = {key: TrajectoryBlock(shard=key) for key in adversarials.keys()}  # noqa: SIM118 - a store is no dictionary
-    columns = trajectory_columns(read_by_detectors(detector_training))
-    return trajectory_plan(adversarials, network_weights, representatives, blocks, columns=columns, runtime=runtime)
-
-
-def trajectory_plan(
-    adversarials: ShardStore,
-    network: TargetNetwork,
-    representatives: Representatives,
-    blocks: dict[str, TrajectoryBlock],
-    *,
-    columns: tuple[str, ...],
-    runtime: RuntimeParams,
-) -> ShardPlan:
-    """Plan the trajectories of some shards of images.
-
-    Args:
-        adversarials: Attacked and natural images.
-        network: The network under attack.
-        representatives: Class representatives.
-        blocks: What to look at, by the key of the shard to make.
-        columns: Names such as ``medoid.cosine``.
-        runtime: Batch size, device, engine.
-
-    Returns:
-        The plan.
-    """
-    work = TrajectoryWork(adversarials, network, representatives, columns, runtime)
-    made_from = (target_digest(network), representatives_digest(representatives), columns)
-    marks = adversarials.fingerprints()
-    shards = tuple(
-        ShardSpec(
-            key,
-            fingerprint(made_from, marks[block.shard], block.variant, block.norm, block.seed),
-            replace(block, made_from=marks[block.shard]),
-        )
-        for key, block in blocks.items()
-    )
-    return ShardPlan(work=work, shards=shards, runtime=runtime, description="trajectories")
+    blocks = {key: ActivationBlock(shard=key) for key in adversarials.keys()}  # noqa: SIM118 - a store is no dictionary
+    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime)
 
 
 def train_detectors(
-    trajectories: ShardStore,
+    activations: ShardStore,
+    representatives: Representatives,
     detector_training: DetectorTrainingParams,
     adversarial_generation: AdversarialGenerationParams,
-    evaluation: EvaluationParams,
     runtime: RuntimeParams,
 ) -> ShardPlan:
     """Plan one detector per configuration x criterion x training set x seed.
 
     Args:
-        trajectories: Trajectories of natural and attacked images.
+        activations: Activations of natural and attacked images.
+        representatives: Class representatives.
         detector_training: The configurations and how they are fitted.
         adversarial_generation: Which attacks are for training.
-        evaluation: The false-positive rates whose thresholds are fixed.
         runtime: Device, engine.
 
     Returns:
-        A plan with a shard ``<configuration>/<criterion>/<trained_on>/<seed>`` per detector.
+        A plan with a shard ``<configuration>/<criterion>/<trained_on>/<seed>`` per detector. Its fingerprint covers
+        the shards that it learns from and nothing else.
     """
-    attacks = {name: attack.criteria for name, attack in adversarial_generation.active.items() if attack.train}
-    digest = trajectories.digest
-    work = DetectorWork(trajectories, detector_training.fit, tuple(attacks), evaluation.fprs, runtime, digest)
+    marks, of_classes = activations.fingerprints(), representatives_digest(representatives)
+    work = DetectorWork(activations, representatives, detector_training.fit, runtime)
     shards = tuple(
         ShardSpec(
             job.key,
-            fingerprint(digest, detector_training.fit, evaluation.fprs, attacks, repr(job), _content(job.checkpoint)),
+            fingerprint(
+                of_classes,
+                detector_training.fit,
+                repr(job),
+                _content(job.checkpoint),
+                [(key, marks[key]) for key in job.shards(activations)],
+            ),
             job,
         )
-        for job in _jobs(detector_training, attacks)
+        for job in _jobs(detector_training, adversarial_generation)
     )
     return ShardPlan(work=work, shards=shards, runtime=runtime, description="detectors")
 
 
-def summarise_detectors(detectors: ShardStore) -> pd.DataFrame:
+def summarise_detectors(
+    detectors: ShardStore,
+    activations: ShardStore,
+    representatives: Representatives,
+    adversarial_generation: AdversarialGenerationParams,
+) -> pd.DataFrame:
     """List the detectors with what is known of them before they are tested.
 
     Args:
         detectors: The trained detectors.
+        activations: Activations of natural and attacked images; those of the validation split are scored.
+        representatives: Class representatives.
+        adversarial_generation: Which attacks are for training.
 
     Returns:
-        One row per detector: detector (key), configuration, kind, representative, distance, order, top_k,
-        trained_criterion, trained_on, seed, epochs, validation_macro_auc (own criterion),
-        validation_macro_auc_all (attacks of both criteria).
+        One row per detector: detector (key), configuration, kind, representative, distance, order, top_k, hidden,
+        trained_criterion, trained_on, seed, epochs, validation_macro_auc (the attacks that it learned from; all where
+        it learned from none), validation_macro_auc_all (all attacks for training, of both criteria).
     """
-    rows = []
+    attacks = {name: attack.criteria for name, attack in adversarial_generation.active.items() if attack.train}
+    validation, rows = ValidationScores(activations, attacks), []
+    every = {f"{name}/{criterion}" for name in attacks for criterion in CRITERIA}
     for key in detectors.keys():  # noqa: SIM118 - a store is no dictionary
-        about = detectors.metadata(key)
-        wanted = (
-            "configuration",
-            "trained_criterion",
-            "trained_on",
-            "seed",
-            "validation_macro_auc",
-            "validation_macro_auc_all",
-        )
+        stored = restore(detectors, key, representatives)
+        scores, facts = validation.score(stored.detector), stored.facts
+        learned = {f"{name}/{one}" for name in facts["attacks"] for one in criteria_of(facts["trained_criterion"])}
         rows.append(
             {
                 "detector": key,
-                **about["params"],
-                **{name: about[name] for name in wanted},
-                "epochs": len(about["history"]),
+                **stored.params.shown,
+                "top_k": stored.params.top_k,
+                "hidden": stored.params.hidden,
+                **{name: facts[name] for name in DESCRIBED},
+                "validation_macro_auc": validation.macro_auc(scores, learned or every),
+                "validation_macro_auc_all": validation.macro_auc(scores, every),
+                "epochs": len(facts["history"]),
             }
         )
     return pd.DataFrame(rows)
@@ -163,20 +144,51 @@ def collect_histories(detectors: ShardStore) -> pd.DataFrame:
         detectors: The trained detectors.
 
     Returns:
-        One row per detector and epoch: detector, epoch, train_loss, validation_loss, validation_macro_auc,
-        learning_rate.
+        One row per detector and epoch: detector, epoch, and the figures of the epoch (train_loss, validation_loss,
+        validation_macro_auc, learning_rate of those that read trajectories).
     """
     rows = [
         {"detector": key, "epoch": epoch, **row}
         for key in detectors.keys()  # noqa: SIM118 - a store is no dictionary
         for epoch, row in enumerate(detectors.metadata(key)["history"], start=1)
     ]
+    return pd.DataFrame(rows, columns=None if rows else ["detector", "epoch"])
+
+
+def fix_thresholds(
+    detectors: ShardStore, representatives: Representatives, evaluation: EvaluationParams
+) -> pd.DataFrame:
+    """Fix the threshold of every detector at every false-positive rate, on clean validation images.
+
+    Args:
+        detectors: The trained detectors, with their scores on clean validation images.
+        representatives: Class representatives.
+        evaluation: The false-positive rates.
+
+    Returns:
+        One row per detector and rate: detector, fpr, rate (as in the names of columns), threshold, n (clean images that
+        it rests on).
+    """
+    rows = []
+    for key in detectors.keys():  # noqa: SIM118 - a store is no dictionary
+        stored = restore(detectors, key, representatives)
+        for fpr in evaluation.fprs:
+            rows.append(
+                {
+                    "detector": key,
+                    "fpr": fpr,
+                    "rate": rate_label(fpr),
+                    "threshold": stored.threshold(fpr),
+                    "n": len(stored.clean_scores),
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def assemble_champion(
     detectors: ShardStore,
     detector_summary: pd.DataFrame,
+    thresholds: pd.DataFrame,
     network_weights: TargetNetwork,
     representatives: Representatives,
     serving: ServingParams,
@@ -189,6 +201,7 @@ def assemble_champion(
     Args:
         detectors: The trained detectors.
         detector_summary: Their validation figures.
+        thresholds: Their thresholds.
         network_weights: The network under attack.
         representatives: Class representatives.
         serving: The false-positive rate of the verdict.
@@ -197,60 +210,32 @@ def assemble_champion(
         Everything that scoring an image takes.
     """
     best = best_detector(detector_summary)
-    content = detectors.read(best)
+    figures = detector_summary[detector_summary["detector"] == best][[*SUMMARY_FIGURES]].to_dict("records")[0]
+    fixed = thresholds[thresholds["detector"] == best]
     return ScoringBundle(
         network=network_weights,
         representatives=representatives,
-        detector=restore_detector(content.metadata, content.tensors),
-        about=content.metadata | {"detector": best, "fpr": serving.fpr, "name": serving.name},
+        stored=restore(detectors, best, representatives),
+        about={
+            "fpr": serving.fpr,
+            "name": serving.name,
+            "fprs": [float(fpr) for fpr in fixed["fpr"]],
+            **{str(name): float(value) for name, value in figures.items()},
+        },
     )
 
 
-def best_detector(summary: pd.DataFrame) -> str:
-    """Choose the detector to serve, on validation images only.
-
-    Args:
-        summary: One row per detector.
-
-    Returns:
-        Key of the detector with the highest ``validation_macro_auc_all`` among those trained on all attacks; of
-        equals the first by name.
-    """
-    candidates = summary[summary["trained_on"] == ALL]
-    ordered = candidates.sort_values(["validation_macro_auc_all", "detector"], ascending=[False, True])
-    return str(ordered.iloc[0]["detector"])
-
-
-def read_by_detectors(params: DetectorTrainingParams) -> list[DetectorParams]:
-    """List what is read by the configured detectors and by published ones that are taken over."""
-    published = [parse_reference_name(path)[0] for path in params.reference_checkpoints.values()]
-    return [*params.active.values(), *published]
-
-
-def _jobs(params: DetectorTrainingParams, attacks: dict[str, tuple[Criterion, ...]]) -> Iterator[DetectorJob]:
-    for seed in params.seeds:
-        for criterion in params.criteria:
-            fitting = _attacks_of(attacks, criterion)
-            for name, one in params.active.items():
-                yield DetectorJob(name, one, criterion, ALL, fitting, seed)
-                if name in params.leave_one_out and seed == params.seeds[0] and criterion != BOTH:
-                    yield from _left_out(name, one, criterion, fitting, seed)
+def _jobs(params: DetectorTrainingParams, attacks: AdversarialGenerationParams) -> list[DetectorJob]:
+    learned = {name: attack.criteria for name, attack in attacks.active.items() if attack.train}
+    trained = plan_jobs(
+        params.active, learned, criteria=params.criteria, seeds=params.seeds, leave_one_out=params.leave_one_out
+    )
+    published = []
     for name, path in params.reference_checkpoints.items():
         one, criterion = parse_reference_name(path)
-        yield DetectorJob(name, one, criterion, REFERENCE, _attacks_of(attacks, criterion), 0, checkpoint=path)
-
-
-def _attacks_of(attacks: dict[str, tuple[Criterion, ...]], criterion: str) -> tuple[str, ...]:
-    """Names of the training attacks that exist with a criterion."""
-    return tuple(name for name, criteria in attacks.items() if criterion in (*criteria, BOTH))
-
-
-def _left_out(
-    name: str, params: DetectorParams, criterion: str, attacks: tuple[str, ...], seed: int
-) -> Iterator[DetectorJob]:
-    for left in attacks if len(attacks) > 1 else ():
-        rest = tuple(attack for attack in attacks if attack != left)
-        yield DetectorJob(name, params, criterion, f"without-{left}", rest, seed)
+        fitting = attacks_of(learned, criterion)
+        published.append(DetectorJob(name, one, criterion, REFERENCE, fitting, 0, checkpoint=path))
+    return [*trained, *published]
 
 
 def _content(checkpoint: str | None) -> str | None:

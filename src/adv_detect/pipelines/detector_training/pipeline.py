@@ -9,7 +9,8 @@ from kedro.pipeline import Pipeline, node
 from adv_detect.pipelines.detector_training.nodes import (
     assemble_champion,
     collect_histories,
-    compute_trajectories,
+    compute_activations,
+    fix_thresholds,
     summarise_detectors,
     train_detectors,
 )
@@ -20,34 +21,46 @@ def create_pipeline(**_: Any) -> Pipeline:
     return Pipeline(
         [
             node(
-                compute_trajectories,
-                inputs=[
-                    "adversarials",
-                    "network_weights",
-                    "representatives",
-                    "params:detector_training",
-                    "params:runtime",
-                ],
-                outputs="trajectories",
-                name="compute_trajectories",
+                compute_activations,
+                inputs=["adversarials", "network_weights", "representatives", "params:runtime"],
+                outputs="activations",
+                name="compute_activations",
             ),
             node(
                 train_detectors,
                 inputs=[
-                    "trajectories",
+                    "activations",
+                    "representatives",
                     "params:detector_training",
                     "params:adversarial_generation",
-                    "params:evaluation",
                     "params:runtime",
                 ],
                 outputs="detectors",
                 name="train_detectors",
             ),
-            node(summarise_detectors, inputs="detectors", outputs="detector_summary", name="summarise_detectors"),
+            node(
+                summarise_detectors,
+                inputs=["detectors", "activations", "representatives", "params:adversarial_generation"],
+                outputs="detector_summary",
+                name="summarise_detectors",
+            ),
             node(collect_histories, inputs="detectors", outputs="detector_histories", name="collect_histories"),
             node(
+                fix_thresholds,
+                inputs=["detectors", "representatives", "params:evaluation"],
+                outputs="thresholds",
+                name="fix_thresholds",
+            ),
+            node(
                 assemble_champion,
-                inputs=["detectors", "detector_summary", "network_weights", "representatives", "params:serving"],
+                inputs=[
+                    "detectors",
+                    "detector_summary",
+                    "thresholds",
+                    "network_weights",
+                    "representatives",
+                    "params:serving",
+                ],
                 outputs="champion_model",
                 name="assemble_champion",
             ),

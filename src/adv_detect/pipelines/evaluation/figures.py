@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms import plots
+from adv_detect.algorithms.detector_keys import describe_detectors
+from adv_detect.algorithms.detectors import TrajectoryDetector
 from adv_detect.algorithms.evaluation_tables import score_samples, train_test_matrix
-from adv_detect.algorithms.trajectories import column_of
+from adv_detect.algorithms.representatives import Representatives
+from adv_detect.jobs.activations import read_activations
+from adv_detect.jobs.detectors import restore
+from adv_detect.names import EARLY, NATURAL, ShardKey
 from adv_detect.networks.target import TargetNetwork
-from adv_detect.params import DetectorParams, DetectorTrainingParams, EvaluationParams
-from adv_detect.pipelines.detector_training.rows import NATURAL
-from adv_detect.pipelines.evaluation.nodes import describe_detectors
+from adv_detect.params import DetectorTrainingParams, EvaluationParams
 from adv_detect.reporting import chosen_detector
 from adv_detect.sharding import ShardStore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-EARLY = "early"
 HARDEST_FIRST = ("untargeted", "targeted")
 GRID_SEPARATOR = "/"
 SHOWN = ("auc_overview", "roc", "score_histograms", "mean_trajectory", "adversarial_grid", "train_test_matrix")
@@ -47,7 +49,7 @@ def draw_detection(
     Returns:
         Figures by ``<what>/<criterion>``.
     """
-    described = describe_detectors(detector_summary, detector_training)
+    described = describe_detectors(detector_summary)
     figures: dict[str, Any] = {}
     for criterion in _criteria(detection_metrics):
         figures[f"auc_overview/{criterion}"] = plots.auc_overview(detection_metrics, criterion=criterion)
@@ -64,26 +66,28 @@ def draw_detection(
 
 def draw_inputs(
     adversarials: ShardStore,
-    trajectories: ShardStore,
+    activations: ShardStore,
     network_weights: TargetNetwork,
+    representatives: Representatives,
+    detectors: ShardStore,
     detector_summary: pd.DataFrame,
-    detector_training: DetectorTrainingParams,
     evaluation: EvaluationParams,
 ) -> dict[str, Any]:
     """Draw attacked images and the mean trajectories of one class.
 
     Args:
         adversarials: Attacked and natural images.
-        trajectories: Their trajectories.
+        activations: Their activations.
         network_weights: The network under attack, for class names, layers and pixel range.
+        representatives: Class representatives.
+        detectors: The trained detectors.
         detector_summary: One row per trained detector.
-        detector_training: The configurations.
         evaluation: Which class and how many examples.
 
     Returns:
         Figures by ``<what>/<criterion>``.
     """
-    described = describe_detectors(detector_summary, detector_training)
+    described = describe_detectors(detector_summary)
     figures: dict[str, Any] = {}
     for criterion in HARDEST_FIRST:
         examples = list(_examples(adversarials, network_weights, criterion, evaluation.show_examples))
@@ -93,8 +97,9 @@ def draw_inputs(
             )
         key = chosen_detector(described, criterion)
         if key is not None:
-            params = detector_training.active[key.split("/")[0]]
-            figures |= _mean_trajectories(trajectories, network_weights, params, criterion, evaluation.show_class)
+            detector = restore(detectors, key, representatives).detector
+            if isinstance(detector, TrajectoryDetector):
+                figures |= _mean_trajectories(activations, network_weights, detector, criterion, evaluation.show_class)
     return figures
 
 
@@ -151,15 +156,15 @@ def _examples(adversarials: ShardStore, network: TargetNetwork, criterion: str, 
     """The first successes of each attack on test images, with their clean versions."""
     names = network.spec.class_names
     for key in adversarials.keys():  # noqa: SIM118 - a store is no dictionary
-        attack, found, shard = [*key.split("/"), ""][:3]
-        if found != criterion or shard != "test-0000":
+        parsed = ShardKey.parse(key)
+        if parsed.criterion != criterion or parsed.split != "test" or parsed.number:
             continue
-        attacked, clean = adversarials.read(key), adversarials.read(f"{NATURAL}/{shard}").tensors
+        attacked, clean = adversarials.read(key), adversarials.read(parsed.natural.text).tensors
         row_of = {index: row for row, index in enumerate(clean["source_index"].tolist())}
         for row in torch.nonzero(attacked.tensors["success"]).flatten().tolist()[:count]:
             source = row_of[int(attacked.tensors["source_index"][row])]
             yield plots.Example(
-                attack=attack,
+                attack=parsed.attack,
                 clean=clean["images"][source],
                 adversarial=attacked.tensors["images"][row],
                 clean_class=names[int(clean["predicted"][source])],
@@ -168,16 +173,14 @@ def _examples(adversarials: ShardStore, network: TargetNetwork, criterion: str, 
 
 
 def _mean_trajectories(
-    store: ShardStore, network: TargetNetwork, params: DetectorParams, criterion: str, label: int
+    store: ShardStore, network: TargetNetwork, detector: TrajectoryDetector, criterion: str, label: int
 ) -> dict[str, Figure]:
-    column = column_of(params)
-    natural = _of_class(store, [key for key in store.keys(f"{NATURAL}/test-")], column, label)
-    attacked = _of_class(
-        store,
-        [key for key in store.keys() if f"/{criterion}/test-" in key and store.metadata(key)["form"] == EARLY],  # noqa: SIM118
-        column,
-        label,
-    )
+    params = detector.params
+    keys = [(text, ShardKey.parse(text)) for text in store.keys()]  # noqa: SIM118 - a store is no dictionary
+    tested = [(text, key) for text, key in keys if key.split == "test"]
+    natural = _of_class(store, [text for text, key in tested if key.attack == NATURAL], detector, label)
+    early = [text for text, key in tested if key.criterion == criterion and store.metadata(text)["form"] == EARLY]
+    attacked = _of_class(store, early, detector, label)
     if not len(natural) or not len(attacked):
         return {}
     figure = plots.mean_trajectory_figure(
@@ -187,17 +190,18 @@ def _mean_trajectories(
         layers=network.spec.layers,
         distance=params.distance,
         class_name=network.spec.class_names[label],
-        title=f"{criterion} attacks, {column.replace('.', ', ')}",
+        title=f"{criterion} attacks, {params.representative}, {params.distance}",
     )
     return {f"mean_trajectory/{criterion}": figure}
 
 
-def _of_class(store: ShardStore, keys: list[str], column: str, label: int) -> Tensor:
+def _of_class(store: ShardStore, keys: list[str], detector: TrajectoryDetector, label: int) -> Tensor:
     """Trajectories ``(n, L, C)`` of images that the network gives a class: naturals, and successes of attacks."""
     parts = []
     for key in keys:
-        tensors = store.read(key).tensors
+        content = store.read(key)
+        tensors = content.tensors
         kept = tensors["predicted"] == label
-        kept &= (tensors["label"] == label) if key.startswith(f"{NATURAL}/") else tensors["success"]
-        parts.append(tensors[column][kept])
+        kept &= (tensors["label"] == label) if ShardKey.parse(key).attack == NATURAL else tensors["success"]
+        parts.append(detector.describe(read_activations(content).select(kept)))
     return torch.cat(parts) if parts else torch.zeros(0)

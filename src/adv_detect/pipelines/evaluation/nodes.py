@@ -7,50 +7,34 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from adv_detect.algorithms.detection_metrics import metric_table
-from adv_detect.algorithms.detector_keys import CONTROL_KEYS, MARGIN
-from adv_detect.algorithms.detector_keys import detector_summary as describe
+from adv_detect.algorithms.detector_keys import describe_detectors, rate_label
+from adv_detect.algorithms.detectors import StoredDetector, score_activations
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.algorithms.thresholds import thresholds_at_fpr
-from adv_detect.algorithms.trajectories import trajectory_columns
-from adv_detect.errors import DataError
+from adv_detect.jobs.activations import ActivationBlock, activation_plan, natural_activations, read_activations
+from adv_detect.jobs.detectors import best_detector
+from adv_detect.names import EIGHT_BIT, NATURAL, NOISE, ShardKey
 from adv_detect.networks.target import TargetNetwork
-from adv_detect.params import (
-    AdversarialGenerationParams,
-    DetectorParams,
-    DetectorTrainingParams,
-    EvaluationParams,
-    Norm,
-    RuntimeParams,
-)
-from adv_detect.pipelines.detector_training.nodes import best_detector, read_by_detectors, trajectory_plan
-from adv_detect.pipelines.detector_training.rows import NATURAL
-from adv_detect.pipelines.detector_training.work import TrajectoryBlock
+from adv_detect.params import AdversarialGenerationParams, EvaluationParams, Norm, RuntimeParams
 from adv_detect.pipelines.evaluation.scoring import (
-    FloatArray,
-    Scorer,
     describe_images,
     join_scores,
-    load_scorers,
-    score_shard,
+    scored_detectors,
     with_verdicts,
 )
 from adv_detect.sharding import ShardContent, ShardPlan, ShardStore, fingerprint
 
-SCORED_SPLITS = ("validation", "test")
-SUMMARY_FIGURES = ("validation_macro_auc", "validation_macro_auc_all")
 
-
-def compute_control_trajectories(
+def compute_control_activations(
     adversarials: ShardStore,
     network_weights: TargetNetwork,
     representatives: Representatives,
-    detector_training: DetectorTrainingParams,
     adversarial_generation: AdversarialGenerationParams,
     runtime: RuntimeParams,
 ) -> ShardPlan:
-    """Plan the trajectories of two variants of every attacked test image.
+    """Plan the activations of two variants of every attacked test image.
 
     The variants are the image rounded to 8 bits, as a file would hold it, and the source image with random noise of
     the same norm as the attack's perturbation.
@@ -58,8 +42,7 @@ def compute_control_trajectories(
     Args:
         adversarials: Attacked and natural images.
         network_weights: The network under attack.
-        representatives: Class representatives.
-        detector_training: The detector configurations.
+        representatives: Class representatives, which judge attacks on deep features.
         adversarial_generation: The attacks, for their norms.
         runtime: Seed, batch size, device, engine.
 
@@ -67,62 +50,63 @@ def compute_control_trajectories(
         A plan with the shards ``8bit/<attack>/...`` and ``noise/<attack>/...``.
     """
     blocks = {}
-    for key in adversarials.keys():  # noqa: SIM118 - a store is no dictionary
-        attack = adversarial_generation.active.get(key.split("/")[0])
-        if attack is None or not key.rsplit("/", 1)[1].startswith("test-"):
+    for text in adversarials.keys():  # noqa: SIM118 - a store is no dictionary
+        key = ShardKey.parse(text)
+        attack = adversarial_generation.active.get(key.attack)
+        if attack is None or key.split != "test":
             continue
-        blocks[f"8bit/{key}"] = TrajectoryBlock(shard=key, variant="8bit")
         norm: Norm = "linf" if attack.norm == "linf" else "l2"
-        seed = int(fingerprint(runtime.seed, key.rsplit("/", 1)[1])[:8], 16)  # the same for all attacks on an image
-        blocks[f"noise/{key}"] = TrajectoryBlock(shard=key, variant="noise", norm=norm, seed=seed)
-    columns = trajectory_columns(read_by_detectors(detector_training))
-    return trajectory_plan(adversarials, network_weights, representatives, blocks, columns=columns, runtime=runtime)
+        seed = int(fingerprint(runtime.seed, text.rsplit("/", 1)[1])[:8], 16)  # the same for all attacks on an image
+        blocks[key._replace(variant=EIGHT_BIT).text] = ActivationBlock(shard=text, variant="8bit")
+        blocks[key._replace(variant=NOISE).text] = ActivationBlock(shard=text, variant="noise", norm=norm, seed=seed)
+    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime)
 
 
 def score_images(
-    trajectories: ShardStore,
-    control_trajectories: ShardStore,
+    activations: ShardStore,
+    control_activations: ShardStore,
     detectors: ShardStore,
     detector_summary: pd.DataFrame,
+    thresholds: pd.DataFrame,
+    representatives: Representatives,
     evaluation: EvaluationParams,
 ) -> pd.DataFrame:
     """Score every test image with every detector and control, and the clean validation images beside them.
 
     Args:
-        trajectories: Trajectories of natural and attacked images.
-        control_trajectories: Trajectories of rounded and of noisy images.
+        activations: Activations of natural and attacked images.
+        control_activations: Activations of rounded and of noisy images.
         detectors: The trained detectors.
         detector_summary: Their validation figures; the best gives the untrained control its shape.
+        thresholds: Their thresholds.
+        representatives: Class representatives.
         evaluation: The false-positive rates of the verdicts.
 
     Returns:
         One row per image x detector; the columns are those of
         :func:`adv_detect.pipelines.evaluation.scoring.join_scores` and a verdict per false-positive rate.
-
-    Raises:
-        DataError: The detectors were trained without thresholds at these rates.
     """
-    untrained = best_detector(detector_summary)
-    scorers = [*load_scorers(detectors, untrained), Scorer(MARGIN, None, DetectorParams(), {})]
-    fprs = tuple(float(f"{fpr:g}") for fpr in evaluation.fprs)  # as they are written beside a detector
-    _check_rates(scorers, fprs)
+    clean = natural_activations(activations, "validation")
+    scored = scored_detectors(detectors, best_detector(detector_summary), representatives, clean)
     frames: list[pd.DataFrame] = []
-    parts: dict[str, list[FloatArray]] = {scorer.key: [] for scorer in scorers}
-    for content in _scored_shards(trajectories, control_trajectories):
+    parts: dict[str, list[Tensor]] = {one.key: [] for one in scored}
+    for content in _scored_shards(activations, control_activations):
         frames.append(describe_images(content))
-        for scorer in scorers:
-            parts[scorer.key].append(score_shard(content, scorer))
-    scores = join_scores(
-        pd.concat(frames, ignore_index=True), {key: np.concatenate(part) for key, part in parts.items()}
+        images = read_activations(content)
+        for one in scored:
+            parts[one.key].append(score_activations(one.detector, images))
+    scores = {key: torch.cat(part) for key, part in parts.items()}
+    table = join_scores(
+        pd.concat(frames, ignore_index=True),
+        {key: values.numpy().astype(np.float32) for key, values in scores.items()},
+        {one.key: one.p_values(scores[one.key]).numpy().astype(np.float32) for one in scored},
     )
-    thresholds = {one.key: one.thresholds or _on_validation(scores, one.key, fprs) for one in scorers}
-    return with_verdicts(scores, thresholds)
+    return with_verdicts(table, _all_thresholds(thresholds, scored, evaluation.fprs))
 
 
 def measure_detection(
     scores: pd.DataFrame,
     detector_summary: pd.DataFrame,
-    detector_training: DetectorTrainingParams,
     adversarial_generation: AdversarialGenerationParams,
     evaluation: EvaluationParams,
     runtime: RuntimeParams,
@@ -132,7 +116,6 @@ def measure_detection(
     Args:
         scores: One row per image x detector.
         detector_summary: One row per trained detector.
-        detector_training: The configurations.
         adversarial_generation: The attacks, to tell those on features apart.
         evaluation: Number of resamples, level of confidence.
         runtime: Seed of the resamples.
@@ -143,7 +126,7 @@ def measure_detection(
     """
     table = metric_table(
         scores,
-        describe_detectors(detector_summary, detector_training),
+        describe_detectors(detector_summary),
         on_features=adversarial_generation.on_features,
         resamples=evaluation.bootstrap,
         confidence_level=evaluation.confidence_level,
@@ -152,51 +135,25 @@ def measure_detection(
     return table, table
 
 
-def describe_detectors(summary: pd.DataFrame, params: DetectorTrainingParams) -> pd.DataFrame:
-    """Describe trained detectors and controls, with the validation figures of the former.
-
-    Args:
-        summary: One row per trained detector.
-        params: The configurations.
-
-    Returns:
-        One row per detector or control; figures of controls are NaN.
-    """
-    configurations = params.active | {
-        str(row["configuration"]): DetectorParams(
-            kind=row["kind"], representative=row["representative"], distance=row["distance"], order=row["order"]
-        )
-        for row in summary.to_dict("records")
-    }
-    described = describe([*summary["detector"], *CONTROL_KEYS], configurations)
-    return described.merge(summary[["detector", *SUMMARY_FIGURES]], on="detector", how="left")
+def _all_thresholds(fixed: pd.DataFrame, scored: list[StoredDetector], fprs: tuple[float, ...]) -> pd.DataFrame:
+    """The thresholds on disk, and those of the controls, which are fixed on the same images."""
+    missing = [one for one in scored if one.key not in set(fixed["detector"])]
+    rows = [
+        {"detector": one.key, "fpr": fpr, "rate": rate_label(fpr), "threshold": one.threshold(fpr)}
+        for one in missing
+        for fpr in fprs
+    ]
+    return pd.concat([fixed[fixed["fpr"].isin(fprs)], pd.DataFrame(rows)], ignore_index=True)
 
 
-def _check_rates(scorers: list[Scorer], fprs: tuple[float, ...]) -> None:
-    for scorer in scorers:
-        if scorer.thresholds and set(scorer.thresholds) != set(fprs):
-            raise DataError(
-                f"evaluation.fprs: detector {scorer.key!r} on disk has thresholds at {sorted(scorer.thresholds)}, got "
-                f"{list(fprs)}; thresholds are fixed in training, so run `kedro run --pipeline=detector_training` first"
-            )
-
-
-def _scored_shards(trajectories: ShardStore, controls: ShardStore) -> Iterator[ShardContent]:
-    for key in trajectories.keys():  # noqa: SIM118 - a store is no dictionary
-        if _is_scored(key):
-            yield trajectories.read(key)
+def _scored_shards(activations: ShardStore, controls: ShardStore) -> Iterator[ShardContent]:
+    for key in activations.keys():  # noqa: SIM118 - a store is no dictionary
+        if _is_scored(ShardKey.parse(key)):
+            yield activations.read(key)
     for _, content in controls:
         yield content
 
 
-def _is_scored(key: str) -> bool:
+def _is_scored(key: ShardKey) -> bool:
     """All of the test split, and the natural images of the validation split."""
-    split = key.rsplit("/", 1)[1].split("-", 1)[0]
-    return split == "test" or (split == "validation" and key.startswith(f"{NATURAL}/"))
-
-
-def _on_validation(scores: pd.DataFrame, detector: str, fprs: tuple[float, ...]) -> dict[float, float]:
-    clean = scores["score"][
-        (scores["detector"] == detector) & (scores["split"] == "validation") & (scores["attack"] == NATURAL)
-    ]
-    return thresholds_at_fpr(torch.tensor(clean.to_numpy(dtype=float)), fprs)
+    return key.split == "test" or (key.split == "validation" and key.attack == NATURAL)

@@ -7,7 +7,7 @@ from typing import Any
 from kedro.pipeline import Pipeline, node
 
 from adv_detect.pipelines.evaluation.figures import SHOWN, draw_detection, draw_inputs, show_figures
-from adv_detect.pipelines.evaluation.nodes import compute_control_trajectories, measure_detection, score_images
+from adv_detect.pipelines.evaluation.nodes import compute_control_activations, measure_detection, score_images
 from adv_detect.pipelines.evaluation.report import render_report_file, write_evaluation_part
 
 
@@ -19,21 +19,28 @@ def create_pipeline(**_: Any) -> Pipeline:
 def _measuring() -> list[Any]:
     return [
         node(
-            compute_control_trajectories,
+            compute_control_activations,
             inputs=[
                 "adversarials",
                 "network_weights",
                 "representatives",
-                "params:detector_training",
                 "params:adversarial_generation",
                 "params:runtime",
             ],
-            outputs="control_trajectories",
-            name="compute_control_trajectories",
+            outputs="control_activations",
+            name="compute_control_activations",
         ),
         node(
             score_images,
-            inputs=["trajectories", "control_trajectories", "detectors", "detector_summary", "params:evaluation"],
+            inputs=[
+                "activations",
+                "control_activations",
+                "detectors",
+                "detector_summary",
+                "thresholds",
+                "representatives",
+                "params:evaluation",
+            ],
             outputs="scores",
             name="score_images",
         ),
@@ -42,7 +49,6 @@ def _measuring() -> list[Any]:
             inputs=[
                 "scores",
                 "detector_summary",
-                "params:detector_training",
                 "params:adversarial_generation",
                 "params:evaluation",
                 "params:runtime",
@@ -71,10 +77,11 @@ def _showing() -> list[Any]:
             draw_inputs,
             inputs=[
                 "adversarials",
-                "trajectories",
+                "activations",
                 "network_weights",
+                "representatives",
+                "detectors",
                 "detector_summary",
-                "params:detector_training",
                 "params:evaluation",
             ],
             outputs="input_figures",

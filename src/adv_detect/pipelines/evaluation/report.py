@@ -11,11 +11,11 @@ import pandas as pd
 from pydantic import BaseModel
 
 from adv_detect import __version__
+from adv_detect.algorithms.detector_keys import describe_detectors
+from adv_detect.jobs.detectors import best_detector
+from adv_detect.names import NATURAL
 from adv_detect.networks.target import TargetNetwork
-from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, EvaluationParams
-from adv_detect.pipelines.detector_training.nodes import best_detector
-from adv_detect.pipelines.detector_training.rows import NATURAL
-from adv_detect.pipelines.evaluation.nodes import describe_detectors
+from adv_detect.params import AdversarialGenerationParams, EvaluationParams
 from adv_detect.reporting import EvaluationResults, Report, ReportPart, drawn_part, evaluation_sections, render_parts
 from adv_detect.reporting.published import PUBLISHED_AUC
 
@@ -58,12 +58,11 @@ def write_evaluation_part(
     Returns:
         The sections, to be joined with those of further pipelines.
     """
-    training = DetectorTrainingParams.model_validate(parameters["detector_training"])
     attacks = AdversarialGenerationParams.model_validate(parameters["adversarial_generation"])
     spec = network_weights.spec.model_dump(mode="json")
     results = EvaluationResults(
         metrics=detection_metrics,
-        detectors=describe_detectors(detector_summary, training),
+        detectors=describe_detectors(detector_summary),
         attack_records=attack_records[attack_records["attack"] != NATURAL],
         network={name: spec[name] for name in NETWORK_FACTS},
         images={f"{split} images": int(count) for split, count in source_splits["split"].value_counts().items()},

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from adv_detect.algorithms.detector_keys import MACRO, TRAINED_ON_ALL, configuration_labels
 from adv_detect.algorithms.representatives import Representatives
+from adv_detect.names import NATURAL
 from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams
-from adv_detect.pipelines.detector_training.rows import NATURAL
 from adv_detect.pipelines.face_recognition.rows import FaceRows, attacked_faces, natural_faces
 from adv_detect.sharding import ShardStore
 

@@ -10,8 +10,8 @@ import pandas as pd
 from adv_detect.algorithms import plots
 from adv_detect.algorithms.faces.verification import Verification, verify
 from adv_detect.algorithms.plots import style
+from adv_detect.names import NATURAL
 from adv_detect.params import FaceRecognitionParams
-from adv_detect.pipelines.detector_training.rows import NATURAL
 from adv_detect.pipelines.face_recognition.verification import DODGING, IMPERSONATION, attacked_verification
 
 if TYPE_CHECKING:

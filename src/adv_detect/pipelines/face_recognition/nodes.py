@@ -18,9 +18,9 @@ from adv_detect.algorithms.faces.verification import verify
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import DataError
 from adv_detect.images import ImageSet
+from adv_detect.names import NATURAL
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import FaceRecognitionParams, RuntimeParams
-from adv_detect.pipelines.detector_training.rows import NATURAL
 from adv_detect.pipelines.face_recognition.identification import build_gallery, identification_table
 from adv_detect.pipelines.face_recognition.rows import TEST, attacked_faces, natural_faces
 from adv_detect.pipelines.face_recognition.verification import attacked_pairs, score_pairs, verification_table

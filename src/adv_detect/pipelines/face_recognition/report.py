@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from adv_detect.algorithms.faces.verification import FEW_FALSE_ACCEPTS
+from adv_detect.names import NATURAL
 from adv_detect.params import FaceRecognitionParams
-from adv_detect.pipelines.detector_training.rows import NATURAL
 from adv_detect.pipelines.evaluation.report import detectors_identity, render_report_file
 from adv_detect.pipelines.face_recognition.texts import TEXTS
 from adv_detect.pipelines.face_recognition.verification import DODGING, IMPERSONATION

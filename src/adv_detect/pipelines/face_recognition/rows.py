@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adv_detect.errors import DataError
-from adv_detect.pipelines.detector_training.rows import NATURAL
+from adv_detect.names import NATURAL
 from adv_detect.pipelines.face_recognition.work import EMBEDDING, TEMPLATE
 from adv_detect.sharding import ShardStore
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from adv_detect.algorithms.faces.decisions import FooledPairs, clean_threshold, fooled_pairs
 from adv_detect.algorithms.faces.verification import Flags, Scores, Verification, cosine_similarities, verify
+from adv_detect.names import NATURAL
 from adv_detect.params import FaceRecognitionParams
-from adv_detect.pipelines.detector_training.rows import NATURAL
 from adv_detect.pipelines.face_recognition.rows import FaceRows
 
 IMPERSONATION = "impersonation"

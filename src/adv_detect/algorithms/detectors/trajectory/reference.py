@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adv_detect.algorithms.detectors.base import TrajectoryDetector
-from adv_detect.algorithms.detectors.mlp import MLPDetector
-from adv_detect.algorithms.detectors.sequence import BidirectionalDetector, SequenceDetector
+from adv_detect.algorithms.detectors.trajectory.mlp import MLPReadout
+from adv_detect.algorithms.detectors.trajectory.readout import TrajectoryReadout
+from adv_detect.algorithms.detectors.trajectory.sequence import BidirectionalReadout, SequenceReadout
 from adv_detect.errors import CheckpointError, ConfigurationError
-from adv_detect.params import Criterion, DetectorParams, Distance, Representative
+from adv_detect.params import Criterion, DetectorParams, Distance, Representative, TrajectoryKind
 
 DETECTOR_KEY = "detector"
 
@@ -27,7 +27,7 @@ _NAME = re.compile(
 _REPRESENTATIVES: dict[str, Representative] = {"m": "medoid", "c": "centroid"}
 _DISTANCES: dict[str, Distance] = {"euclidean": "euclidean", "cosine": "cosine"}
 _CRITERIA: dict[str, Criterion] = {"t": "targeted", "ut": "untargeted"}
-_KINDS = {kind: kind for kind in get_args(DetectorParams.model_fields["kind"].annotation)}
+_KINDS = {kind: kind for kind in get_args(TrajectoryKind)}
 
 _SCALARS: list[Any] = [  # harmless companions of the weights, such as a recorded AUC
     np.dtype,
@@ -87,7 +87,7 @@ def _choice(match: re.Match[str], part: str, choices: Mapping[str, str]) -> str:
     return choices[match[part]]
 
 
-def load_reference_detector(path: str | Path, *, layers: int | None = None) -> TrajectoryDetector:
+def load_reference_detector(path: str | Path, *, layers: int | None = None) -> TrajectoryReadout:
     """Load a published detector; kind, hidden width and number of classes follow from its tensors.
 
     The published detectors read distances as they are: mean 0, standard deviation 1.
@@ -130,7 +130,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return dict(tensors)
 
 
-def _build(tensors: Mapping[str, Tensor], layers: int | None, path: str | Path) -> TrajectoryDetector:
+def _build(tensors: Mapping[str, Tensor], layers: int | None, path: str | Path) -> TrajectoryReadout:
     recurrent = any(name.startswith("lstm.") for name in tensors)
     backward = any(name.endswith("_reverse") for name in tensors)
     first = "lstm.weight_ih_l0" if recurrent else "fc.0.weight"
@@ -140,8 +140,8 @@ def _build(tensors: Mapping[str, Tensor], layers: int | None, path: str | Path) 
     rows, width = weight.shape
     with torch.random.fork_rng(devices=[]):
         if not recurrent:
-            return MLPDetector(layers, _classes(width, layers, path), hidden=rows, inputs=width)
-        made = BidirectionalDetector if backward else SequenceDetector
+            return MLPReadout(layers, _classes(width, layers, path), hidden=rows, inputs=width)
+        made = BidirectionalReadout if backward else SequenceReadout
         return made(layers, width, hidden=max(rows // 4, 1))
 
 
@@ -155,7 +155,7 @@ def _classes(inputs: int, layers: int | None, path: str | Path) -> int | None:
     return inputs // layers
 
 
-def _weights(detector: TrajectoryDetector) -> list[tuple[str, Tensor]]:
+def _weights(detector: TrajectoryReadout) -> list[tuple[str, Tensor]]:
     return [(name, one.detach()) for name, one in detector.named_parameters()]
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from adv_detect.algorithms.detectors.base import TrajectoryDetector
+from adv_detect.algorithms.detectors.trajectory.readout import TrajectoryReadout
 from adv_detect.errors import DataError
 
 DROPOUT = 0.5
 """Share of hidden units dropped in training, as in Massoli et al. (arXiv 1912.02918)."""
 
 
-class MLPDetector(TrajectoryDetector):
+class MLPReadout(TrajectoryReadout):
     """Flattened L * K distances -> hidden -> ReLU -> dropout -> one logit.
 
     Source: Massoli et al., Computer Vision and Image Understanding 2021 (arXiv 1912.02918), section 4; hidden

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adv_detect.algorithms.detectors.base import TrajectoryDetector
+from adv_detect.algorithms.detectors.trajectory.readout import TrajectoryReadout
 
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 """Tensors of one direction of an LSTM, in the order in which `torch.lstm` takes them."""
 
 
-class SequenceDetector(TrajectoryDetector):
+class SequenceReadout(TrajectoryReadout):
     """One LSTM layer over the L layers, its output at the last layer, and a linear read-out.
 
     Source: Massoli et al., Computer Vision and Image Understanding 2021 (arXiv 1912.02918), section 4; hidden
@@ -51,7 +51,7 @@ class SequenceDetector(TrajectoryDetector):
         return output[:, -1]
 
 
-class BidirectionalDetector(SequenceDetector):
+class BidirectionalReadout(SequenceReadout):
     """The same with an LSTM that runs in both directions, read at the last layer.
 
     There the backward direction has seen one layer only: it starts at the last one.

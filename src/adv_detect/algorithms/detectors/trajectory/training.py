@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from adv_detect.algorithms.detectors import TrajectoryDetector, build_detector, score_trajectories
+from adv_detect.algorithms.detectors.trajectory.readout import TrajectoryReadout, score_trajectories
+from adv_detect.algorithms.detectors.trajectory.registry import build_readout
+from adv_detect.algorithms.detectors.trajectory.sampling import TrajectorySet, balanced_draw, group_weights
 from adv_detect.algorithms.metrics import area, split_scores, to_array
-from adv_detect.algorithms.sampling import TrajectorySet, balanced_draw, group_weights
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.params import DetectorFitParams, DetectorParams
 
-__all__ = ["FittedDetector", "TrajectorySet", "fit_detector", "macro_auc"]
+__all__ = ["FittedReadout", "TrajectorySet", "fit_readout", "macro_auc"]
 
 NATURAL = "natural"
 """Group of the clean images."""
@@ -29,7 +30,7 @@ LR_FACTOR = 0.5
 
 
 @dataclass(frozen=True)
-class FittedDetector:
+class FittedReadout:
     """A trained detector and how it got there.
 
     Attributes:
@@ -40,13 +41,13 @@ class FittedDetector:
         validation_macro_auc: Mean over the attacks of the AUC against all naturals, at the best epoch.
     """
 
-    detector: TrajectoryDetector
+    detector: TrajectoryReadout
     history: list[dict[str, float]]
     best_epoch: int
     validation_macro_auc: float
 
 
-def fit_detector(
+def fit_readout(
     train: TrajectorySet,
     validation: TrajectorySet,
     *,
@@ -55,7 +56,7 @@ def fit_detector(
     seed: int,
     device: torch.device | str = "cpu",
     accumulation: int = 1,
-) -> FittedDetector:
+) -> FittedReadout:
     """Train a detector to tell adversarial from natural trajectories.
 
     Binary cross-entropy with Adam on draws that give every attack and the naturals the same weight; as many draws
@@ -88,7 +89,7 @@ def fit_detector(
         raise ConfigurationError(f"accumulation: expected at least 1 batch, got {accumulation}")
     place = torch.device(device)
     _, layers, classes = train.trajectories.shape
-    detector = build_detector(params, layers=layers, classes=classes, seed=seed)
+    detector = build_readout(params, layers=layers, classes=classes, seed=seed)
     detector.fit_standardisation(train.trajectories)
     with _dropout_seed(seed, place):
         rows = _Rows.of(train, place), _Rows.of(validation, place)
@@ -152,7 +153,7 @@ class _Run:
 
     def __init__(
         self,
-        detector: TrajectoryDetector,
+        detector: TrajectoryReadout,
         train: _Rows,
         validation: _Rows,
         *,
@@ -189,10 +190,10 @@ class _Run:
         )
         self.schedule.step(loss)
 
-    def result(self) -> FittedDetector:
+    def result(self) -> FittedReadout:
         """Put the best weights back and hand the detector over."""
         self.detector.load_state_dict(self.best.weights)
-        return FittedDetector(self.detector.cpu().eval(), self.history, self.best.epoch, self.best.auc)
+        return FittedReadout(self.detector.cpu().eval(), self.history, self.best.epoch, self.best.auc)
 
     def _train_epoch(self) -> float:
         self.detector.train()

@@ -1,0 +1,130 @@
+"""Activations: what a network said about images, the one input of every detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from adv_detect.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """Logits and pooled features of N images, and what further detectors ask for.
+
+    Attributes:
+        logits: Class logits of the network under attack, ``(N, C)``.
+        features: Pooled features ``(N, D_l)`` by layer name, in network order.
+        views: Class logits ``(N, C)`` of altered copies of the images, by the name of the view.
+        twin: Class logits ``(N, C)`` of a second network; None where no detector reads them.
+        groups: ``natural`` or ``<attack>/<criterion>`` of each row; empty where that is not known.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor]
+    views: Mapping[str, Tensor] = field(default_factory=dict)
+    twin: Tensor | None = None
+    groups: tuple[str, ...] = ()
+    _derived: dict[Hashable, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check that all parts have a row per image."""
+        rows = len(self.logits)
+        for name, part in self._named():
+            if len(part) != rows:
+                raise DataError(f"activations: expected {rows} rows of {name} as there are logits, got {len(part)}")
+        if self.groups and len(self.groups) != rows:
+            raise DataError(f"activations: expected {rows} groups as there are logits, got {len(self.groups)}")
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.logits)
+
+    def derived(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """Compute a quantity of these images once, for all detectors that read it.
+
+        Args:
+            key: Names the quantity.
+            compute: Called where it was not computed before.
+
+        Returns:
+            The quantity, a row per image.
+        """
+        if key not in self._derived:
+            self._derived[key] = compute()
+        return self._derived[key]
+
+    def select(self, rows: Tensor) -> Activations:
+        """Keep some images.
+
+        Args:
+            rows: Bool ``(N,)``, or indices.
+
+        Returns:
+            Their activations.
+        """
+        indices = torch.nonzero(rows).flatten() if rows.dtype == torch.bool else rows
+        groups = tuple(self.groups[row] for row in indices.tolist()) if self.groups else ()
+        return replace(self._map(lambda part: part[indices.to(part.device)]), groups=groups)
+
+    def to(self, device: torch.device | str) -> Activations:
+        """Return the same activations on a device."""
+        return self if self.logits.device == torch.device(device) else self._map(lambda part: part.to(device))
+
+    def detach(self) -> Activations:
+        """Return the same activations without their graph."""
+        return self._map(Tensor.detach)
+
+    def blocks(self, size: int) -> Iterator[Activations]:
+        """Cut into blocks of at most ``size`` images; nothing is copied."""
+        for start in range(0, len(self), size):
+            block = slice(start, start + size)
+            yield replace(self._map(lambda part, block=block: part[block]), groups=self.groups[block])  # type: ignore[misc]
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[Activations]) -> Activations:
+        """Put activations of the same layers and views below each other.
+
+        Args:
+            parts: At least one.
+
+        Returns:
+            All rows, in order.
+
+        Raises:
+            DataError: There is no part, or they hold different layers or views.
+        """
+        found = list(parts)
+        if not found:
+            raise DataError("activations: expected at least one part, got none; run the pipeline detector_training")
+        first = found[0]
+        if any(tuple(dict(one._named())) != tuple(dict(first._named())) for one in found):
+            held = sorted({", ".join(name for name, _ in one._named()) for one in found})
+            raise DataError(f"activations: expected parts of the same layers and views, got {held}")
+        if len(found) == 1:
+            return first
+        twins = [one.twin for one in found if one.twin is not None]
+        return cls(
+            logits=torch.cat([one.logits for one in found]),
+            features={name: torch.cat([one.features[name] for one in found]) for name in first.features},
+            views={name: torch.cat([one.views[name] for one in found]) for name in first.views},
+            twin=torch.cat(twins) if twins else None,
+            groups=tuple(group for one in found for group in one.groups),
+        )
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Activations:
+        return Activations(
+            logits=change(self.logits),
+            features={name: change(part) for name, part in self.features.items()},
+            views={name: change(part) for name, part in self.views.items()},
+            twin=None if self.twin is None else change(self.twin),
+        )
+
+    def _named(self) -> Iterator[tuple[str, Tensor]]:
+        yield from ((f"layer {name!r}", part) for name, part in self.features.items())
+        yield from ((f"view {name!r}", part) for name, part in self.views.items())
+        if self.twin is not None:
+            yield "the twin's logits", self.twin

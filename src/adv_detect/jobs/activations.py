@@ -1,0 +1,236 @@
+"""Activations of stored images, shard by shard: made by one pass of the network, read by detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
+from adv_detect.algorithms.attacks.quality import margin, noise_of_same_norm, quantise
+from adv_detect.algorithms.detectors import Activations
+from adv_detect.algorithms.detectors.end_to_end import network_activations
+from adv_detect.algorithms.device import resolve_device
+from adv_detect.algorithms.representatives import Representatives, representatives_digest
+from adv_detect.errors import DataError
+from adv_detect.names import EIGHT_BIT, FLOAT, NATURAL, NO_CRITERION, ShardKey
+from adv_detect.networks.frozen import working_form
+from adv_detect.networks.target import TargetNetwork, target_digest
+from adv_detect.params import Norm, RuntimeParams
+from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, fingerprint
+
+Variant = Literal["float", "8bit", "noise"]
+BY_NETWORK = "network"
+"""The judge of attacks on the class; others name a kind of representative."""
+KEPT = ("label", "source_index", "target", "l2", "linf")
+LOGITS, FEATURES = "logits", "features."
+
+
+@dataclass(frozen=True)
+class ActivationBlock:
+    """One shard of images and the variant of it to pass through the network.
+
+    Attributes:
+        shard: Key in the store of adversarial examples.
+        variant: ``float`` as attacked, ``8bit`` rounded to 256 levels, ``noise`` with random noise of the same norm.
+        norm: Norm in which noise is matched.
+        seed: Seed of the noise.
+        made_from: Fingerprint of that shard, kept with the result.
+    """
+
+    shard: str
+    variant: Variant = "float"
+    norm: Norm = "l2"
+    seed: int = 0
+    made_from: str = ""
+
+
+@dataclass(frozen=True)
+class ActivationWork:
+    """Runs stored images through the network and keeps what it said.
+
+    Attributes:
+        adversarials: The images.
+        network: The network under attack.
+        judges: Class representatives of the last layer ``(C, D)`` by kind, for attacks that are judged by them.
+        runtime: Batch size, device.
+    """
+
+    adversarials: ShardStore
+    network: TargetNetwork
+    judges: Mapping[str, Tensor]
+    runtime: RuntimeParams
+
+    def __call__(self, block: ActivationBlock) -> ShardContent:
+        """Make one shard: logits ``(n, C)``, a tensor ``(n, D_l)`` per layer, and facts on each image."""
+        device = resolve_device(self.runtime.device)
+        network = working_form(self.network, device)
+        content = self.adversarials.read(block.shard)
+        images = self._vary(block, content)
+        step = self.runtime.batch_size
+        with torch.no_grad():
+            found = Activations.concatenate(
+                network_activations(network, images[start : start + step].to(device), network.spec.layers).to("cpu")
+                for start in range(0, max(len(images), 1), step)
+            )
+        judged = self._judged(found, content.metadata.get("judge", BY_NETWORK))
+        tensors = {LOGITS: found.logits, "predicted": found.logits.argmax(dim=1), "margin": margin(found.logits)}
+        tensors |= {f"{FEATURES}{name}": part for name, part in found.features.items()}
+        tensors |= {name: content.tensors[name] for name in KEPT}
+        return ShardContent(
+            tensors=tensors | _flags(content, judged),
+            metadata=content.metadata
+            | {"variant": block.variant, "made_from": block.made_from, "layers": list(found.features)},
+        )
+
+    def _vary(self, block: ActivationBlock, content: ShardContent) -> Tensor:
+        images, bounds = content.tensors["images"], self.network.spec.bounds
+        if block.variant == EIGHT_BIT:
+            return quantise(images, bounds)
+        if block.variant == FLOAT:
+            return images
+        sources = self.adversarials.read(ShardKey.parse(block.shard).natural.text)
+        clean = _matching(sources, content)
+        return noise_of_same_norm(clean, images, norm=block.norm, bounds=bounds, seed=block.seed)
+
+    def _judged(self, found: Activations, judge: str) -> Tensor:
+        if judge == BY_NETWORK:
+            return found.logits.argmax(dim=1)
+        return nearest_classes(found.features[self.network.spec.layers[-1]], self.judges[judge])
+
+
+def activation_plan(
+    adversarials: ShardStore,
+    network: TargetNetwork,
+    representatives: Representatives,
+    blocks: Mapping[str, ActivationBlock],
+    *,
+    runtime: RuntimeParams,
+) -> ShardPlan:
+    """Plan the activations of some shards of images.
+
+    Args:
+        adversarials: Attacked and natural images.
+        network: The network under attack.
+        representatives: Class representatives, which judge attacks on deep features.
+        blocks: What to look at, by the key of the shard to make.
+        runtime: Batch size, device, engine.
+
+    Returns:
+        The plan.
+    """
+    judges = {"medoid": representatives.medoids[-1], "centroid": representatives.centroids[-1]}
+    work = ActivationWork(adversarials, network, judges, runtime)
+    of_network, of_judges = target_digest(network), representatives_digest(representatives)
+    marks = adversarials.fingerprints()
+    shards = []
+    for key, block in blocks.items():
+        judged = adversarials.metadata(block.shard).get("judge", BY_NETWORK) != BY_NETWORK
+        made_from = (
+            of_network,
+            of_judges if judged else None,
+            marks[block.shard],
+            block.variant,
+            block.norm,
+            block.seed,
+        )
+        shards.append(ShardSpec(key, fingerprint(*made_from), replace(block, made_from=marks[block.shard])))
+    return ShardPlan(work=work, shards=tuple(shards), runtime=runtime, description="activations")
+
+
+def read_activations(content: ShardContent, group: str = "") -> Activations:
+    """Take the activations out of a shard.
+
+    Args:
+        content: A shard that :class:`ActivationWork` made.
+        group: Group of its rows; empty where it does not matter.
+
+    Returns:
+        Its activations, layers in network order as stored.
+    """
+    tensors = content.tensors
+    return Activations(
+        logits=tensors[LOGITS],
+        features={name: tensors[f"{FEATURES}{name}"] for name in content.metadata["layers"]},
+        groups=(group,) * len(tensors[LOGITS]) if group else (),
+    )
+
+
+def shard_keys(
+    store: ShardStore, *, split: str, attacks: Collection[str] = (), criteria: Collection[str] = ()
+) -> list[str]:
+    """List shards in the order in which detectors learn from them: natural images, then attack by attack.
+
+    Args:
+        store: Shards of activations.
+        split: ``train``, ``validation`` or ``test``.
+        attacks: Configured names.
+        criteria: Criteria of the attacks.
+
+    Returns:
+        Keys of the shards that are there.
+    """
+    groups = [(NATURAL, NO_CRITERION), *((name, one) for name in attacks for one in criteria)]
+    prefixes = [ShardKey(attack, criterion, split, 0).text.rpartition("-")[0] for attack, criterion in groups]
+    return [key for prefix in prefixes for key in store.keys(f"{prefix}-")]
+
+
+def natural_activations(store: ShardStore, split: str) -> Activations:
+    """Read the natural images of a split.
+
+    Args:
+        store: Shards of activations.
+        split: ``train``, ``validation`` or ``test``.
+
+    Returns:
+        Their activations.
+
+    Raises:
+        DataError: There are none.
+    """
+    keys = shard_keys(store, split=split)
+    if not keys:
+        raise DataError(f"activations: no natural images of the {split} split; run the pipeline detector_training")
+    return Activations.concatenate(read_activations(store.read(key), NATURAL) for key in keys)
+
+
+def successful_attacks(
+    store: ShardStore, *, split: str, attacks: Iterable[str], criteria: Iterable[str]
+) -> Activations | None:
+    """Read the successes of some attacks.
+
+    Args:
+        store: Shards of activations.
+        split: ``train``, ``validation`` or ``test``.
+        attacks: Configured names.
+        criteria: Criteria of the attacks.
+
+    Returns:
+        Their activations with groups ``<attack>/<criterion>``; None where there is no such shard.
+    """
+    keys = shard_keys(store, split=split, attacks=tuple(attacks), criteria=tuple(criteria))
+    parts = list(_successes(store, (key for key in keys if ShardKey.parse(key).attack != NATURAL)))
+    return Activations.concatenate(parts) if parts else None
+
+
+def _successes(store: ShardStore, keys: Iterable[str]) -> Iterator[Activations]:
+    for key in keys:
+        content = store.read(key)
+        yield read_activations(content, ShardKey.parse(key).group).select(content.tensors["success"])
+
+
+def _matching(sources: ShardContent, attacked: ShardContent) -> Tensor:
+    """Clean images of the rows of an attacked shard."""
+    row_of = {index: row for row, index in enumerate(sources.tensors["source_index"].tolist())}
+    rows = [row_of[index] for index in attacked.tensors["source_index"].tolist()]
+    return sources.tensors["images"][rows]
+
+
+def _flags(content: ShardContent, judged: Tensor) -> dict[str, Tensor]:
+    """``success``: the attack fooled its judge; ``survives``: this variant of the image still fools it."""
+    success, target, label = (content.tensors[name] for name in ("success", "target", "label"))
+    fools = torch.where(target >= 0, judged == target, judged != label)
+    return {"success": success, "survives": success & fools}

@@ -1,0 +1,311 @@
+"""Detectors: which are trained on what, and the work of training one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from adv_detect.algorithms.detectors import (
+    Activations,
+    Detector,
+    FitData,
+    FitHistory,
+    LearnsFrom,
+    StoredDetector,
+    TrajectoryDetector,
+    build_detector,
+    detector_class,
+    load_reference_detector,
+    score_activations,
+    stored_tensors,
+)
+from adv_detect.algorithms.detectors.trajectory.training import macro_auc
+from adv_detect.algorithms.device import resolve_device
+from adv_detect.algorithms.representatives import Representatives
+from adv_detect.errors import DataError
+from adv_detect.jobs.activations import natural_activations, shard_keys, successful_attacks
+from adv_detect.names import (
+    BOTH_CRITERIA,
+    LEARNED_FROM_ALL,
+    NATURAL,
+    NO_CRITERION,
+    TRAINED_ON_ALL,
+)
+from adv_detect.params import Criterion, DetectorFitParams, DetectorParams, RuntimeParams
+from adv_detect.sharding import ShardContent, ShardStore
+
+CRITERIA: tuple[Criterion, ...] = ("targeted", "untargeted")
+LEARNING_SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class DetectorJob:
+    """One detector to train, or one published checkpoint to take over.
+
+    Attributes:
+        name: Name of the configuration.
+        params: The configuration.
+        criterion: ``targeted``, ``untargeted`` or ``both``; ``none`` for a detector that learns from no attack.
+        trained_on: ``all``, ``without-<attack>``, ``reference``, ``clean`` or ``nothing``.
+        attacks: Names of the attacks in the training set.
+        seed: Seed of initial weights and batches.
+        checkpoint: File of a published detector; None trains one.
+    """
+
+    name: str
+    params: DetectorParams
+    criterion: str
+    trained_on: str
+    attacks: tuple[str, ...]
+    seed: int
+    checkpoint: str | None = None
+
+    @property
+    def key(self) -> str:
+        """``<name>/<criterion>/<trained_on>/<seed>``."""
+        return f"{self.name}/{self.criterion}/{self.trained_on}/{self.seed}"
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """Criteria of the attacks in the training set."""
+        return criteria_of(self.criterion)
+
+    def shards(self, activations: ShardStore) -> list[str]:
+        """Keys of the shards that the detector learns from, or chooses by."""
+        return [
+            key
+            for split in LEARNING_SPLITS
+            for key in shard_keys(activations, split=split, attacks=self.attacks, criteria=self.criteria)
+        ]
+
+
+@dataclass(frozen=True)
+class DetectorWork:
+    """Trains one detector and scores the clean validation images with it."""
+
+    activations: ShardStore
+    representatives: Representatives
+    fit: DetectorFitParams
+    runtime: RuntimeParams
+
+    def __call__(self, job: DetectorJob) -> ShardContent:
+        """Make one shard: the state and the clean scores of the detector; facts and training curves as metadata."""
+        clean = natural_activations(self.activations, "validation")
+        detector, params, history = self._detector(job)
+        facts: dict[str, Any] = {
+            "configuration": job.name,
+            "params": params.model_dump(mode="json"),
+            "trained_criterion": job.criterion,
+            "trained_on": job.trained_on,
+            "attacks": list(job.attacks),
+            "seed": job.seed,
+            "history": history,
+            "learned_from": {key: self.activations.fingerprint(key) for key in job.shards(self.activations)},
+        }
+        return ShardContent(tensors=stored_tensors(detector, score_activations(detector, clean)), metadata=facts)
+
+    def _detector(self, job: DetectorJob) -> tuple[Detector, DetectorParams, FitHistory]:
+        if job.checkpoint is not None:
+            readout = load_reference_detector(job.checkpoint, layers=len(self.representatives.layers))
+            params = job.params.model_copy(update={"hidden": readout.hidden, "kind": readout.kind})
+            return TrajectoryDetector(self.representatives, params, readout), params, []
+        detector = build_detector(job.params, self.representatives, seed=job.seed)
+        history = train_detector(
+            detector,
+            self.activations,
+            attacks=job.attacks,
+            criteria=job.criteria,
+            fit=self.fit,
+            seed=job.seed,
+            device=str(resolve_device(self.runtime.device)),
+        )
+        return detector, job.params, history
+
+
+def train_detector(
+    detector: Detector,
+    activations: ShardStore,
+    *,
+    attacks: Collection[str],
+    criteria: Collection[str],
+    fit: DetectorFitParams,
+    seed: int,
+    device: str,
+    further: Mapping[str, Activations | None] | None = None,
+) -> FitHistory:
+    """Fit a detector on the train split, chosen by the validation split; it ends on the CPU, in evaluation mode.
+
+    Args:
+        detector: Fresh.
+        activations: Shards of natural and attacked images.
+        attacks: Attacks to learn from.
+        criteria: Their criteria.
+        fit: Settings of the optimisation.
+        seed: Decides everything random.
+        device: Where to train.
+        further: Further successful attacks by split, in addition to those of the store.
+
+    Returns:
+        Training curves.
+
+    Raises:
+        DataError: There are no images to learn from.
+    """
+    learns = detector.learns_from
+    if learns is LearnsFrom.NOTHING:
+        detector.eval()
+        return []
+    attacked = dict.fromkeys(LEARNING_SPLITS)
+    if learns is LearnsFrom.ATTACKS:
+        attacked = {
+            split: _joined(
+                successful_attacks(activations, split=split, attacks=attacks, criteria=criteria),
+                (further or {}).get(split),
+                split,
+            )
+            for split in LEARNING_SPLITS
+        }
+    data = FitData(
+        clean=natural_activations(activations, "train"),
+        attacked=attacked["train"],
+        validation_clean=natural_activations(activations, "validation"),
+        validation_attacked=attacked["validation"],
+        params=fit,
+        device=device,
+    )
+    history = detector.fit_chosen(data, seed=seed)
+    detector.cpu().eval()
+    return history
+
+
+def plan_jobs(
+    configurations: Mapping[str, DetectorParams],
+    attacks: Mapping[str, tuple[Criterion, ...]],
+    *,
+    criteria: Collection[str],
+    seeds: Collection[int],
+    leave_one_out: Collection[str] = (),
+) -> Iterator[DetectorJob]:
+    """List the detectors to train: configuration x criterion x training set x seed.
+
+    Args:
+        configurations: What to train, by name.
+        attacks: Criteria of the attacks for training, by name.
+        criteria: ``targeted``, ``untargeted``, ``both``.
+        seeds: Of weights and batches.
+        leave_one_out: Configurations that are trained again without each attack, with the first seed.
+
+    Yields:
+        The jobs; a detector that learns from no attack has one per seed, one that learns nothing has one.
+    """
+    seeds = tuple(seeds)
+    for seed in seeds:
+        for criterion in criteria:
+            fitting = attacks_of(attacks, criterion)
+            for name, one in configurations.items():
+                if detector_class(one.kind).learns_from is not LearnsFrom.ATTACKS:
+                    continue
+                yield DetectorJob(name, one, criterion, TRAINED_ON_ALL, fitting, seed)
+                if name in leave_one_out and seed == seeds[0] and criterion != BOTH_CRITERIA:
+                    yield from _left_out(name, one, criterion, fitting, seed)
+        for name, one in configurations.items():
+            learns = detector_class(one.kind).learns_from
+            if learns is LearnsFrom.CLEAN or (learns is LearnsFrom.NOTHING and seed == seeds[0]):
+                yield DetectorJob(name, one, NO_CRITERION, learns.value, (), seed)
+
+
+def attacks_of(attacks: Mapping[str, tuple[Criterion, ...]], criterion: str) -> tuple[str, ...]:
+    """Name the training attacks that exist with a criterion."""
+    return tuple(name for name, criteria in attacks.items() if criterion in (*criteria, BOTH_CRITERIA))
+
+
+def criteria_of(trained: str) -> tuple[str, ...]:
+    """List the criteria of the attacks that a detector was trained on."""
+    if trained == NO_CRITERION:
+        return ()
+    return CRITERIA if trained == BOTH_CRITERIA else (trained,)
+
+
+def restore(detectors: ShardStore, key: str, representatives: Representatives) -> StoredDetector:
+    """Read one detector from its store."""
+    content = detectors.read(key)
+    return StoredDetector.restore(key, content.metadata, content.tensors, representatives)
+
+
+def best_detector(summary: pd.DataFrame) -> str:
+    """Choose the detector to serve, on validation images only.
+
+    Args:
+        summary: One row per detector.
+
+    Returns:
+        Key of the detector with the highest ``validation_macro_auc_all`` among those that learned from all they can
+        learn from; of equals the first by name.
+    """
+    candidates = summary[summary["trained_on"].isin(LEARNED_FROM_ALL)]
+    ordered = candidates.sort_values(["validation_macro_auc_all", "detector"], ascending=[False, True])
+    return str(ordered.iloc[0]["detector"])
+
+
+class ValidationScores:
+    """Scores of the validation images, attack by attack, for one detector after the other.
+
+    Attributes:
+        clean: Activations of the natural images.
+        attacked: Activations of the successes, by ``<attack>/<criterion>``.
+    """
+
+    def __init__(self, activations: ShardStore, attacks: Mapping[str, tuple[Criterion, ...]]) -> None:
+        """Read what is scored, once for all detectors."""
+        self.clean = natural_activations(activations, "validation")
+        found = {
+            f"{name}/{criterion}": successful_attacks(
+                activations, split="validation", attacks=(name,), criteria=(criterion,)
+            )
+            for name, criteria in attacks.items()
+            for criterion in criteria
+        }
+        self.attacked = {group: part for group, part in found.items() if part is not None and len(part)}
+
+    def macro_auc(self, scores: Mapping[str, Tensor], groups: Collection[str]) -> float:
+        """Average the AUC over some groups; NaN where none of them has a success.
+
+        Args:
+            scores: Scores by group, ``natural`` among them.
+            groups: Groups ``<attack>/<criterion>`` that count.
+        """
+        chosen = [group for group in self.attacked if group in groups]
+        if not chosen:
+            return float("nan")
+        names = [NATURAL] * len(self.clean) + [group for group in chosen for _ in range(len(self.attacked[group]))]
+        values = np.concatenate([scores[group].numpy() for group in (NATURAL, *chosen)])
+        return macro_auc(values, names)  # type: ignore[arg-type]
+
+    def score(self, detector: Detector) -> dict[str, Tensor]:
+        """Score all groups with a detector."""
+        return {NATURAL: score_activations(detector, self.clean)} | {
+            group: score_activations(detector, part) for group, part in self.attacked.items()
+        }
+
+
+def _joined(own: Activations | None, further: Activations | None, split: str) -> Activations:
+    parts = [part for part in (own, further) if part is not None]
+    if not parts or not sum(map(len, parts)):
+        raise DataError(
+            f"detector_training: expected successful attacks of the {split} split to learn from, got none; use more "
+            "images, another split or an attack that succeeds"
+        )
+    return Activations.concatenate(parts)
+
+
+def _left_out(
+    name: str, params: DetectorParams, criterion: str, attacks: tuple[str, ...], seed: int
+) -> Iterator[DetectorJob]:
+    for left in attacks if len(attacks) > 1 else ():
+        rest = tuple(attack for attack in attacks if attack != left)
+        yield DetectorJob(name, params, criterion, f"without-{left}", rest, seed)
