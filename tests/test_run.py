@@ -32,8 +32,8 @@ PIPELINES = (
 SHARDED = (
     "04_feature/features",
     "03_primary/adversarials",
-    "05_model_input/trajectories",
-    "05_model_input/control_trajectories",
+    "05_model_input/activations",
+    "05_model_input/control_activations",
     "06_models/detectors",
 )
 SHARDS_BEFORE_KILL = 6
@@ -244,7 +244,7 @@ def test_detectors_are_not_measured_on_images_that_they_may_have_learned_from(fi
         one.run(pipeline_names=["adversarial_generation"])
 
     with (
-        pytest.raises(DataError, match=r"trajectories: they belong to other images .*--pipeline=detector_training"),
+        pytest.raises(DataError, match=r"activations: they belong to other images .*--pipeline=detector_training"),
         session(folder, runtime={"seed": 1}) as one,
     ):
         one.run(pipeline_names=["evaluation"])

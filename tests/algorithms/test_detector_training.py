@@ -6,9 +6,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from adv_detect.algorithms.detectors.trajectory.training import TrajectorySet, fit_readout, macro_auc
 from adv_detect.algorithms.detectors import score_trajectories
 from adv_detect.algorithms.detectors.trajectory.sampling import balanced_draw, group_weights
+from adv_detect.algorithms.detectors.trajectory.training import TrajectorySet, fit_readout, macro_auc
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.params import DetectorFitParams, DetectorParams
 

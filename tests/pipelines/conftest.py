@@ -39,13 +39,14 @@ from adv_detect.pipelines import (
 
 CLASS_NAMES = ("left", "middle", "right")
 SIDE = 28
-SHARDED = ("features", "adversarials", "trajectories", "detectors", "control_trajectories")
+SHARDED = ("features", "adversarials", "activations", "detectors", "control_activations")
 TABLES = (
     "source_splits",
     "attack_records",
     "attack_timings",
     "detector_summary",
     "detector_histories",
+    "thresholds",
     "scores",
     "detection_metrics",
 )

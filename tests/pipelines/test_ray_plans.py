@@ -19,8 +19,8 @@ from adv_detect.params import AdaptiveAttackParams, RayParams
 from adv_detect.pipelines.adaptive_attack.attacking import Scene
 from adv_detect.pipelines.adaptive_attack.nodes import attack_detectors
 from adv_detect.pipelines.adversarial_generation.nodes import generate_adversarials
-from adv_detect.pipelines.detector_training.nodes import compute_trajectories, train_detectors
-from adv_detect.pipelines.evaluation.nodes import compute_control_trajectories
+from adv_detect.pipelines.detector_training.nodes import compute_activations, train_detectors
+from adv_detect.pipelines.evaluation.nodes import compute_control_activations
 from adv_detect.pipelines.feature_extraction.nodes import extract_class_features
 from adv_detect.sharding import ShardContent, ShardPlan, ShardStore, execute_plan, files
 
@@ -93,30 +93,30 @@ def adversarials(finished, blocks, runtime) -> ShardPlan:
     return generate_adversarials(*(finished[name] for name in names), blocks["adversarial_generation"], runtime)
 
 
-def trajectories(finished, blocks, runtime) -> ShardPlan:
+def activations(finished, blocks, runtime) -> ShardPlan:
     names = ("adversarials", "network_weights", "representatives")
-    return compute_trajectories(*(finished[name] for name in names), blocks["detector_training"], runtime)
+    return compute_activations(*(finished[name] for name in names), runtime)
 
 
 def controls(finished, blocks, runtime) -> ShardPlan:
     names = ("adversarials", "network_weights", "representatives")
-    attacks = (blocks["detector_training"], blocks["adversarial_generation"])
-    return compute_control_trajectories(*(finished[name] for name in names), *attacks, runtime)
+    return compute_control_activations(*(finished[name] for name in names), blocks["adversarial_generation"], runtime)
 
 
 def detectors(finished, blocks, runtime) -> ShardPlan:
-    names = ("detector_training", "adversarial_generation", "evaluation")
-    return train_detectors(finished["trajectories"], *(blocks[name] for name in names), runtime)
+    names = ("detector_training", "adversarial_generation")
+    stores = (finished["activations"], finished["representatives"])
+    return train_detectors(*stores, *(blocks[name] for name in names), runtime)
 
 
 def adaptive(finished, blocks, runtime) -> ShardPlan:
-    names = ("test_images", "network_weights", "representatives", "trajectories")
+    names = ("test_images", "network_weights", "representatives", "activations")
     scene = Scene(*(finished[name] for name in names), substitute=None, runtime=runtime)
     params = AdaptiveAttackParams.model_validate(ADAPTIVE)
     return attack_detectors(scene, finished["detectors"], blocks["detector_training"], params)
 
 
-PLANS = {make.__name__: make for make in (features, adversarials, trajectories, controls, detectors, adaptive)}
+PLANS = {make.__name__: make for make in (features, adversarials, activations, controls, detectors, adaptive)}
 
 
 def carry_out(plan: ShardPlan, folder: Path) -> ShardStore:

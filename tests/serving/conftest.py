@@ -9,10 +9,10 @@ import mlflow
 import pytest
 import torch
 
-from adv_detect.algorithms.detectors import random_readout
+from adv_detect.algorithms.detectors import StoredDetector, TrajectoryDetector, random_readout, score_activations
+from adv_detect.algorithms.detectors.end_to_end import network_activations
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.algorithms.thresholds import thresholds_at_fpr
 from adv_detect.datasets.champion import ChampionModelDataset
 from adv_detect.networks.target import build_target
 from adv_detect.params import DetectorParams, NetworkParams
@@ -40,12 +40,13 @@ def bundle() -> ScoringBundle:
         whitening=[torch.eye(one.shape[1]) for one in features],
         medoid_source_ids=[list(CLASSES) for _ in features],
     )
-    about = {"params": params.model_dump(), "layers": len(features), "classes": len(CLASSES), "thresholds": {}}
-    about |= {"detector": "tiny/both/all/0", "name": "adv-detect", "fpr": 0.05, "attacks": ["bim", "cw"]}
-    detector = random_readout(params, layers=len(features), classes=len(CLASSES), seed=0).eval()
-    clean = ScoringBundle(network, representatives, detector, about).model().eval()(draw_images(200, 1))[1]
-    about["thresholds"] = {f"{fpr:g}": value for fpr, value in thresholds_at_fpr(clean, FPRS).items()}
-    return ScoringBundle(network, representatives, detector, about)
+    readout = random_readout(params, layers=len(features), classes=len(CLASSES), seed=0)
+    detector = TrajectoryDetector(representatives, params, readout).eval().requires_grad_(False)
+    with torch.no_grad():
+        clean = score_activations(detector, network_activations(network, draw_images(200, 1), network.spec.layers))
+    facts = {"params": params.model_dump(mode="json"), "trained_criterion": "both", "attacks": ["bim", "cw"]}
+    stored = StoredDetector("tiny/both/all/0", detector, params, facts, clean.sort().values)
+    return ScoringBundle(network, representatives, stored, {"name": "adv-detect", "fpr": 0.05, "fprs": list(FPRS)})
 
 
 @dataclass(frozen=True)

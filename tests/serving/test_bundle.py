@@ -7,7 +7,15 @@ import torch
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.serving.bundle import PARTS, ScoringBundle, check_images, score_images
 
-COLUMNS = ["predicted_class", "predicted_index", "adversarial_score", "threshold", "is_adversarial"]
+COLUMNS = [
+    "predicted_class",
+    "predicted_index",
+    "adversarial_score",
+    "p_value",
+    "threshold",
+    "is_adversarial",
+    "n_clean",
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +46,14 @@ def test_batches_change_nothing(bundle, images):
     np.testing.assert_allclose(whole["adversarial_score"], parts["adversarial_score"], atol=1e-6)
 
 
-@pytest.mark.parametrize("fpr", [0.01, 0.03, 0.05, 0.10])
+@pytest.mark.parametrize("fpr", [0.01, 0.05, 0.125])
 def test_the_verdict_follows_the_rate_asked_for(bundle, images, fpr):
     table = score_images(bundle, images, fpr=fpr)
-    assert set(table["threshold"]) == {bundle.about["thresholds"][f"{fpr:g}"]}
+    clean = bundle.stored.clean_scores
+    assert set(table["threshold"]) == {float(clean.sort(descending=True).values[int(fpr * len(clean))])}
+    assert set(table["n_clean"]) == {len(clean)}
+    at_least = [(1 + int((clean >= score).sum())) / (len(clean) + 1) for score in table["adversarial_score"]]
+    np.testing.assert_allclose(table["p_value"], at_least)
     np.testing.assert_array_equal(table["is_adversarial"], table["adversarial_score"] > table["threshold"])
 
 
@@ -49,9 +61,9 @@ def test_the_default_rate_is_that_of_the_bundle(bundle, images):
     assert score_images(bundle, images).equals(score_images(bundle, images, fpr=0.05))
 
 
-@pytest.mark.parametrize("fpr", [0.02, 0.0, -1.0, 5.0])
-def test_a_rate_without_threshold(bundle, images, fpr):
-    with pytest.raises(ConfigurationError, match=r"fpr: expected one of \[0.01, 0.03, 0.05, 0.1\], got"):
+@pytest.mark.parametrize("fpr", [0.0, -1.0, 1.0, 5.0])
+def test_a_rate_that_is_none(bundle, images, fpr):
+    with pytest.raises(ConfigurationError, match=r"fpr: expected a rate above 0 and below 1, such as 0\.05, got"):
         score_images(bundle, images, fpr=fpr)
 
 

@@ -56,19 +56,17 @@ class ScoringBundle:
         """Return the threshold at a false-positive rate.
 
         Args:
-            fpr: Any rate that the clean scores can carry; None means the default rate of the bundle.
+            fpr: Any rate in (0, 1); None means the default rate of the bundle.
 
         Returns:
-            The threshold, in units of the score.
+            The threshold, in units of the score; below a rate of 1 / n the largest of the n clean scores.
 
         Raises:
-            ConfigurationError: The rate is outside (0, 1), or too small for the number of clean scores.
+            ConfigurationError: The rate is outside (0, 1).
         """
-        rate, n = float(self.about["fpr"] if fpr is None else fpr), len(self.stored.clean_scores)
-        if not 1 / n <= rate < 1:
-            raise ConfigurationError(
-                f"fpr: expected a rate from {1 / n:.4g} (thresholds rest on {n} clean images) to below 1, got {rate:g}"
-            )
+        rate = float(self.about["fpr"] if fpr is None else fpr)
+        if not 0 < rate < 1:
+            raise ConfigurationError(f"fpr: expected a rate above 0 and below 1, such as 0.05, got {rate:g}")
         return self.stored.threshold(rate)
 
     def model(self) -> DetectionModel:

@@ -22,8 +22,8 @@ class representatives and detector in one.
 **Input**: a tensor `(N, {shape})`, float32, channels first, pixels in [{low:g}, {high:g}]{eight_bit}. Another shape or
 range is refused with a message.
 
-**Parameter**: `fpr`, the false-positive rate of the verdict on clean images, from {least:.4g} to below 1
-(thresholds rest on {n} clean images); default {fpr:g}.
+**Parameter**: `fpr`, the false-positive rate of the verdict on clean images, above 0 and below 1 (thresholds
+rest on {n} clean images: below {least:.2g} nothing is promised); default {fpr:g}.
 
 **Output**, a row per image:
 

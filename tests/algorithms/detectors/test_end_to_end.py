@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adv_detect.algorithms.detectors import build_readout
+from adv_detect.algorithms.detectors import MarginDetector, TrajectoryDetector, build_readout
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.representatives import Representatives
@@ -64,7 +64,8 @@ def detector_for(params: DetectorParams) -> nn.Module:
 
 
 def model_for(params: DetectorParams) -> DetectionModel:
-    return DetectionModel(smooth_network(), representatives(), detector_for(params), params)
+    detector = TrajectoryDetector(representatives(), params, detector_for(params)).eval()
+    return DetectionModel(smooth_network(), detector, LAYERS)
 
 
 @pytest.fixture
@@ -83,7 +84,8 @@ def test_it_joins_its_parts(params, images):
     ordered = order_classes(distances, by_hand, order=params.order, top_k=params.top_k)
     torch.testing.assert_close(logits, by_hand)
     torch.testing.assert_close(scores, detector_for(params)(ordered))
-    torch.testing.assert_close(model.describe(images)[2], ordered)
+    torch.testing.assert_close(model.describe(images)[2], distances)
+    torch.testing.assert_close(model.detector.trajectories(model.activations(images)), ordered)
     assert scores.shape == (2,)
 
 
@@ -106,9 +108,9 @@ def test_an_image_at_a_representative_has_a_finite_gradient(images):
     features = extract_features(smooth_network(), images, LAYERS)[1]
     for layer, values in enumerate(features):
         at_image.medoids[layer][0] = values[0]
-    model = DetectionModel(smooth_network(), at_image, detector_for(params), params)
-    _, scores, ordered = model.describe(images.requires_grad_())
-    assert ordered[0, :, 0].max() < 1e-7
+    model = DetectionModel(smooth_network(), TrajectoryDetector(at_image, params, detector_for(params)).eval(), LAYERS)
+    _, scores, distances = model.describe(images.requires_grad_())
+    assert distances[0, :, 0].max() < 1e-7
     (gradient,) = torch.autograd.grad(scores.sum(), images)
     assert torch.isfinite(gradient).all()
 
@@ -125,14 +127,12 @@ def test_all_parts_move_together():
     assert {one.device.type for one in [*model.parameters(), *model.buffers()]} == {"meta"}
 
 
-def test_a_stand_in_detector_will_do(images):
-    class LastStep(nn.Module):
-        def forward(self, trajectories: Tensor) -> Tensor:
-            return trajectories[:, -1].sum(dim=1)
-
-    model = DetectionModel(smooth_network(), representatives(), LastStep(), DetectorParams(distance="cosine"))
-    _, scores, ordered = model.describe(images)
-    assert torch.equal(scores, ordered[:, -1].sum(dim=1))
+def test_any_detector_will_do(images):
+    model = DetectionModel(smooth_network(), MarginDetector(), LAYERS)
+    logits, scores, features = model.describe(images)
+    first, second = logits.topk(2, dim=1).values.unbind(dim=1)
+    assert torch.equal(scores, second - first)
+    assert features.shape == (2, 3 + 5)
 
 
 @pytest.mark.gpu

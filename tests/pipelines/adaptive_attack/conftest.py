@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
+from adv_detect.jobs.detectors import restore
 from adv_detect.params import AdaptiveAttackParams
 from adv_detect.pipelines.adaptive_attack.attacking import Scene
 from adv_detect.pipelines.adaptive_attack.nodes import describe_substitute, train_substitute
@@ -93,11 +95,11 @@ def carry_out() -> Callable[[ShardPlan, Path], ShardStore]:
 def detectors(finished, tmp_path_factory) -> ShardStore:
     """The recurrent detector, its scores shifted so that the published threshold 0 is the one at FPR 5 % too."""
     content = finished["detectors"].read(KEY)
-    shift = content.metadata["thresholds"]["0.05"]
-    thresholds = {fpr: value - shift for fpr, value in content.metadata["thresholds"].items()}
-    tensors = content.tensors | {"classifier.bias": content.tensors["classifier.bias"] - shift}
+    shift = restore(finished["detectors"], KEY, finished["representatives"]).threshold(0.05)
+    moved = ("state.readout.classifier.bias", CLEAN_SCORES)
+    tensors = content.tensors | {name: content.tensors[name] - shift for name in moved}
     store = ShardStore(str(tmp_path_factory.mktemp("shifted")))
-    store.write(KEY, ShardContent(tensors, content.metadata | {"thresholds": thresholds}), "shifted")
+    store.write(KEY, ShardContent(tensors, content.metadata), "shifted")
     return store
 
 
@@ -119,7 +121,7 @@ def scene(finished, blocks, substitute) -> Scene:
         images=finished["test_images"],
         network=finished["network_weights"],
         representatives=finished["representatives"],
-        trajectories=finished["trajectories"],
+        activations=finished["activations"],
         substitute=substitute,
         runtime=blocks["runtime"],
     )

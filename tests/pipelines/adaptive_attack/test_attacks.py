@@ -8,12 +8,15 @@ import torch
 from kedro.io import MemoryDataset
 
 from adv_detect.algorithms.adaptive_metrics import check_records
+from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
 from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.jobs.activations import read_activations
+from adv_detect.jobs.detectors import restore
 from adv_detect.networks.target import target_tensors
 from adv_detect.pipelines.adaptive_attack.attacking import attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive, choose_sources, conditions, score_naturals
-from adv_detect.pipelines.adaptive_attack.models import FeatureModel, KnownDetector
+from adv_detect.pipelines.adaptive_attack.models import FeatureModel, join
 from adv_detect.pipelines.adaptive_attack.nodes import (
     attack_detectors,
     attack_hardened,
@@ -28,9 +31,8 @@ KEY = "cosine/both/all/0"
 
 
 @pytest.fixture(scope="module")
-def known(detectors) -> KnownDetector:
-    content = detectors.read(KEY)
-    return KnownDetector.restore(KEY, content.metadata, content.tensors)
+def known(finished, detectors) -> StoredDetector:
+    return restore(detectors, KEY, finished["representatives"])
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def attacked(scene, detectors, blocks, adaptive, carry_out, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hardened(scene, detectors, blocks, adaptive, carry_out, tmp_path_factory):
-    plan = harden_detectors(scene, detectors, blocks["detector_training"], adaptive(), blocks["evaluation"])
+    plan = harden_detectors(scene, detectors, blocks["detector_training"], adaptive())
     return carry_out(plan, tmp_path_factory.mktemp("hardened"))
 
 
@@ -90,9 +92,10 @@ def test_thresholds_come_from_clean_validation_images(records, scene, known, har
     for detector, part in records.groupby("detector"):
         one = known
         if detector != KEY:
-            content = hardened.read(detector)
-            one = KnownDetector.restore(detector, content.metadata, content.tensors)
-        clean = torch.tensor(score_naturals(scene.trajectories, "validation", one)["score"].to_numpy())
+            one = restore(hardened, detector, scene.representatives)
+        clean = torch.tensor(
+            score_naturals(scene.activations, "validation", one, scene.representatives)["score"].to_numpy()
+        )
         expected = thresholds_at_fpr(clean, (0.01, 0.05))
         for fpr, column in ((0.01, "threshold_fpr_01"), (0.05, "threshold_fpr_05")):
             assert part[column].to_numpy() == pytest.approx(expected[fpr], abs=1e-5)
@@ -117,7 +120,9 @@ def test_a_second_run_makes_nothing_and_a_change_only_what_it_changes(
 
 def test_outcome_is_the_same_whatever_the_batch_and_shard(scene, known, adaptive) -> None:
     condition = next(conditions(adaptive(), ("selective",)))
-    chosen = choose_sources(score_naturals(scene.trajectories, "test", known), condition.spec, known, seed=0, count=6)
+    chosen = choose_sources(
+        score_naturals(scene.activations, "test", known, scene.representatives), condition.spec, known, seed=0, count=6
+    )
     small = replace(scene, runtime=scene.runtime.model_copy(update={"batch_size": 2}))
     whole, parts = (attack_images(one, known, condition, chosen).result for one in (scene, small))
     torch.testing.assert_close(whole.images, parts.images, atol=1e-5, rtol=0)
@@ -141,20 +146,22 @@ def test_a_gpu_gives_the_same_kind_of_answer_on_the_cpu(scene, detectors, blocks
     for spec in plan.shards:
         tensors = plan.work(spec.arguments).tensors
         assert all(tensor.device.type == "cpu" for tensor in tensors.values())
-    hardening = harden_detectors(there, detectors, blocks["detector_training"], adaptive(), blocks["evaluation"])
+    hardening = harden_detectors(there, detectors, blocks["detector_training"], adaptive())
     for spec in hardening.shards:
         assert all(tensor.device.type == "cpu" for tensor in hardening.work(spec.arguments).tensors.values())
     scene.network.cpu()
 
 
 def test_the_substitute_is_independent(substitute, finished, known, blocks) -> None:
-    network, representatives, own = restore_substitute(substitute, known)
+    network, own = restore_substitute(substitute, known)
     victim = target_tensors(finished["network_weights"])
     weights = [name for name, value in victim.items() if value.dim() > 1]
     assert not any(torch.allclose(target_tensors(network)[name], victim[name], atol=1e-3) for name in weights)
-    assert not torch.allclose(representatives.centroids[0], finished["representatives"].centroids[0], atol=1e-3)
+    assert not torch.allclose(
+        own.detector.representatives.centroids[0], finished["representatives"].centroids[0], atol=1e-3
+    )
     assert own.params == known.params
-    assert own.threshold() != known.threshold()
+    assert own.threshold(0.05) != known.threshold(0.05)
     facts = substitute.metadata("substitute")
     assert facts["seed"] != blocks["runtime"].seed
     assert facts["accuracy"] > 0.5
@@ -181,12 +188,12 @@ def test_hardening_learns_from_train_and_validation_images_only(hardened, finish
         assert rounds[split]["fooled"] > 0
     assert facts["hardened_from"] == KEY
     state = hardened.read(key).tensors
-    assert not torch.equal(state["classifier.weight"], known.detector.classifier.weight)
+    assert not torch.equal(state["state.readout.classifier.weight"], known.detector.readout.classifier.weight)
 
 
 def test_no_rounds_harden_nothing(scene, detectors, blocks, adaptive) -> None:
     params = adaptive(hardening={"rounds": 0})
-    plan = harden_detectors(scene, detectors, blocks["detector_training"], params, blocks["evaluation"])
+    plan = harden_detectors(scene, detectors, blocks["detector_training"], params)
     assert plan.shards == ()
 
 
@@ -225,15 +232,20 @@ def test_names_within_the_block_must_exist(adaptive) -> None:
         adaptive(attacks={"union": {"attack": "selective"}}, hardening={"rounds": 0})
 
 
-def test_nearest_medoid_needs_its_distances(scene, known, adaptive) -> None:
-    params = adaptive(attacks={"a": {"attack": "selective", "classifier": "nearest_medoid"}}, hardening={"rounds": 0})
-    scored = score_naturals(scene.trajectories, "test", known)
-    with pytest.raises(ConfigurationError, match="medoid and distance: euclidean"):
-        choose_sources(scored, params.attacks["a"], known, seed=0, count=3)
+def test_the_nearest_medoid_is_that_of_the_last_layer(scene, known) -> None:
+    scored = score_naturals(scene.activations, "test", known, scene.representatives).set_index("source_index")
+    medoids = scene.representatives.medoids[-1]
+    content = scene.activations.read("natural/test-0000")
+    *_, last = read_activations(content).features.values()
+    expected = torch.cdist(last, medoids, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
+    assert scored.loc[content.tensors["source_index"].tolist(), "nearest"].tolist() == expected.tolist()
 
 
 def test_classes_are_capped_and_the_order_is_the_seeds(scene, known, adaptive) -> None:
-    scored, spec = score_naturals(scene.trajectories, "test", known), adaptive().attacks["selective"]
+    scored, spec = (
+        score_naturals(scene.activations, "test", known, scene.representatives),
+        adaptive().attacks["selective"],
+    )
     chosen = choose_sources(scored, spec, known, seed=0, count=100, per_class=2)
     labels = scored.set_index("source_index")["label"][list(chosen)]
     assert labels.value_counts().to_dict() == {0: 2, 1: 2, 2: 2}
@@ -250,7 +262,9 @@ def test_deep_features_move_to_a_medoid_within_the_budget(scene, known, adaptive
         "arguments": {"steps": 15},
     }
     (condition,) = conditions(adaptive(attacks={"deep": spec}, hardening={"rounds": 0}))
-    chosen = choose_sources(score_naturals(scene.trajectories, "test", known), condition.spec, known, seed=0, count=4)
+    chosen = choose_sources(
+        score_naturals(scene.activations, "test", known, scene.representatives), condition.spec, known, seed=0, count=4
+    )
     outcome = attack_images(scene, known, condition, chosen)
     assert float(outcome.result.linf.max()) <= 77 / 255 * (1 + 1e-5)
     assert outcome.result.fooled.any()
@@ -259,7 +273,7 @@ def test_deep_features_move_to_a_medoid_within_the_budget(scene, known, adaptive
 
 
 def test_nearest_medoid_names_the_class_and_passes_gradients(scene, known) -> None:
-    joint = known.join(scene.network, scene.representatives, torch.device("cpu"))
+    joint = join(known, scene.network, torch.device("cpu"))
     model = FeatureModel(joint, scene.representatives.medoids[-1], nearest=True).eval()
     images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0)).requires_grad_()
     logits, scores, features = model.describe(images)
@@ -272,11 +286,10 @@ def test_nearest_medoid_names_the_class_and_passes_gradients(scene, known) -> No
 
 def test_matching_compares_the_classes_in_their_own_order(scene, blocks, finished, adaptive) -> None:
     """Ranked, every image looks alike to its own class, and nothing would push it to another one."""
-    content = finished["detectors"].read("ranked/both/all/0")
-    ranked = KnownDetector.restore("ranked/both/all/0", content.metadata, content.tensors)
+    ranked = restore(finished["detectors"], "ranked/both/all/0", scene.representatives)
     spec = adaptive().attacks["matching"].model_copy(update={"arguments": {"steps": 60}, "budgets": {"linf": (0.8,)}})
     (condition,) = conditions(adaptive(attacks={"matching": spec}, detectors=["ranked"], hardening={"rounds": 0}))
-    scored = score_naturals(scene.trajectories, "test", ranked)
+    scored = score_naturals(scene.activations, "test", ranked, scene.representatives)
     indices = choose_sources(scored, spec, ranked, seed=0, count=8)
 
     attacked = attack_images(scene, ranked, condition, indices)
@@ -286,13 +299,13 @@ def test_matching_compares_the_classes_in_their_own_order(scene, blocks, finishe
 
 
 def test_both_forms_of_a_published_attack_start_from_the_same_images(scene, known, adaptive) -> None:
-    scored = score_naturals(scene.trajectories, "test", known)
+    scored = score_naturals(scene.activations, "test", known, scene.representatives)
     forms = {name: adaptive().attacks[name] for name in ("cw", "cw-reference")}
     chosen = {name: choose_sources(scored, spec, known, seed=0, count=50) for name, spec in forms.items()}
 
     assert chosen["cw"] == chosen["cw-reference"]
     passed = scored.set_index("source_index").loc[list(chosen["cw"])]
-    assert (passed["score"] <= min(0.0, known.threshold())).all()
+    assert (passed["score"] <= min(0.0, known.threshold(0.05))).all()
 
 
 def test_an_attack_may_be_meant_for_some_detectors_only(scene, finished, blocks, adaptive) -> None:

@@ -8,13 +8,15 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from kedro_datasets.pandas import ParquetDataset
 
+from adv_detect.algorithms.detectors import TrajectoryDetector
+from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.datasets.sharded import ShardedSafetensorsDataset
 from adv_detect.errors import DataError
+from adv_detect.jobs.activations import natural_activations, successful_attacks
 from adv_detect.pipelines.adaptive_attack import create_pipeline
 from adv_detect.pipelines.adaptive_attack.nodes import attack_detectors, collect_adaptive_records
 from adv_detect.pipelines.adaptive_attack.report import TITLE, write_adaptive_part
 from adv_detect.pipelines.adaptive_attack.tables import TABLES, measure_adaptive, reference_figures
-from adv_detect.pipelines.detector_training.rows import read_rows, stack_rows
 from adv_detect.pipelines.evaluation.report import detectors_identity
 from adv_detect.reporting import Note, Report, ReportPart, Section, Text
 from adv_detect.sharding import ShardContent, ShardStore
@@ -22,15 +24,18 @@ from adv_detect.sharding import ShardContent, ShardStore
 KEY = "cosine/both/all/0"
 STEEP = 1e6
 LARGE = 1e4
+READOUT = "state.readout."
 
 
 def plant(finished, folder, change) -> ShardStore:
-    """A store with one detector whose tensors were changed; thresholds are those of its clean validation scores."""
+    """A store with one detector whose read-out was changed; all its clean scores are the same one."""
     content = finished["detectors"].read(KEY)
-    tensors, threshold = change({name: value.clone() for name, value in content.tensors.items()})
-    thresholds = {"0.01": threshold, "0.05": threshold}
+    held = {name.removeprefix(READOUT): value.clone() for name, value in content.tensors.items() if READOUT in name}
+    changed, score = change(held)
+    tensors = {f"{READOUT}{name}": value for name, value in changed.items()}
+    tensors |= {CLEAN_SCORES: torch.full_like(content.tensors[CLEAN_SCORES], score)}
     store = ShardStore(str(folder))
-    store.write(KEY, ShardContent(tensors, content.metadata | {"thresholds": thresholds}), "planted")
+    store.write(KEY, ShardContent(content.tensors | tensors, content.metadata), "planted")
     return store
 
 
@@ -44,10 +49,12 @@ def masked(finished, blocks):
     def change(tensors):
         params = blocks["detector_training"].active["cosine"]
         attacks, criteria = ("bim", "cw"), ("targeted", "untargeted")
-        parts = read_rows(finished["trajectories"], params, split="train", attacks=attacks, criteria=criteria)
-        rows = stack_rows(part.successes() for part in parts)
-        seen = ((rows.trajectories - tensors["mean"]) / tensors["std"])[:, -1].double()
-        adversarial = torch.tensor([name != "natural" for name in rows.groups]).double()
+        store, reader = finished["activations"], TrajectoryDetector(finished["representatives"], params)
+        natural = natural_activations(store, "train")
+        attacked = successful_attacks(store, split="train", attacks=attacks, criteria=criteria)
+        rows = torch.cat([reader.trajectories(part) for part in (natural, attacked)])
+        seen = ((rows - tensors["mean"]) / tensors["std"])[:, -1].double()
+        adversarial = (torch.arange(len(rows)) >= len(natural)).double()
         design = torch.cat([seen, torch.ones(len(seen), 1)], dim=1)
         solution = torch.linalg.lstsq(design, adversarial[:, None] - adversarial.mean()).solution[:, 0]
         limit = (design @ solution)[adversarial == 0].quantile(0.9)
@@ -78,7 +85,14 @@ def test_a_planted_detector_is_called_unreliable(
     none = ShardStore(str(tmp_path / "none"))
     records = collect_adaptive_records(attacked, none)
     tables = measure_adaptive(
-        records, detectors, none, scene.trajectories, params, blocks["adversarial_generation"], blocks["evaluation"]
+        records,
+        detectors,
+        none,
+        scene.activations,
+        scene.representatives,
+        params,
+        blocks["adversarial_generation"],
+        blocks["evaluation"],
     )
     assert not tables["summary"]["reliable"].any()
     checks = tables["checks"]
@@ -127,7 +141,7 @@ def test_the_three_published_figures_by_hand() -> None:
 
 
 def test_the_whole_pipeline(finished, detectors, blocks, adaptive, tmp_path) -> None:
-    inputs = ("train_images", "test_images", "network_weights", "representatives", "source_splits", "trajectories",
+    inputs = ("train_images", "test_images", "network_weights", "representatives", "source_splits", "activations",
               "detector_summary")  # fmt: skip
     first = ReportPart(
         Report("Title", "subtitle", [Section("Summary", [Text("one")]), Section("Limits", [Text("last")])]),
@@ -183,7 +197,7 @@ def test_a_detector_that_passes_nothing_is_refused_and_an_attack_without_images_
     assert {key.split("/")[1] for key in plan.keys} == set(adaptive().attacks) - {"cw", "cw-reference"}
     assert "cw-reference" in caplog.text
     content = detectors.read(KEY)
-    low = {"thresholds": {"0.01": -LARGE, "0.05": -LARGE}}
-    detectors.write(KEY, ShardContent(content.tensors, content.metadata | low), "low")
+    low = {CLEAN_SCORES: torch.full_like(content.tensors[CLEAN_SCORES], -LARGE)}
+    detectors.write(KEY, ShardContent(content.tensors | low, content.metadata), "low")
     with pytest.raises(DataError, match="no clean test image"):
         attack_detectors(scene, detectors, blocks["detector_training"], adaptive())

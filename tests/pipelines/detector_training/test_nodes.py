@@ -2,95 +2,120 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from adv_detect.algorithms.detectors import load_reference_detector, score_trajectories
+from adv_detect.algorithms.detectors import (
+    Activations,
+    Detector,
+    LearnsFrom,
+    StoredDetector,
+    load_reference_detector,
+    score_activations,
+)
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.trajectories import order_classes, trajectories
 from adv_detect.errors import DataError
-from adv_detect.params import DetectorParams, DetectorTrainingParams
-from adv_detect.pipelines.detector_training.nodes import best_detector, compute_trajectories, train_detectors
-from adv_detect.pipelines.detector_training.rows import read_rows, stack_rows
-from adv_detect.serving.bundle import restore_detector
-from adv_detect.sharding import ShardContent, ShardStore
+from adv_detect.jobs.activations import natural_activations, read_activations, successful_attacks
+from adv_detect.jobs.detectors import best_detector, restore
+from adv_detect.params import AttackParams, DetectorParams, DetectorTrainingParams
+from adv_detect.pipelines.detector_training.nodes import compute_activations, fix_thresholds, train_detectors
+from adv_detect.sharding import ShardContent, ShardStore, execute_plan
 
 COSINE = DetectorParams(kind="lstm", representative="medoid", distance="cosine", hidden=8)
 BOTH = ("targeted", "untargeted")
 
 
+class LeastLikely(Detector):
+    """A detector as a user would write it: distance of the logits from those of clean images."""
+
+    learns_from = LearnsFrom.CLEAN
+
+    def __init__(self, representatives, power: float = 2.0) -> None:
+        super().__init__()
+        self.power = power
+        self.register_buffer("centre", torch.zeros(len(representatives.class_names)))
+
+    def fit(self, clean, attacked, *, seed):
+        assert attacked is None
+        self.centre.copy_(clean.logits.mean(dim=0))
+        return []
+
+    def forward(self, activations):
+        return (activations.logits - self.centre).abs().pow(self.power).sum(dim=1)
+
+
+OWN = DetectorParams(kind=f"{__name__}.LeastLikely", arguments={"power": 1.0})
+
+
 @pytest.fixture
 def detector_plan(finished, blocks):
     def make(store=None, **changes):
-        names = ("detector_training", "adversarial_generation", "evaluation", "runtime")
-        return train_detectors(store or finished["trajectories"], **({name: blocks[name] for name in names} | changes))
+        names = ("detector_training", "adversarial_generation", "runtime")
+        given = {name: blocks[name] for name in names} | changes
+        return train_detectors(store or finished["activations"], finished["representatives"], **given)
 
     return make
 
 
 def detector(finished, key):
-    content = finished["detectors"].read(key)
-    return restore_detector(content.metadata, content.tensors), content.metadata
-
-
-def rows(finished, split, criteria, *, attacks=("bim", "cw"), params=COSINE):
-    return stack_rows(
-        part.successes()
-        for part in read_rows(finished["trajectories"], params, split=split, attacks=attacks, criteria=criteria)
-    )
+    return restore(finished["detectors"], key, finished["representatives"])
 
 
 def with_other_test_images(finished, folder):
-    """A store that differs from the finished one in the trajectories of the test split alone."""
+    """A store that differs from the finished one in the activations of the test split alone."""
     store = ShardStore(str(folder))
-    for key, content in finished["trajectories"]:
+    marks = finished["activations"].fingerprints()
+    for key, content in finished["activations"]:
         tensors = dict(content.tensors)
         if "/test-" in key:
-            tensors["medoid.cosine"] = torch.zeros_like(tensors["medoid.cosine"])
-            tensors["centroid.mahalanobis"] = torch.full_like(tensors["centroid.mahalanobis"], 99.0)
-        store.write(key, ShardContent(tensors, content.metadata), "changed")
+            tensors |= {name: torch.zeros_like(value) for name, value in tensors.items() if "features" in name}
+        store.write(key, ShardContent(tensors, content.metadata), "changed" if "/test-" in key else marks[key])
     return store
 
 
 @pytest.mark.parametrize("key", ["natural/test-0000", "bim/targeted/train-0001", "cw/untargeted/validation-0000"])
-def test_trajectories_equal_a_direct_computation(finished, key):
-    network, representatives = finished["network_weights"], finished["representatives"]
-    images, stored = finished["adversarials"].read(key), finished["trajectories"].read(key)
+def test_activations_equal_a_direct_computation(finished, key):
+    network = finished["network_weights"]
+    images, stored = finished["adversarials"].read(key), finished["activations"].read(key)
 
     logits, features = extract_features(network, images.tensors["images"], network.spec.layers)
 
-    expected = {
-        "medoid.cosine": trajectories(features, representatives.medoids, "cosine"),
-        "centroid.mahalanobis": trajectories(
-            features, representatives.centroids, "mahalanobis", whitening=representatives.whitening
-        ),
-        "logits": logits,
-    }
-    for name, value in expected.items():
-        torch.testing.assert_close(stored.tensors[name], value, rtol=1e-4, atol=1e-4)
+    found = read_activations(stored)
+    torch.testing.assert_close(found.logits, logits, rtol=1e-4, atol=1e-4)
+    assert tuple(found.features) == network.spec.layers
+    for name, value in zip(network.spec.layers, features, strict=True):
+        torch.testing.assert_close(found.features[name], value, rtol=1e-4, atol=1e-4)
     assert stored.metadata["source_ids"] == images.metadata["source_ids"]
     assert torch.equal(stored.tensors["success"], images.tensors["success"])
     assert torch.equal(stored.tensors["survives"], images.tensors["success"])
 
 
-def test_trajectories_follow_their_images_and_what_is_read(finished, blocks):
-    def plan(training):
-        return compute_trajectories(
-            finished["adversarials"],
-            finished["network_weights"],
-            finished["representatives"],
-            training,
-            blocks["runtime"],
-        )
+def test_activations_follow_their_images(finished, blocks):
+    names = ("adversarials", "network_weights", "representatives")
+    plan = compute_activations(*(finished[name] for name in names), blocks["runtime"])
 
-    before = plan(blocks["detector_training"])
-    further = DetectorTrainingParams(configurations={"one": DetectorParams(distance="euclidean")})
+    assert plan.keys == finished["adversarials"].keys()
+    assert plan.fingerprints == finished["activations"].fingerprints()
 
-    assert before.keys == finished["adversarials"].keys()
-    assert before.fingerprints == finished["trajectories"].fingerprints()
-    assert not set(plan(further).fingerprints.values()) & set(before.fingerprints.values())
+
+def test_a_detector_reads_the_published_trajectories(finished):
+    stored, representatives = detector(finished, "ranked/both/all/0"), finished["representatives"]
+    found = natural_activations(finished["activations"], "validation")
+
+    distances = trajectories(
+        list(found.features.values()), representatives.centroids, "mahalanobis", whitening=representatives.whitening
+    )
+
+    expected = order_classes(distances, found.logits, order="ranked", top_k=2)
+    torch.testing.assert_close(stored.detector.trajectories(found), expected, rtol=0, atol=1e-5)
+    best = found.logits.argmax(dim=1)
+    first = distances.gather(2, best[:, None, None].expand(-1, distances.shape[1], 1)).squeeze(2)
+    assert torch.equal(stored.detector.trajectories(found)[:, :, 0], first)
 
 
 def test_there_is_a_detector_per_configuration_criterion_and_training_set(finished):
@@ -113,64 +138,62 @@ def test_every_seed_is_trained_but_left_out_attacks_only_with_the_first(detector
 
 @pytest.mark.parametrize("key", ["cosine/targeted/all/0", "cosine/both/all/0"])
 def test_thresholds_come_from_clean_validation_images_only(finished, key):
-    model, about = detector(finished, key)
-    naturals = rows(finished, "validation", ()).only("natural")
-    scores = sorted(score_trajectories(model, naturals.trajectories).tolist(), reverse=True)
+    stored, table = detector(finished, key), finished["thresholds"]
+    naturals = natural_activations(finished["activations"], "validation")
+    scores = sorted(score_activations(stored.detector, naturals).tolist(), reverse=True)
 
-    assert about["n_validation_natural"] == len(scores) == 18
-    for fpr, threshold in about["thresholds"].items():
-        assert threshold == pytest.approx(scores[int(float(fpr) * len(scores))], abs=1e-5)
+    assert torch.equal(stored.clean_scores, torch.tensor(scores[::-1]))
+    mine = table[table["detector"] == key]
+    assert mine["rate"].tolist() == ["01", "03", "05", "10"]
+    for row in mine.to_dict("records"):
+        assert row["threshold"] == pytest.approx(scores[int(row["fpr"] * len(scores))], abs=1e-5)
+        assert row["n"] == len(scores) == 18
 
 
-@pytest.mark.parametrize(
-    ("key", "attacks", "criteria"),
-    [
-        ("cosine/targeted/all/0", ("bim", "cw"), ("targeted",)),
-        ("cosine/both/all/0", ("bim", "cw"), BOTH),
-    ],
-)
-def test_the_validation_figure_is_the_mean_auc_over_attacks(finished, key, attacks, criteria):
-    model, about = detector(finished, key)
+def test_any_rate_has_a_threshold_without_training(finished, blocks):
+    rates = blocks["evaluation"].model_copy(update={"fprs": (0.01, 0.05, 0.125)})
+    table = fix_thresholds(finished["detectors"], finished["representatives"], rates)
+
+    stored = detector(finished, "cosine/both/all/0")
+    row = table[(table["detector"] == "cosine/both/all/0") & (table["rate"] == "12_5")].iloc[0]
+    assert float((stored.clean_scores > row["threshold"]).float().mean()) <= 0.125
+
+
+@pytest.mark.parametrize(("key", "criteria"), [("cosine/targeted/all/0", ("targeted",)), ("cosine/both/all/0", BOTH)])
+def test_the_validation_figure_is_the_mean_auc_over_attacks(finished, key, criteria):
+    stored, store = detector(finished, key), finished["activations"]
+    clean = score_activations(stored.detector, natural_activations(store, "validation"))
     aucs = []
-    for attack in attacks:
+    for attack in ("bim", "cw"):
         for criterion in criteria:
-            part = rows(finished, "validation", (criterion,), attacks=(attack,))
-            scores = score_trajectories(model, part.trajectories)
-            aucs.append(roc_auc_score([group != "natural" for group in part.groups], scores))
+            part = successful_attacks(store, split="validation", attacks=(attack,), criteria=(criterion,))
+            scores = torch.cat([clean, score_activations(stored.detector, part)])
+            aucs.append(roc_auc_score([0] * len(clean) + [1] * len(part), scores))
 
-    assert about["validation_macro_auc"] == pytest.approx(sum(aucs) / len(aucs), abs=1e-6)
-
-
-def test_failed_attacks_are_neither_trained_nor_validated_on(finished):
-    kept = rows(finished, "train", BOTH)
-    records = finished["attack_records"].query("split == 'train'")
-
-    assert len(kept.groups) == len(records.query("success or attack == 'natural'")) < len(records)
-    assert int(kept.as_set().adversarial.sum()) == int(records["success"].sum())
+    summary = finished["detector_summary"].set_index("detector")
+    assert summary.loc[key, "validation_macro_auc"] == pytest.approx(sum(aucs) / len(aucs), abs=1e-6)
 
 
-def test_rows_are_ordered_as_the_configuration_says(finished):
-    ranked = DetectorParams(kind="mlp", representative="centroid", distance="mahalanobis", order="ranked", top_k=2)
-    content = finished["trajectories"].read("natural/validation-0000").tensors
+def test_failed_attacks_are_not_learned_from(finished):
+    kept = successful_attacks(finished["activations"], split="train", attacks=("bim", "cw"), criteria=BOTH)
+    records = finished["attack_records"].query("split == 'train' and attack != 'natural'")
 
-    found = rows(finished, "validation", (), params=ranked)
-
-    expected = order_classes(content["centroid.mahalanobis"], content["logits"], order="ranked", top_k=2)
-    assert torch.equal(found.trajectories, expected)
-    best = content["logits"].argmax(dim=1)
-    first = content["centroid.mahalanobis"].gather(2, best[:, None, None].expand(-1, 5, 1)).squeeze(2)
-    assert torch.equal(found.trajectories[:, :, 0], first)
+    assert len(kept) == int(records["success"].sum()) < len(records)
+    counts = records[records["success"]].groupby(["attack", "criterion"]).size()
+    assert {group: kept.groups.count(group) for group in set(kept.groups)} == {
+        f"{attack}/{criterion}": count for (attack, criterion), count in counts.items()
+    }
 
 
 def test_no_shards_of_a_split_is_an_error(tmp_path):
     with pytest.raises(DataError, match="run the pipeline detector_training"):
-        stack_rows(read_rows(ShardStore(str(tmp_path)), COSINE, split="train", attacks=("bim",), criteria=BOTH))
+        natural_activations(ShardStore(str(tmp_path)), "train")
 
 
 @pytest.mark.parametrize("key", ["cosine/untargeted/all/0", "ranked/both/all/0"])
 def test_test_images_change_nothing_about_a_detector(finished, detector_plan, tmp_path, key):
     plan = detector_plan()
-    work = type(plan.work)(with_other_test_images(finished, tmp_path), *vars_of(plan.work))
+    work = replace(plan.work, activations=with_other_test_images(finished, tmp_path))
 
     again = work(next(spec.arguments for spec in plan.shards if spec.key == key))
 
@@ -180,8 +203,39 @@ def test_test_images_change_nothing_about_a_detector(finished, detector_plan, tm
         assert torch.equal(again.tensors[name], value)
 
 
-def vars_of(work):
-    return work.fit, work.all_attacks, work.fprs, work.runtime, work.made_from
+def test_an_attack_that_is_only_tested_on_retrains_nothing(finished, detector_plan, blocks, tmp_path):
+    attacks = blocks["adversarial_generation"]
+    further = AttackParams(attack="bim", norm="l2", epsilon=1.0, train=False, splits=("test",))
+    store = with_other_test_images(finished, tmp_path)
+    store.write("further/targeted/test-0000", finished["activations"].read("bim/targeted/test-0000"), "new")
+
+    changed = attacks.model_copy(update={"attacks": attacks.attacks | {"further": further}})
+    assert detector_plan(store, adversarial_generation=changed).fingerprints == finished["detectors"].fingerprints()
+
+
+def test_one_more_detector_trains_one_detector(finished, detector_plan, blocks):
+    training = blocks["detector_training"]
+    changed = training.model_copy(update={"configurations": training.configurations | {"own": OWN}})
+
+    fingerprints = detector_plan(detector_training=changed).fingerprints
+
+    before = finished["detectors"].fingerprints()
+    assert set(fingerprints) - set(before) == {"own/none/clean/0"}
+    assert {key: fingerprints[key] for key in before} == before
+
+
+def test_a_detector_by_dotted_path_is_trained_and_restored(finished, detector_plan, blocks, tmp_path):
+    training = DetectorTrainingParams(configurations={"own": OWN})
+    plan, store = detector_plan(detector_training=training), ShardStore(str(tmp_path))
+
+    execute_plan(plan, store)
+
+    stored = restore(store, "own/none/clean/0", finished["representatives"])
+    clean = natural_activations(finished["activations"], "train")
+    assert isinstance(stored.detector, Detector)
+    torch.testing.assert_close(stored.detector.centre, clean.logits.mean(dim=0))
+    one = Activations(logits=torch.eye(3), features={})
+    torch.testing.assert_close(stored.detector(one), (torch.eye(3) - stored.detector.centre).abs().sum(dim=1))
 
 
 def test_the_best_is_chosen_by_validation_among_those_trained_on_all_attacks():
@@ -202,13 +256,14 @@ def test_the_best_is_chosen_by_validation_among_those_trained_on_all_attacks():
 def test_the_champion_is_the_best_detector_with_its_network(finished):
     bundle, summary = finished["champion_model"], finished["detector_summary"]
     best = best_detector(summary)
-    content = finished["detectors"].read(best)
+    expected, fixed = detector(finished, best), finished["thresholds"]
+    fixed = fixed[fixed["detector"] == best]
 
-    assert bundle.about["detector"] == best
-    assert bundle.thresholds == {float(fpr): value for fpr, value in content.metadata["thresholds"].items()}
-    assert bundle.threshold() == content.metadata["thresholds"]["0.05"]
-    for name, value in bundle.detector.state_dict().items():
-        assert torch.equal(value, content.tensors[name])
+    assert bundle.stored.key == best
+    assert bundle.thresholds == dict(zip(fixed["fpr"], fixed["threshold"], strict=True))
+    assert bundle.threshold(0.1) == expected.threshold(0.1)
+    for name, value in bundle.stored.detector.state_dict().items():
+        assert torch.equal(value, expected.detector.state_dict()[name])
 
 
 def test_the_summary_and_the_histories_repeat_what_is_stored(finished):
@@ -216,12 +271,11 @@ def test_the_summary_and_the_histories_repeat_what_is_stored(finished):
 
     assert summary["detector"].tolist() == list(finished["detectors"].keys())
     for row in summary.to_dict("records"):
-        about = finished["detectors"].metadata(row["detector"])
-        assert row["validation_macro_auc_all"] == about["validation_macro_auc_all"]
-        assert (row["distance"], row["trained_criterion"]) == (about["params"]["distance"], about["trained_criterion"])
+        facts = finished["detectors"].metadata(row["detector"])
+        assert (row["distance"], row["trained_criterion"]) == (facts["params"]["distance"], facts["trained_criterion"])
         mine = histories[histories["detector"] == row["detector"]]
         assert mine["epoch"].tolist() == list(range(1, row["epochs"] + 1))
-        assert mine["validation_macro_auc"].tolist() == [one["validation_macro_auc"] for one in about["history"]]
+        assert mine["validation_macro_auc"].tolist() == [one["validation_macro_auc"] for one in facts["history"]]
 
 
 @pytest.mark.parametrize(
@@ -269,13 +323,13 @@ def test_a_published_detector_is_taken_over_as_it_is(finished, detector_plan, bl
     assert torch.equal(held[(1, 5)], tensors["classifier.weight"])
     assert content.metadata["params"]["hidden"] == 5
     assert content.metadata["history"] == []
-    model = restore_detector(content.metadata, content.tensors)
-    naturals = rows(finished, "validation", ()).only("natural")
-    scores = score_trajectories(model, naturals.trajectories).sort(descending=True).values
-    assert content.metadata["thresholds"]["0.1"] == pytest.approx(float(scores[1]), abs=1e-5)
+    stored = StoredDetector.restore("paper", content.metadata, content.tensors, finished["representatives"])
+    naturals = natural_activations(finished["activations"], "validation")
+    scores = score_activations(stored.detector, naturals).sort(descending=True).values
+    assert stored.threshold(0.1) == pytest.approx(float(scores[1]), abs=1e-5)
 
 
-def test_a_published_bidirectional_detector_is_taken_over_too(detector_plan, blocks, published):
+def test_a_published_bidirectional_detector_is_taken_over_too(finished, detector_plan, blocks, published):
     held = torch.load(published, weights_only=True)["detector"]
     backward = {f"{name}_reverse": value + 0.5 for name, value in held.items() if name.startswith("lstm.")}
     head = {"classifier.weight": torch.linspace(-1, 1, 10)[None]}
@@ -286,10 +340,10 @@ def test_a_published_bidirectional_detector_is_taken_over_too(detector_plan, blo
     content = plan.work(next(spec.arguments for spec in plan.shards if spec.key == "paper/targeted/reference/0"))
 
     assert content.metadata["params"]["kind"] == "bilstm"
-    restored = restore_detector(content.metadata, content.tensors)
-    rows = torch.rand(4, content.metadata["layers"], 3, generator=torch.Generator().manual_seed(0))
+    restored = StoredDetector.restore("paper", content.metadata, content.tensors, finished["representatives"])
+    rows = torch.rand(4, len(finished["representatives"].layers), 3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(restored(rows), load_reference_detector(published)(rows))
+        torch.testing.assert_close(restored.detector.readout(rows), load_reference_detector(published)(rows))
 
 
 def test_another_file_of_the_same_name_makes_a_published_detector_stale(detector_plan, blocks, published):

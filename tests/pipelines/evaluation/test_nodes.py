@@ -10,15 +10,17 @@ from sklearn.metrics import roc_auc_score
 
 from adv_detect.algorithms.attacks.quality import perturbation_norms
 from adv_detect.algorithms.detector_keys import CONTROL_KEYS
-from adv_detect.algorithms.detectors import random_readout, score_trajectories
+from adv_detect.algorithms.detectors import (
+    TrajectoryDetector,
+    random_readout,
+    score_activations,
+    score_trajectories,
+)
 from adv_detect.algorithms.features import extract_features
-from adv_detect.algorithms.trajectories import trajectories
-from adv_detect.errors import DataError
-from adv_detect.params import DetectorParams, EvaluationParams
-from adv_detect.pipelines.detector_training.rows import read_trajectories
-from adv_detect.pipelines.detector_training.work import TrajectoryBlock, TrajectoryWork
+from adv_detect.jobs.activations import ActivationBlock, ActivationWork, read_activations
+from adv_detect.jobs.detectors import restore
+from adv_detect.params import DetectorParams
 from adv_detect.pipelines.evaluation.nodes import score_images
-from adv_detect.serving.bundle import restore_detector
 
 KEYS = ["cosine/targeted/all/0", "ranked/both/all/0", "ranked/untargeted/without-cw/0"]
 
@@ -34,10 +36,9 @@ def scored(finished, detector, **wanted):
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("shard", ["natural/validation-0000", "bim/targeted/test-0001", "cw/untargeted/test-0000"])
 def test_scores_are_what_the_stored_detector_says(finished, key, shard):
-    stored, content = finished["detectors"].read(key), finished["trajectories"].read(shard)
-    params = DetectorParams.model_validate(stored.metadata["params"])
-    model = restore_detector(stored.metadata, stored.tensors)
-    expected = score_trajectories(model, read_trajectories(content, params)).numpy()
+    content = finished["activations"].read(shard)
+    stored = restore(finished["detectors"], key, finished["representatives"])
+    expected = score_activations(stored.detector, read_activations(content)).numpy()
 
     parts = shard.split("/")
     found = scored(finished, key, variant="float", attack=parts[0], criterion=parts[1] if len(parts) == 3 else "none")
@@ -45,8 +46,11 @@ def test_scores_are_what_the_stored_detector_says(finished, key, shard):
 
     np.testing.assert_allclose(found["score"], expected, rtol=1e-5, atol=1e-6)
     for fpr in (1, 3, 5, 10):
-        threshold = stored.metadata["thresholds"][f"{fpr / 100:g}"]
+        threshold = stored.threshold(fpr / 100)
         assert found[f"verdict_fpr_{fpr:02d}"].tolist() == (found["score"] > threshold).tolist()
+    clean = stored.clean_scores.numpy()
+    at_least = [(1 + (clean >= score).sum()) / (len(clean) + 1) for score in found["score"]]
+    np.testing.assert_allclose(found["p_value"], at_least, rtol=1e-6)
 
 
 def test_every_detector_and_control_scores_the_same_images(finished):
@@ -94,15 +98,15 @@ def test_rounded_images_are_scored_apart_and_say_whether_the_attack_survives(fin
     assert found["adversarial"].all()
 
 
-def test_rounded_trajectories_equal_a_direct_computation(finished):
-    network, representatives = finished["network_weights"], finished["representatives"]
+def test_rounded_activations_equal_a_direct_computation(finished):
+    network = finished["network_weights"]
     images = finished["adversarials"].read("cw/targeted/test-0000").tensors["images"]
     _, features = extract_features(network, torch.round(images * 255) / 255, network.spec.layers)
 
-    stored = finished["control_trajectories"].read("8bit/cw/targeted/test-0000")
+    stored = read_activations(finished["control_activations"].read("8bit/cw/targeted/test-0000"))
 
-    expected = trajectories(features, representatives.medoids, "cosine")
-    torch.testing.assert_close(stored.tensors["medoid.cosine"], expected, rtol=1e-4, atol=1e-4)
+    for found, expected in zip(stored.features.values(), features, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("key", "norm"), [("bim/targeted/test-0000", "linf"), ("cw/targeted/test-0000", "l2")])
@@ -111,9 +115,9 @@ def test_the_noise_is_as_large_as_the_attack_and_counts_as_natural(finished, key
     natural = finished["adversarials"].read(f"natural/{key.rsplit('/', 1)[1]}")
     row_of = {index: row for row, index in enumerate(natural.tensors["source_index"].tolist())}
     clean = natural.tensors["images"][[row_of[index] for index in attacked.tensors["source_index"].tolist()]]
-    work = TrajectoryWork(finished["adversarials"], finished["network_weights"], finished["representatives"], (), None)
+    work = ActivationWork(finished["adversarials"], finished["network_weights"], {}, None)
 
-    noisy = work._vary(TrajectoryBlock(shard=key, variant="noise", norm=norm), attacked)
+    noisy = work._vary(ActivationBlock(shard=key, variant="noise", norm=norm), attacked)
 
     wanted, found = attacked.tensors[norm], perturbation_norms(clean, noisy)[norm]
     torch.testing.assert_close(found, wanted, rtol=0.02, atol=1e-4)
@@ -126,7 +130,7 @@ def test_controls_are_made_of_attacked_test_images_only(finished):
     stored = finished["adversarials"].keys()
     attacked = [key for key in stored if "/test-" in key and not key.startswith("natural")]
 
-    assert set(finished["control_trajectories"].keys()) == {
+    assert set(finished["control_activations"].keys()) == {
         f"{kind}/{key}" for kind in ("8bit", "noise") for key in attacked
     }
 
@@ -172,12 +176,11 @@ def test_detectors_meet_the_other_criterion_confident_forms_and_left_out_attacks
 
 def test_an_untrained_detector_is_at_one_half_on_average(finished):
     params = DetectorParams(kind="lstm", representative="medoid", distance="cosine", hidden=8)
+    reader = TrajectoryDetector(finished["representatives"], params)
+    store = finished["activations"]
     natural, attacked = (
-        torch.cat([read_trajectories(finished["trajectories"].read(key), params) for key in keys])
-        for keys in (
-            finished["trajectories"].keys("natural/"),
-            finished["trajectories"].keys("bim/untargeted/"),
-        )
+        torch.cat([reader.trajectories(read_activations(store.read(key))) for key in store.keys(prefix)])
+        for prefix in ("natural/", "bim/untargeted/")
     )
     both = torch.cat([natural, attacked])
     labels = [False] * len(natural) + [True] * len(attacked)
@@ -192,18 +195,17 @@ def test_an_untrained_detector_is_at_one_half_on_average(finished):
     assert min(aucs) < 0.5 < max(aucs)
 
 
-def test_rates_without_a_threshold_say_what_to_run(finished):
-    inputs = [finished[name] for name in ("trajectories", "control_trajectories", "detectors", "detector_summary")]
-
-    with pytest.raises(
-        DataError, match=r"evaluation.fprs: .* got \[0.01, 0.02, 0.05\]; .*--pipeline=detector_training"
-    ):
-        score_images(*inputs, EvaluationParams(fprs=(0.01, 0.02, 0.05)))
+SCORED = (
+    "activations",
+    "control_activations",
+    "detectors",
+    "detector_summary",
+    "thresholds",
+    "representatives",
+)
 
 
 def test_scoring_twice_gives_the_same_table(finished, blocks):
-    inputs = [finished[name] for name in ("trajectories", "control_trajectories", "detectors", "detector_summary")]
-
-    again = score_images(*inputs, blocks["evaluation"])
+    again = score_images(*(finished[name] for name in SCORED), blocks["evaluation"])
 
     pd.testing.assert_frame_equal(again.astype({"detector": str}), finished["scores"].astype({"detector": str}))

@@ -33,6 +33,7 @@ class TrajectoryDetector(Detector):
 
     Attributes:
         params: Kind of read-out, representative, distance, class order and ``top_k``.
+        representatives: Class representatives of the network under attack.
         distances: Features to ``(N, L, C)``; follows from the representatives, so it is not part of the state.
         readout: Ordered trajectories ``(N, L, K)`` to logits ``(N,)``.
     """
@@ -54,7 +55,7 @@ class TrajectoryDetector(Detector):
         super().__init__()
         self.params = params
         self.layers = representatives.layers
-        self._representatives = representatives
+        self.representatives = representatives
         self.distances = ClassDistances(
             representatives.of(params.representative), params.distance, whitening=representatives.whitening
         )
@@ -69,7 +70,7 @@ class TrajectoryDetector(Detector):
 
     def describe(self, activations: Activations) -> Tensor:
         """Give the distances to all classes ``(N, L, C)``, in the order of the classes."""
-        key = (self.params.representative, self.params.distance, id(self._representatives))
+        key = (self.params.representative, self.params.distance, id(self.representatives))
         return activations.derived(key, lambda: self.distances(self._layers_of(activations)))
 
     def trajectories(self, activations: Activations) -> Tensor:
@@ -116,7 +117,7 @@ class TrajectoryDetector(Detector):
         return [activations.features[name] for name in self.layers]
 
     def _fresh(self, seed: int) -> TrajectoryReadout:
-        classes = len(self._representatives.class_names)
+        classes = len(self.representatives.class_names)
         width = min(self.params.top_k or classes, classes)
         return build_readout(self.params, layers=len(self.layers), classes=width, seed=seed)
 
@@ -131,7 +132,7 @@ def untrained_detector(like: TrajectoryDetector, seed: int) -> TrajectoryDetecto
     Returns:
         A detector in evaluation mode that has learned nothing.
     """
-    made = TrajectoryDetector(like._representatives, like.params)
+    made = TrajectoryDetector(like.representatives, like.params)
     made.readout = made._fresh(seed)
     made.readout.set_standardisation(like.readout.mean, like.readout.std)
     return made.eval().requires_grad_(False)
