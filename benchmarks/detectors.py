@@ -12,12 +12,12 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from adv_detect.algorithms.attacks.registry import build_attack
 from adv_detect.algorithms.attacks.run import run_attack
-from adv_detect.algorithms.detectors.trajectory.training import fit_readout
 from adv_detect.algorithms.detectors import TrajectoryReadout, build_readout, score_trajectories
+from adv_detect.algorithms.detectors.trajectory.sampling import TrajectorySet, group_weights
+from adv_detect.algorithms.detectors.trajectory.training import fit_readout
 from adv_detect.algorithms.distances import ClassDistances
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.metrics import area
-from adv_detect.algorithms.detectors.trajectory.sampling import TrajectorySet, group_weights
 from adv_detect.params import AttackParams, DetectorFitParams, DetectorParams
 from benchmarks.measure import OURS, Row, Settings, in_turns, ratios
 from benchmarks.subjects import digit_representatives, digits

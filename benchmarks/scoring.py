@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from adv_detect.algorithms.detectors import random_readout
+from adv_detect.algorithms.detectors import TrajectoryDetector, random_readout
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.networks.frozen import working_form
@@ -50,9 +50,10 @@ def digit_model(params: DetectorParams, settings: Settings) -> nn.Module:
 def _with_detector(network: TargetNetwork, representatives: Representatives, params: DetectorParams) -> nn.Module:
     """A network on its device with an untrained detector."""
     spec = network.spec
-    detector = random_readout(params, len(spec.layers), len(spec.class_names), seed=0)
+    readout = random_readout(params, len(spec.layers), len(spec.class_names), seed=0)
+    detector = TrajectoryDetector(representatives, params, readout)
     device = next(network.parameters()).device
-    return DetectionModel(network, representatives, detector, params).eval().to(device)
+    return DetectionModel(network, detector, spec.layers).eval().to(device)
 
 
 def _scored(

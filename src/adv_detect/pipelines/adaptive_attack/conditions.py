@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from adv_detect.algorithms.attacks.adaptive import AdaptiveAttack, build_adaptive_attack
 from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
-from adv_detect.algorithms.detectors import StoredDetector, score_activations
+from adv_detect.algorithms.detectors import LearnsFrom, StoredDetector, detector_class, score_activations
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.jobs.activations import read_activations, shard_keys
-from adv_detect.names import TRAINED_ON_ALL
+from adv_detect.jobs.detectors import CRITERIA, DetectorJob, plan_jobs
 from adv_detect.params import (
     AdaptiveAttackParams,
     AdaptiveAttackSpec,
@@ -115,8 +115,9 @@ def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParam
             f"adaptive_attack.detectors: expected configurations of detector_training, that is some of "
             f"{sorted(training.active)}, got {unknown}"
         )
+    learning = [name for name in params.detectors if _learns_from_attacks(training.active[name].kind)]
     untrained = sorted(set(params.trained_criteria) - set(training.criteria))
-    if untrained:
+    if untrained and learning:
         raise ConfigurationError(
             f"adaptive_attack.trained_criteria: expected some of detector_training.criteria {list(training.criteria)}, "
             f"got {untrained}"
@@ -127,8 +128,26 @@ def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParam
                 f"adaptive_attack.attacks.{name}.detectors: expected configurations of detector_training, that is some "
                 f"of {sorted(training.configurations)}, got {unknown}"
             )
+    _check_gradients(params, training)
     for condition in conditions(params):
         _check_condition(condition, bounds)
+
+
+def _check_gradients(params: AdaptiveAttackParams, training: DetectorTrainingParams) -> None:
+    """No detector may look robust for want of a gradient: those without one meet transferred attacks alone."""
+    for name in params.detectors:
+        if detector_class(training.active[name].kind).differentiable:
+            continue
+        following = [
+            attack
+            for attack, spec in params.active.items()
+            if spec.role != "transfer" and (spec.detectors is None or name in spec.detectors)
+        ]
+        if following:
+            raise ConfigurationError(
+                f"adaptive_attack.detectors: {name!r} has no gradient that an attack could follow, got {following}; "
+                "name the detectors that these attacks are meant for under their key detectors, or leave it out"
+            )
 
 
 def _check_condition(condition: Condition, bounds: tuple[float, float]) -> None:
@@ -150,8 +169,23 @@ def _check_condition(condition: Condition, bounds: tuple[float, float]) -> None:
 
 
 def detector_keys(names: tuple[str, ...], params: AdaptiveAttackParams, training: DetectorTrainingParams) -> list[str]:
-    """List the keys of the detectors to attack: configuration x trained criterion, trained on all, first seed."""
-    return [f"{name}/{one}/{TRAINED_ON_ALL}/{training.seeds[0]}" for name in names for one in params.trained_criteria]
+    """List the keys of the detectors to attack: all that they can learn from, per trained criterion, first seed."""
+    configurations = {name: training.active[name] for name in names}
+    attacks = dict.fromkeys(("any",), CRITERIA)  # keys do not depend on which attacks there are
+    jobs = plan_jobs(configurations, attacks, criteria=params.trained_criteria, seeds=training.seeds[:1])
+    found = {name: [job.key for job in jobs_of] for name, jobs_of in _by_name(jobs).items()}
+    return [key for name in names for key in found[name]]
+
+
+def _learns_from_attacks(kind: str) -> bool:
+    return detector_class(kind).learns_from is LearnsFrom.ATTACKS
+
+
+def _by_name(jobs: Iterable[DetectorJob]) -> dict[str, list[DetectorJob]]:
+    grouped: dict[str, list[DetectorJob]] = {}
+    for job in jobs:
+        grouped.setdefault(job.name, []).append(job)
+    return grouped
 
 
 def score_naturals(

@@ -94,9 +94,8 @@ def describe_substitute(
     names = sorted({*adaptive_attack.detectors, *adaptive_attack.hardening.detectors})
     recipe = SubstituteRecipe(
         detectors={
-            f"{name}/{criterion}": detector_training.active[name]
-            for name in names
-            for criterion in adaptive_attack.trained_criteria
+            key.rsplit("/", 2)[0]: detector_training.active[key.split("/")[0]]
+            for key in detector_keys(tuple(names), adaptive_attack, detector_training)
         },
         attacks=_substitute_attacks(adversarial_generation, substitute.attacks),
         network=substitute.network or network.model_copy(update={"checkpoint": None}),
