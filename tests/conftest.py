@@ -30,6 +30,12 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _facts_of_images_are_kept_apart(tmp_path_factory: pytest.TempPathFactory):
+    """Nothing is written to the user's cache folder."""
+    os.environ["ADV_DETECT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _no_run_stays_open():
     """A test that fails in the middle of an MLflow run must not hand that run to the next test."""

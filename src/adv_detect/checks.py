@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adv_detect.algorithms.device import resolve_device
+from adv_detect.datasets.overlap import refuse_overlap
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.params import (
     AdversarialGenerationParams,
@@ -55,6 +56,8 @@ def check_run(pipeline: Pipeline, catalog: DataCatalog) -> None:
         _check_network(network, catalog)
     if {"train_images", "test_images"} <= inputs:
         _check_classes(catalog)
+    if "test_images" in inputs and "train_images" in catalog and catalog.exists("train_images"):
+        refuse_overlap(catalog.load("train_images"), catalog.load("test_images"))
     if attacks is not None and "params:adversarial_generation" in inputs:
         check_attacks(attacks, network)
     if detectors is not None and "params:detector_training" in inputs:

@@ -1,19 +1,30 @@
-"""What every image set offers, and how a batch of it is read."""
+"""What every image set offers, how a batch of it is read, and how its images are told apart."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from adv_detect.errors import DataError
+
 UINT8_MAX = 255.0
+DIGEST_DIGITS = 32  # hexadecimal, of SHA-256
+BLOCK = 1000  # images read at once for their digests
 
 
 @runtime_checkable
 class ImageSet(Protocol):
     """A map-style image set that knows its labels without decoding an image.
+
+    It may also offer ``read_many``, indices to images ``(n, channels, H, W)``; ``contents``, indices or None to
+    :class:`Contents`, where its images are told apart more cheaply than by reading all pixels; and ``identity``, text
+    that changes with anything that decides pixels or labels.
 
     Attributes:
         class_names: Name of each class; the label is the index.
@@ -46,7 +57,83 @@ def load_images(images: ImageSet, indices: Sequence[int], bounds: tuple[float, f
         Float32 images ``(n, channels, H, W)`` within ``bounds``.
     """
     low, high = bounds
-    read_many = getattr(images, "read_many", None)
-    batch = read_many(indices) if read_many else torch.stack([images[int(index)][0] for index in indices])
-    unit = batch.to(torch.float32) / UINT8_MAX if batch.dtype == torch.uint8 else batch.to(torch.float32)
+    batch = _read_many(images, indices)
+    unit = batch.to(torch.float32) / UINT8_MAX if batch.dtype == torch.uint8 else _checked_unit(batch)
     return low + unit * (high - low)
+
+
+class Contents(NamedTuple):
+    """What tells the images of a set apart.
+
+    Attributes:
+        form: What was digested: the bytes of a ``file``, or its ``pixels``; only like is compared with like.
+        digests: One digest per image.
+    """
+
+    form: Literal["file", "pixels"]
+    digests: tuple[str, ...]
+
+
+def image_contents(images: ImageSet, indices: Sequence[int] | None = None) -> Contents:
+    """Digest the content of images, as their set does, or else by their pixels.
+
+    Args:
+        images: The set.
+        indices: Which images; None for all.
+
+    Returns:
+        One digest per image; images of equal content have the same.
+    """
+    own = getattr(images, "contents", None)
+    contents: Contents = own(indices) if own else pixel_contents(images, indices)
+    return contents
+
+
+def pixel_contents(images: ImageSet, indices: Sequence[int] | None = None) -> Contents:
+    """Digest pixels; all images asked for are read.
+
+    Args:
+        images: The set.
+        indices: Which images; None for all.
+
+    Returns:
+        One digest per image.
+    """
+    chosen = range(len(images)) if indices is None else indices
+    digests: list[str] = []
+    for start in range(0, len(chosen), BLOCK):
+        batch = _read_many(images, chosen[start : start + BLOCK]).contiguous()
+        head = f"{batch.dtype}{tuple(batch.shape[1:])}".encode()
+        rows = batch.reshape(len(batch), -1).view(torch.uint8).numpy()
+        digests.extend(hashlib.sha256(head + row.tobytes()).hexdigest()[:DIGEST_DIGITS] for row in rows)
+    return Contents("pixels", tuple(digests))
+
+
+def first_copies(digests: Sequence[str]) -> NDArray[np.int64]:
+    """Find the first image of the same content.
+
+    Args:
+        digests: Digest of each image.
+
+    Returns:
+        Position of the first image with the same digest, for each, shape ``(N,)``; its own where it has no copy
+        before it.
+    """
+    first: dict[str, int] = {}
+    return np.array([first.setdefault(digest, index) for index, digest in enumerate(digests)], dtype=np.int64)
+
+
+def _read_many(images: ImageSet, indices: Sequence[int]) -> Tensor:
+    read_many = getattr(images, "read_many", None)
+    batch: Tensor = read_many(indices) if read_many else torch.stack([images[int(index)][0] for index in indices])
+    return batch
+
+
+def _checked_unit(batch: Tensor) -> Tensor:
+    if not batch.is_floating_point():
+        raise DataError(f"expected images as uint8, or as numbers in [0, 1], got {batch.dtype}; convert them to uint8")
+    if batch.numel() and not bool(((batch >= 0) & (batch <= 1)).all()):  # also where one is not a number
+        raise DataError(
+            f"expected images of numbers in [0, 1], got {float(batch.min()):g} to {float(batch.max()):g}; scale them"
+        )
+    return batch.to(torch.float32)

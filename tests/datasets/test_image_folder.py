@@ -10,16 +10,10 @@ from kedro.io import DatasetError
 from PIL import Image
 from torchvision.transforms import v2
 
-from adv_detect.datasets import image_files
 from adv_detect.datasets.file_sources import ZipSource
 from adv_detect.datasets.image_files import Header, Transform
 from adv_detect.datasets.image_folder import ImageFolderDataset
 from adv_detect.errors import ConfigurationError
-
-
-@pytest.fixture(autouse=True)
-def _nothing_remembered(monkeypatch):
-    monkeypatch.setattr(image_files, "_CHECKED", {})
 
 
 def test_labels_follow_the_sorted_class_folders(folder):

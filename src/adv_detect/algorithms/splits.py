@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 from adv_detect.errors import DataError
+from adv_detect.images import first_copies
 from adv_detect.params import SPLITS, SplitParams
 
 SMALLEST_STRATUM = 3
@@ -39,6 +43,29 @@ def split_sources(labels: NDArray[np.int64], *, params: SplitParams, seed: int) 
         return result
     for split, members in _stratified(labels, chosen, params, generator).items():
         result[members] = split
+    return result
+
+
+def keep_copies_together(
+    split: NDArray[np.str_], contents: Sequence[str], *, by: Literal["source", "identity"]
+) -> NDArray[np.str_]:
+    """Let no picture stand in two splits, also where it occurs more than once.
+
+    Args:
+        split: Split of each image, shape ``(N,)``, empty for an image left out.
+        contents: Digest of each image.
+        by: ``source`` moves a copy to the split of the first one that takes part; ``identity`` leaves it out where
+            that is another split, since its class stands in one split only.
+
+    Returns:
+        The splits, shape ``(N,)``; the same ones where no image occurs twice.
+    """
+    taking_part = np.flatnonzero(split != "")
+    first = taking_part[first_copies([contents[index] for index in taking_part.tolist()])]
+    result = split.copy()
+    result[taking_part] = split[first]
+    if by == "identity":
+        result[result != split] = ""
     return result
 
 

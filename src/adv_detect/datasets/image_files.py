@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 from torch import Tensor
 
-from adv_detect.datasets.file_sources import FileSource
+from adv_detect.datasets.content_cache import (
+    FRAMES,
+    TRANSPARENT,
+    FileFacts,
+    Verify,
+    cache_folder,
+    content_digest,
+    remember,
+    remembered,
+)
+from adv_detect.datasets.file_sources import FileEntry, FileSource
+from adv_detect.datasets.pictures import Colour, check_mode, plain_picture, upright_size
 from adv_detect.errors import DataError
 from adv_detect.params import Block
 
-Verify = Literal["header", "decode"]
+logger = logging.getLogger(__name__)
+
+BLOCK = 100_000  # files after which what was found is kept, so that an interrupted run goes on from there
+TALKATIVE_FROM = 20_000  # files to read, which take seconds
 
 # What Pillow and zipfile raise on damaged files.
 DECODE_ERRORS = (
@@ -29,19 +45,17 @@ DECODE_ERRORS = (
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
+    RuntimeError,  # a compression that is not known
     Image.DecompressionBombError,
 )
 
 
 @dataclass(frozen=True)
 class Header:
-    """Height and width of an image file, in pixels."""
+    """Height and width of an image file, in pixels, turned upright."""
 
     height: int
     width: int
-
-
-_CHECKED: dict[tuple[str, str, int, Verify], Header | str] = {}  # per process: several entries share a folder
 
 
 class Transform(Block):
@@ -55,7 +69,7 @@ class Transform(Block):
 
     resize_shorter_side: int | None = Field(None, ge=1)
     centre_crop: tuple[int, int] | None = None
-    colour: Literal["rgb", "grayscale"] = "rgb"
+    colour: Colour = "rgb"
 
     def size(self, header: Header) -> tuple[int, int]:
         """Return height and width after the transform; ``(0, 0)`` when the crop is larger than the image."""
@@ -77,10 +91,10 @@ class Transform(Block):
         """Turn a PIL image into a tensor ``(channels, H, W)``, uint8."""
         from torchvision.transforms import functional
 
-        header = Header(image.height, image.width)
+        plain = plain_picture(image, self.colour)
+        header = Header(plain.height, plain.width)
         if not all(self.size(header)):
             raise ValueError(self.describe(header))
-        plain = image.convert("RGB" if self.colour == "rgb" else "L")
         if self.resize_shorter_side is not None:
             plain = functional.resize(plain, [self.resize_shorter_side])
         if self.centre_crop is not None:
@@ -96,24 +110,30 @@ class Transform(Block):
         return (shorter, longer) if header.height <= header.width else (longer, shorter)
 
 
-def inspect_files(source: FileSource, sizes: dict[str, int], verify: Verify | None) -> dict[str, Header | str]:
-    """Look into image files; each is looked into once per process.
+def inspect_files(
+    source: FileSource, entries: Mapping[str, FileEntry], verify: Verify | None = None
+) -> dict[str, FileFacts]:
+    """Look into image files; one that is unchanged since the last time is not read again.
 
     Args:
         source: Where they lie.
-        sizes: Size in bytes of each, by path.
+        entries: The files, by path.
         verify: ``header``, also for None, reads the image header; ``decode`` all pixels, several times slower.
 
     Returns:
-        For each path its header, or what is wrong with it.
+        What is known of each, by path.
     """
-    found: dict[str, Header | str] = {}
-    for path, size in sizes.items():
-        key = (source.address, path, size, verify or "header")
-        if key not in _CHECKED:
-            _CHECKED[key] = "empty file" if size == 0 else _inspect(source, path, verify or "header")
-        found[path] = _CHECKED[key]
-    return found
+    level: Verify = verify or "header"
+    known = remembered(source.place)
+    found = {path: known[path] for path, entry in entries.items() if _still_true(known.get(path), entry, level)}
+    missing = [path for path in entries if path not in found]
+    if len(missing) >= TALKATIVE_FROM:
+        logger.info("reads %d image files of %s; kept in %s", len(missing), source.address, cache_folder())
+    for start in range(0, len(missing), BLOCK):
+        fresh = {path: _inspect(source, path, entries[path], level) for path in missing[start : start + BLOCK]}
+        remember(source.place, {path: facts for path, facts in fresh.items() if facts.stamp})
+        found |= fresh
+    return {path: found[path] for path in entries}
 
 
 def decode(source: FileSource, path: str, transform: Transform) -> Tensor:
@@ -157,13 +177,44 @@ def report_problems(address: str, problems: dict[str, str], total: int, *, shown
     return f"{len(problems)} of {total} images in {address} cannot be used: {named}{more}"
 
 
-def _inspect(source: FileSource, path: str, verify: Verify) -> Header | str:
+def _still_true(facts: FileFacts | None, entry: FileEntry, level: Verify) -> bool:
+    return facts is not None and facts.stamp == entry.stamp and facts.level in ("decode", level)
+
+
+def _inspect(source: FileSource, path: str, entry: FileEntry, level: Verify) -> FileFacts:
+    """Read a file, unless what is known of it forbids that."""
+    facts = FileFacts(entry.stamp or "", "", level=level)
+    if entry.problem:
+        return facts._replace(problem=entry.problem)
     try:
-        with Image.open(io.BytesIO(source.read(path))) as image:
-            if verify == "decode":
-                image.load()
-            return Header(image.height, image.width)
+        content = source.read(path)
+    except DECODE_ERRORS as exc:  # met again next time, it may be the way there
+        return facts._replace(stamp="", problem=f"damaged ({exc})")
+    return _judge(content, facts._replace(digest=content_digest(content)))
+
+
+def _judge(content: bytes, facts: FileFacts) -> FileFacts:
+    if not content:
+        return facts._replace(problem="empty file")
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return _look_into(image, content, facts)
     except UnidentifiedImageError:
-        return "not an image file"
+        return facts._replace(problem="not an image file")
+    except Image.DecompressionBombError as exc:
+        return facts._replace(problem=f"too large to be decoded ({exc})")
     except DECODE_ERRORS as exc:
-        return f"damaged ({exc})"
+        return facts._replace(problem=f"damaged ({exc})")
+
+
+def _look_into(image: Image.Image, content: bytes, facts: FileFacts) -> FileFacts:
+    height, width = upright_size(image, content)
+    notes = TRANSPARENT * image.has_transparency_data + FRAMES * bool(getattr(image, "is_animated", False))
+    seen = facts._replace(height=height, width=width, notes=notes)
+    try:
+        check_mode(image)
+    except ValueError as exc:
+        return seen._replace(problem=str(exc))
+    if facts.level == "decode":
+        plain_picture(image, None)
+    return seen

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from adv_detect.datasets.class_folders import EXTENSIONS, FolderOptions, FoundImages, find_images, read_names
+from adv_detect.datasets.content_cache import Verify
 from adv_detect.datasets.file_sources import FileSource, open_source
-from adv_detect.datasets.image_files import Transform, Verify, decode
+from adv_detect.datasets.image_files import Transform, decode, inspect_files
 from adv_detect.datasets.image_set_dataset import ImageSetDataset
 from adv_detect.datasets.location import storage_options
+from adv_detect.datasets.pictures import PIXELS
 from adv_detect.datasets.selection import ImageSubset, check_part, stratified_part
 from adv_detect.errors import DataError
-from adv_detect.images import ImageSet
+from adv_detect.images import Contents, ImageSet
 from adv_detect.sharding import fingerprint
 
 
@@ -38,7 +40,8 @@ class FolderImages:
     def __init__(self, source: FileSource, found: FoundImages, transform: Transform) -> None:
         self._source = source
         self._transform = transform
-        self._file_sizes = found.file_sizes
+        self._entries = found.entries
+        self._digests = {path: one.digest for path, one in found.facts.items() if one.digest}
         self.size = found.size
         self.class_names = tuple(found.classes)
         self.source_ids: Sequence[str] = tuple(path for paths in found.classes.values() for path in paths)
@@ -46,9 +49,34 @@ class FolderImages:
 
     @property
     def identity(self) -> str:
-        """Digest of paths, labels and transform, and of the files' sizes, which nearly every replaced file changes."""
-        sizes = [self._file_sizes[path] for path in self.source_ids]
-        return fingerprint(self.class_names, self.source_ids, sizes, self.labels, self._transform, self.size)
+        """Digest of paths, labels, transform and the content of all files."""
+        return self.identity_of(range(len(self)))
+
+    def identity_of(self, indices: Sequence[int]) -> str:
+        """Digest paths, labels, transform and the content of some files, which decide their pixels."""
+        names, labels = [self.source_ids[index] for index in indices], self.labels[torch.as_tensor(indices)]
+        digests = self.contents(indices).digests
+        return fingerprint(self.class_names, names, digests, labels, self._transform, self.size, PIXELS)
+
+    def contents(self, indices: Sequence[int] | None = None) -> Contents:
+        """Return the digest of each file; those that were not looked into yet are read now.
+
+        Args:
+            indices: Which images; None for all.
+
+        Returns:
+            One digest per image, in this order.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        paths = self.source_ids if indices is None else [self.source_ids[index] for index in indices]
+        missing = {path: self._entries[path] for path in paths if path not in self._digests}
+        for path, facts in inspect_files(self._source, missing).items():
+            if not facts.digest:
+                raise DataError(f"{self._source.address}/{path}: {facts.problem}; repair or remove it")
+            self._digests[path] = facts.digest
+        return Contents("file", tuple(self._digests[path] for path in paths))
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -70,7 +98,9 @@ class ImageFolderDataset(ImageSetDataset):
     """Opens a folder of class folders, or such a folder inside a ``.zip``.
 
     Empty, damaged and odd-sized files are found before any work and named. Parts are cut inside each class,
-    disjoint and fixed by the seed; where they are separate folders already, give ``folder`` and no ``part``.
+    disjoint and fixed by the seed, copies of a file stay in one part; where parts are separate folders already, give
+    ``folder`` and no ``part``. Pictures are turned upright as their EXIF orientation says, 16-bit grey is scaled to
+    its range, numbers (TIFF) must lie in [0, 1], transparency is laid over white, of several frames the first counts.
 
     Example in a catalog::
 
@@ -172,13 +202,18 @@ class ImageFolderDataset(ImageSetDataset):
         if self._part is None:
             return images
         chosen = stratified_part(
-            images.labels, self._part, self._fractions, seed=self._seed, class_names=images.class_names
+            images.labels,
+            self._part,
+            self._fractions,
+            seed=self._seed,
+            class_names=images.class_names,
+            contents=images.contents().digests,
         )
         return ImageSubset(images, chosen)
 
     def _exists(self) -> bool:
         try:
-            return bool(open_source(self._filepath, self._fs_options).sizes(self._options.folder))
+            return bool(open_source(self._filepath, self._fs_options).entries(self._options.folder))
         except DataError:
             return False
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.images import ImageSet
+from adv_detect.images import Contents, ImageSet, first_copies, image_contents
 from adv_detect.sharding import fingerprint
 
 REMAINDER = "train"  # the part that takes what the others leave
@@ -39,7 +39,22 @@ class ImageSubset:
     @property
     def identity(self) -> str:
         """Digest of what decides the pixels and labels."""
-        return fingerprint(getattr(self._images, "identity", type(self._images).__name__), self.source_ids, self.labels)
+        return self.identity_of(range(len(self)))
+
+    def identity_of(self, indices: Sequence[int]) -> str:
+        """Digest what decides the pixels and labels of some of the images."""
+        chosen = [self._indices[index] for index in indices]
+        if identity_of := getattr(self._images, "identity_of", None):
+            return str(identity_of(chosen))
+        names, labels = [self._images.source_ids[index] for index in chosen], self._images.labels[chosen]
+        whole = getattr(self._images, "identity", None)
+        pixels = () if whole else (image_contents(self._images, chosen).digests,)
+        return fingerprint(whole or type(self._images).__name__, names, labels, *pixels)
+
+    def contents(self, indices: Sequence[int] | None = None) -> Contents:
+        """Return the digest of each image, or of some."""
+        chosen = range(len(self)) if indices is None else indices
+        return image_contents(self._images, [self._indices[index] for index in chosen])
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -85,12 +100,18 @@ def stratified_subset(images: ImageSet, max_images: int | None, *, seed: int) ->
 
 
 def stratified_part(
-    labels: Tensor, part: str, fractions: Mapping[str, float], *, seed: int, class_names: Sequence[str]
+    labels: Tensor,
+    part: str,
+    fractions: Mapping[str, float],
+    *,
+    seed: int,
+    class_names: Sequence[str],
+    contents: Sequence[str] | None = None,
 ) -> list[int]:
     """Divide each class into parts and return one of them.
 
     Parts of one seed and the same fractions are disjoint and together the whole; each holds at least one image of
-    each class.
+    each class. Images of the same content stand in one part, whatever their class.
 
     Args:
         labels: Labels, int64, shape ``(N,)``.
@@ -98,6 +119,7 @@ def stratified_part(
         fractions: Share of each part other than ``train``, in [0, 1).
         seed: Of the division.
         class_names: Name of each class, for errors.
+        contents: Digest of each image; None where all differ.
 
     Returns:
         Indices in ascending order.
@@ -108,12 +130,15 @@ def stratified_part(
     """
     check_part(part, fractions)
     shares = {name: share for name, share in fractions.items() if share > 0}
+    first = first_copies(contents) if contents else np.arange(len(labels))
     chosen: list[int] = []
-    for members in shuffled_classes(labels.numpy(), seed=seed):
+    for label, everyone in zip(np.unique(labels.numpy()), shuffled_classes(labels.numpy(), seed=seed), strict=True):
+        members = everyone[first[everyone] == everyone]
         if len(members) <= len(shares):
-            raise _too_few(class_names[int(labels[members[0]])], len(members), [REMAINDER, *shares])
+            raise _too_few(class_names[label], len(members), [REMAINDER, *shares])
         chosen.extend(_cut(members, shares)[part].tolist())
-    return sorted(chosen)
+    found: list[int] = np.flatnonzero(np.isin(first, chosen)).tolist()
+    return found
 
 
 def shuffled_classes(labels: NDArray[np.int64], *, seed: int) -> list[NDArray[np.int64]]:
@@ -163,6 +188,6 @@ def _cut(members: NDArray[np.int64], shares: Mapping[str, float]) -> dict[str, N
 
 def _too_few(name: str, count: int, parts: Sequence[str]) -> DataError:
     return DataError(
-        f"class {name!r} has {count} image{'s' if count > 1 else ''}, but each of the parts {list(parts)} needs one; "
+        f"class {name!r} has {count} image{'' if count == 1 else 's'}, but each of the parts {list(parts)} needs one; "
         f"add images, remove the class, or leave it out with min_images_per_class: {len(parts)}"
     )

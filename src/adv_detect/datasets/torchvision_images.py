@@ -7,6 +7,7 @@ import inspect
 import shutil
 import zlib
 from collections.abc import Sequence
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adv_detect.datasets.file_sources import SingleFiles
+from adv_detect.datasets.image_files import inspect_files
 from adv_detect.datasets.image_set_dataset import ImageSetDataset
+from adv_detect.datasets.pictures import plain_picture
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.images import ImageSet
+from adv_detect.images import Contents, ImageSet, pixel_contents
 from adv_detect.sharding import fingerprint
 
 SHORT_PREFIX = "torchvision.datasets."
+FILE_ATTRIBUTES = ("samples", "imgs", "_samples", "_image_files", "_images")  # lists of paths, or of path and label
 LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
 DIGITS = tuple(str(digit) for digit in range(10))
 RGB_CHANNELS = 3
@@ -53,8 +58,22 @@ class TorchvisionImages:
 
     @property
     def identity(self) -> str:
-        """Digest of the names and labels, which for a published set decide the pixels."""
-        return fingerprint(type(self._images).__qualname__, self.source_ids, self.labels)
+        """Digest of names, labels and the content of all images."""
+        return fingerprint(type(self._images).__qualname__, self.source_ids, self.labels, self._contents)
+
+    def contents(self, indices: Sequence[int] | None = None) -> Contents:
+        """Return the digest of each image, or of some: of its file where the set lists files, else of its pixels."""
+        whole = self._contents
+        return whole if indices is None else Contents(whole.form, tuple(whole.digests[int(index)] for index in indices))
+
+    @cached_property
+    def _contents(self) -> Contents:
+        files = _files(self._images, len(self))
+        if files is None:
+            return pixel_contents(self)
+        source = SingleFiles(files, str(getattr(self._images, "root", "")))
+        found = inspect_files(source, source.entries())
+        return Contents("file", tuple(found[path].digest for path in source.paths))
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -64,7 +83,7 @@ class TorchvisionImages:
         """Return image ``(channels, H, W)``, uint8, and its label."""
         from torchvision.transforms.functional import pil_to_tensor
 
-        return pil_to_tensor(self._images[index][0]), int(self.labels[index])
+        return pil_to_tensor(plain_picture(self._images[index][0], None)), int(self.labels[index])
 
     def read_many(self, indices: Sequence[int]) -> Tensor:
         """Return several images ``(n, channels, H, W)``, uint8, at once where the set keeps its pixels in memory."""
@@ -241,6 +260,17 @@ def _labels(images: Any) -> Tensor:
         f"{type(images).__name__}: expected a classification set with one of {list(LABEL_ATTRIBUTES)}; "
         "others can be read as a folder of class folders"
     )
+
+
+def _files(images: Any, count: int) -> list[Path] | None:
+    """Return the file of each image, where a set keeps a list of them."""
+    for name in FILE_ATTRIBUTES:
+        listed = getattr(images, name, None)
+        if isinstance(listed, Sequence) and len(listed) == count:
+            paths = [one[0] if isinstance(one, tuple | list) and one else one for one in listed]
+            if all(isinstance(path, str | Path) and Path(path).is_file() for path in paths):
+                return [Path(path) for path in paths]
+    return None
 
 
 def _numbers(labels: Tensor) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from adv_detect.algorithms.texts import plain_text
 from adv_detect.errors import ConfigurationError, DataError
 
 SAME_FIELDS = 3
@@ -55,24 +56,25 @@ class LocatedPairs:
         return tuple(sorted(side for side in asked if _key(side) not in known))
 
 
-def parse_pairs(text: str, *, source: str = "pairs file") -> tuple[Pair, ...]:
+def parse_pairs(text: str | bytes, *, source: str = "pairs file") -> tuple[Pair, ...]:
     """Read pairs in LFW's format.
 
     The first line holds ``folds n``, or ``n`` alone for a single fold. Each fold is n lines ``name i j`` (same person)
     and n lines ``name1 i name2 j`` (different people). Fields are separated by tabs or blanks.
 
     Args:
-        text: Content of the file.
+        text: Content of the file; a byte-order mark at its start does not count.
         source: What to call the file in errors.
 
     Returns:
         The pairs in file order; image i of a person is called ``name/name_0001`` for i = 1.
 
     Raises:
-        DataError: The header, a line, or the number of lines is not as expected; names the line, what was expected
-            and what came.
+        DataError: It is not in UTF-8, or the header, a line, or the number of lines is not as expected; names the
+            line, what was expected and what came.
     """
-    lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    rows = plain_text(text, source=source).splitlines()
+    lines = [(number, line.split()) for number, line in enumerate(rows, start=1) if line.strip()]
     if not lines:
         raise DataError(f"{source}, line 1: expected a header such as '10 300', got an empty file")
     folds, half = _header(lines[0][1], f"{source}, line {lines[0][0]}")

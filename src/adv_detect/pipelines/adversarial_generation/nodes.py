@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
-from adv_detect.algorithms.splits import interleave
+from adv_detect.algorithms.splits import interleave, keep_copies_together
 from adv_detect.algorithms.splits import split_sources as divide
-from adv_detect.images import ImageSet
+from adv_detect.images import ImageSet, image_contents
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import (
     DEEP_FEATURES,
@@ -65,6 +65,7 @@ def split_sources(test_images: ImageSet, splits: SplitParams, runtime: RuntimePa
     """
     labels = test_images.labels.numpy()
     split = divide(labels, params=splits, seed=runtime.seed)
+    split = keep_copies_together(split, image_contents(test_images).digests, by=splits.by)
     rows = np.flatnonzero(split != "")
     return pd.DataFrame(
         {

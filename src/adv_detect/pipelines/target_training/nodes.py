@@ -7,7 +7,7 @@ from typing import Any
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.target_training import FitSettings, fit_head, fit_target, measure_accuracy
 from adv_detect.errors import DataError
-from adv_detect.images import ImageSet
+from adv_detect.images import ImageSet, image_contents
 from adv_detect.lazy import Lazy
 from adv_detect.networks.target import TargetNetwork, build_target
 from adv_detect.params import NetworkParams, RuntimeParams, TargetTrainingParams
@@ -121,6 +121,7 @@ def shape_of(images: ImageSet) -> tuple[int, int, int]:
 
 
 def image_set_identity(images: ImageSet) -> str:
-    """Identify an image set by what it says of itself, or else by its source ids, labels and class names."""
-    own = getattr(images, "identity", None)
-    return str(own) if own else fingerprint(list(images.source_ids), images.labels, list(images.class_names))
+    """Identify an image set by what it says of itself, or else by its source ids, labels, class names and pixels."""
+    if own := getattr(images, "identity", None):
+        return str(own)
+    return fingerprint(list(images.source_ids), images.labels, list(images.class_names), image_contents(images).digests)
