@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 UINT8_MAX = 255.0
@@ -32,6 +34,20 @@ class ImageSet(Protocol):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return image ``(channels, H, W)``, uint8 or float in [0, 1], and its label."""
         ...
+
+
+def members_by_class(labels: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+    """Find the images of each class in one pass, however many classes there are.
+
+    Args:
+        labels: Labels, int64, shape ``(N,)``.
+
+    Returns:
+        Positions in ascending order by label, for the labels that occur, in ascending order.
+    """
+    order = np.argsort(labels, kind="stable")
+    classes, starts = np.unique(labels[order], return_index=True)
+    return dict(zip(classes.tolist(), np.split(order, starts[1:]), strict=True)) if len(labels) else {}
 
 
 def load_images(images: ImageSet, indices: Sequence[int], bounds: tuple[float, float]) -> Tensor:
