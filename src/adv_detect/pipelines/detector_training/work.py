@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from adv_detect.algorithms.detector_training import fit_detector, macro_auc
 from adv_detect.algorithms.detectors import TrajectoryDetector, load_reference_detector, score_trajectories
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.features import extract_features
+from adv_detect.algorithms.finite import finite_rows
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
 from adv_detect.algorithms.trajectories import all_trajectories
@@ -24,6 +26,7 @@ from adv_detect.pipelines.adversarial_generation.work import BY_NETWORK
 from adv_detect.pipelines.detector_training.rows import NATURAL, TrajectoryRows, read_rows, stack_rows
 from adv_detect.sharding import ShardContent, ShardStore
 
+LOGGER = logging.getLogger(__name__)
 Variant = Literal["float", "8bit", "noise"]
 KEPT = ("label", "source_index", "target", "l2", "linf")
 
@@ -71,9 +74,22 @@ class TrajectoryWork:
         tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         tensors |= {name: content.tensors[name] for name in KEPT}
         flags = self._flags(content, tensors.pop("judged"))
+        metadata = content.metadata | {"variant": block.variant, "made_from": block.made_from}
+        return self._without_non_finite(block, ShardContent(tensors=tensors | flags, metadata=metadata))
+
+    def _without_non_finite(self, block: TrajectoryBlock, content: ShardContent) -> ShardContent:
+        """Leave out images that cannot be scored: with NaN or infinity in a logit or a distance."""
+        kept = finite_rows(*(content.tensors[name] for name in ("logits", *self.columns)))
+        if bool(kept.all()):
+            return content
+        LOGGER.warning(
+            "trajectories: %d of %d images of %s (%s) left out: NaN or infinity in their logits or features",
+            int((~kept).sum()), len(kept), block.shard, block.variant,
+        )  # fmt: skip
+        names = [name for name, flag in zip(content.metadata["source_ids"], kept.tolist(), strict=True) if flag]
         return ShardContent(
-            tensors=tensors | flags,
-            metadata=content.metadata | {"variant": block.variant, "made_from": block.made_from},
+            tensors={name: tensor[kept] for name, tensor in content.tensors.items()},
+            metadata=content.metadata | {"source_ids": names},
         )
 
     def _vary(self, block: TrajectoryBlock, content: ShardContent) -> Tensor:
