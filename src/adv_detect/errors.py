@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 
 class AdvDetectError(Exception):
@@ -31,6 +32,26 @@ class AttackError(AdvDetectError, RuntimeError):
 
 class NotFittedError(AdvDetectError, RuntimeError):
     """Something was asked of a detector before it was trained."""
+
+
+def refuse_non_finite(key: str, value: object) -> None:
+    """Refuse NaN and infinity in free-form arguments, however deep they lie.
+
+    Args:
+        key: Configuration key of the value, for the message.
+        value: A number, a list or mapping of values, or anything else.
+
+    Raises:
+        ConfigurationError: A number is not finite.
+    """
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            refuse_non_finite(f"{key}.{name}", one)
+    elif isinstance(value, list | tuple):
+        for position, one in enumerate(value):
+            refuse_non_finite(f"{key}[{position}]", one)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigurationError(f"{key}: expected a finite number, got {value}; write the number that is meant")
 
 
 def unknown_choice(key: str, value: object, choices: Iterable[str]) -> ConfigurationError:

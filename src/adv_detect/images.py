@@ -45,6 +45,20 @@ class ImageSet(Protocol):
         ...
 
 
+def members_by_class(labels: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+    """Find the images of each class in one pass, however many classes there are.
+
+    Args:
+        labels: Labels, int64, shape ``(N,)``.
+
+    Returns:
+        Positions in ascending order by label, for the labels that occur, in ascending order.
+    """
+    order = np.argsort(labels, kind="stable")
+    classes, starts = np.unique(labels[order], return_index=True)
+    return dict(zip(classes.tolist(), np.split(order, starts[1:]), strict=True)) if len(labels) else {}
+
+
 def load_images(images: ImageSet, indices: Sequence[int], bounds: tuple[float, float]) -> Tensor:
     """Read images into the pixel range of a network.
 

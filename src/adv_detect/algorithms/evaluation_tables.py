@@ -127,7 +127,8 @@ def attack_table(attack_records: pd.DataFrame, *, confidence_level: float = 0.95
     Returns:
         Per attack and criterion: ``n_attacked``, ``n_success``, ``success_rate`` with ``success_low`` and
         ``success_high``; over successes ``l2_mean``, ``l2_median``, ``linf_mean``, ``linf_median``, in pixel units of
-        the network; ``gradient_evaluations`` per attacked image. With a column ``form`` where the records have it.
+        the network; ``gradient_evaluations`` per attacked image. With a column ``form`` where the records have it, and
+        ``n_non_finite``, failures because of NaN or infinity, where there are any.
 
     Raises:
         DataError: Columns are missing or there is no record.
@@ -140,7 +141,11 @@ def attack_table(attack_records: pd.DataFrame, *, confidence_level: float = 0.95
         dict(zip(keys, key, strict=True)) | _attack_row(part, confidence_level)
         for key, part in attack_records.groupby(keys, sort=False, observed=True)
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if "non_finite" in attack_records.columns and attack_records["non_finite"].any():
+        counts = attack_records.groupby(keys, sort=False, observed=True)["non_finite"].sum()
+        table["n_non_finite"] = counts.to_numpy(dtype=int)
+    return table
 
 
 def _attack_row(records: pd.DataFrame, confidence_level: float) -> dict[str, Any]:

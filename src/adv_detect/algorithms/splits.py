@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adv_detect.errors import DataError
-from adv_detect.images import first_copies
+from adv_detect.images import first_copies, members_by_class
 from adv_detect.params import SPLITS, SplitParams
 
 SMALLEST_STRATUM = 3
@@ -87,8 +87,7 @@ def interleave(labels: NDArray[np.int64], generator: np.random.Generator) -> NDA
     """
     shuffled = generator.permutation(len(labels))
     position = np.empty(len(labels))
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels[shuffled] == label)
+    for rows in members_by_class(labels[shuffled]).values():
         position[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
     return shuffled[np.argsort(position, kind="stable")]
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
+from adv_detect.algorithms.finite import finite_rows
 from adv_detect.algorithms.head import HeadParams, fit_linear_head
 from adv_detect.errors import ConfigurationError
 from adv_detect.images import ImageSet, load_images
@@ -144,7 +145,9 @@ def measure_accuracy(target: TargetNetwork, images: ImageSet, *, batch_size: int
     for start in range(0, len(images), batch_size):
         rows = range(start, min(start + batch_size, len(images)))
         batch = load_images(images, rows, target.spec.bounds).to(device)
-        correct += int((target(batch).argmax(dim=1).cpu() == images.labels[rows.start : rows.stop]).sum())
+        logits = target(batch).cpu()
+        right = logits.argmax(dim=1) == images.labels[rows.start : rows.stop]
+        correct += int((right & finite_rows(logits)).sum())  # NaN would pass for the first class
     return correct / len(images)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.images import Contents, ImageSet, first_copies, image_contents
+from adv_detect.images import Contents, ImageSet, first_copies, image_contents, members_by_class
 from adv_detect.sharding import fingerprint
 
 REMAINDER = "train"  # the part that takes what the others leave
@@ -151,8 +151,9 @@ def shuffled_classes(labels: NDArray[np.int64], *, seed: int) -> list[NDArray[np
     Returns:
         Indices of each class that occurs, in ascending order of the label.
     """
-    classes = np.unique(labels)
-    return [np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label)) for label in classes]
+    return [
+        np.random.default_rng([seed, label]).permutation(members) for label, members in members_by_class(labels).items()
+    ]
 
 
 def check_part(part: str, fractions: Mapping[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,6 +15,7 @@ from adv_detect.algorithms.attacks.quality import margin, noise_of_same_norm, qu
 from adv_detect.algorithms.detectors import Activations
 from adv_detect.algorithms.detectors.end_to_end import network_activations
 from adv_detect.algorithms.device import resolve_device
+from adv_detect.algorithms.finite import finite_rows
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.errors import DataError
 from adv_detect.names import EIGHT_BIT, FLOAT, NATURAL, NO_CRITERION, ShardKey
@@ -21,6 +23,8 @@ from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import Norm, RuntimeParams
 from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, fingerprint
+
+LOGGER = logging.getLogger(__name__)
 
 Variant = Literal["float", "8bit", "noise"]
 BY_NETWORK = "network"
@@ -80,11 +84,9 @@ class ActivationWork:
         tensors = {LOGITS: found.logits, "predicted": found.logits.argmax(dim=1), "margin": margin(found.logits)}
         tensors |= {f"{FEATURES}{name}": part for name, part in found.features.items()}
         tensors |= {name: content.tensors[name] for name in KEPT}
-        return ShardContent(
-            tensors=tensors | _flags(content, judged),
-            metadata=content.metadata
-            | {"variant": block.variant, "made_from": block.made_from, "layers": list(found.features)},
-        )
+        facts = {"variant": block.variant, "made_from": block.made_from, "layers": list(found.features)}
+        made = ShardContent(tensors=tensors | _flags(content, judged), metadata=content.metadata | facts)
+        return _without_non_finite(block, made)
 
     def _vary(self, block: ActivationBlock, content: ShardContent) -> Tensor:
         images, bounds = content.tensors["images"], self.network.spec.bounds
@@ -220,6 +222,26 @@ def _successes(store: ShardStore, keys: Iterable[str]) -> Iterator[Activations]:
     for key in keys:
         content = store.read(key)
         yield read_activations(content, ShardKey.parse(key).group).select(content.tensors["success"])
+
+
+def _without_non_finite(block: ActivationBlock, content: ShardContent) -> ShardContent:
+    """Leave out images that cannot be scored: with NaN or infinity in a logit or a feature."""
+    read = [tensor for name, tensor in content.tensors.items() if name == LOGITS or name.startswith(FEATURES)]
+    kept = finite_rows(*read)
+    if bool(kept.all()):
+        return content
+    LOGGER.warning(
+        "activations: %d of %d images of %s (%s) left out: NaN or infinity in their logits or features",
+        int((~kept).sum()),
+        len(kept),
+        block.shard,
+        block.variant,
+    )
+    names = [name for name, flag in zip(content.metadata["source_ids"], kept.tolist(), strict=True) if flag]
+    return ShardContent(
+        tensors={name: tensor[kept] for name, tensor in content.tensors.items()},
+        metadata=content.metadata | {"source_ids": names},
+    )
 
 
 def _matching(sources: ShardContent, attacked: ShardContent) -> Tensor:

@@ -17,6 +17,9 @@ import numpy.typing as npt
 
 NUMERIC_KINDS = "biuf"
 LATIN1_NAMES = ("latin1", "latin-1", "iso-8859-1")
+DEEPEST = 4
+"""Levels of dictionaries that are looked into."""
+
 MISSING_BYTES = "an array without data"
 
 
@@ -104,14 +107,14 @@ class _ArrayUnpickler(pickle.Unpickler):
             ) from None
 
 
-def read_pickled_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read a pickled dictionary of NumPy arrays, also one written by Python 2.
+def read_pickled_arrays(path: Path) -> dict[str, Any]:
+    """Read a pickled dictionary of NumPy arrays, or dictionaries within it, also one written by Python 2.
 
     Args:
         path: The file.
 
     Returns:
-        Array by name, in native byte order; entries that are not arrays are left out.
+        Array by name, in native byte order, or a dictionary of such; entries that are neither are left out.
 
     Raises:
         pickle.UnpicklingError: When the file is no such pickle, is damaged, or asks for anything but arrays.
@@ -125,8 +128,15 @@ def read_pickled_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
             raise pickle.UnpicklingError(f"not a readable pickle: {type(exc).__name__}: {exc}") from exc
     if not isinstance(content, dict):
         raise pickle.UnpicklingError(f"expected a dictionary of arrays, got {type(content).__name__}")
-    arrays = {_text(name): _value(entry) for name, entry in content.items()}
-    return {name: array for name, array in arrays.items() if array is not None}
+    return _arrays(content)
+
+
+def _arrays(content: dict[Any, Any], depth: int = 0) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, entry in content.items():
+        nested = isinstance(entry, dict) and depth < DEEPEST
+        values[_text(name)] = _arrays(entry, depth + 1) if nested else _value(entry)
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _text(name: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from adv_detect.errors import ConfigurationError, unknown_choice
+from adv_detect.errors import ConfigurationError, refuse_non_finite, unknown_choice
 from adv_detect.networks.mobilefacenet import MOBILEFACENET_LAYERS, MobileFaceNet
 from adv_detect.networks.senet50 import SENET50_LAYERS, SENet50
 from adv_detect.networks.small import SMALL_LAYERS, SmallNetwork
@@ -58,8 +58,9 @@ def build_network(name: str, *, num_classes: int | None = None, **kwargs: Any) -
 
     Raises:
         ConfigurationError: When the name is unknown, the path cannot be imported or called, or the constructor
-            refuses its arguments.
+            refuses its arguments, or one of these is not finite.
     """
+    refuse_non_finite(ARGUMENTS_KEY, kwargs)
     constructor = find_constructor(name)
     arguments = dict(kwargs)
     if num_classes is not None and _takes(constructor, "num_classes"):

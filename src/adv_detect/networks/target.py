@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adv_detect.errors import CheckpointError, ConfigurationError
 from adv_detect.networks.channels import LayerReading, find_readings
 from adv_detect.networks.outputs import call_network, in_format_of
+from adv_detect.networks.finite import check_finite
 from adv_detect.networks.preprocessing import Preprocessing, check_channels
 from adv_detect.networks.registry import build_network, default_layers
 from adv_detect.networks.weights import load_weights
@@ -162,10 +163,11 @@ def target_from_spec(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> Target
         The network, in training mode, on the CPU.
 
     Raises:
-        CheckpointError: When the tensors do not fit the network of the spec.
+        CheckpointError: When the tensors do not fit the network of the spec, or are not finite.
         ConfigurationError: When the spec does not say how its layers are read and it cannot be told.
     """
     network = _seeded_network(spec.name, spec.arguments, num_classes=spec.num_classes, seed=0)
+    check_finite(network, tensors, "stored network")
     try:
         network.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as exc:

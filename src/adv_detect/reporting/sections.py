@@ -56,7 +56,7 @@ def attacks_section(results: EvaluationResults) -> Section:
     headers = {
         "n_attacked": "attacked", "n_success": "fooled", "success_rate": "success rate", "l2_mean": "L2 mean",
         "l2_median": "L2 median", "linf_mean": "L∞ mean", "linf_median": "L∞ median",
-        "gradient_evaluations": "gradient evaluations",
+        "gradient_evaluations": "gradient evaluations", "n_non_finite": "failed by NaN or infinity",
     }  # fmt: skip
     shown = table.drop(columns=["success_low", "success_high"])
     formats = {"gradient_evaluations": ",.0f"}

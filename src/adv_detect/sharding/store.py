@@ -65,7 +65,7 @@ class ShardStore:
         Returns:
             Keys in sorted order.
         """
-        names = (path[len(self.root) + 1 :] for path in self._files())
+        names = (path[len(self.root) + 1 :] for path in self._files(prefix.rpartition("/")[0]))
         return tuple(
             sorted(name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX) and name.startswith(prefix))
         )
@@ -178,9 +178,11 @@ class ShardStore:
             if files.TEMPORARY in path[len(self.root) :]:
                 self._remove(path)
 
-    def _files(self) -> list[str]:
-        self.fs.invalidate_cache(self.root)
-        return list(self.fs.find(self.root)) if self.fs.isdir(self.root) else []
+    def _files(self, folder: str = "") -> list[str]:
+        """List all files below a folder of the store; its other folders are not looked into."""
+        root = f"{self.root}/{folder}" if folder else self.root
+        self.fs.invalidate_cache(root)
+        return list(self.fs.find(root)) if self.fs.isdir(root) else []
 
     def _remove(self, path: str) -> None:
         if self.fs.exists(path):

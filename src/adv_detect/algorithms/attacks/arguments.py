@@ -9,15 +9,16 @@ from difflib import get_close_matches
 from fractions import Fraction
 from typing import Any, get_args, get_type_hints
 
-from adv_detect.errors import ConfigurationError
+from adv_detect.errors import ConfigurationError, refuse_non_finite
 
 POSITIVE = ("steps", "binary_search_steps", "stepsize", "abs_stepsize", "rel_stepsize", "initial_const")
 NOT_NEGATIVE = ("confidence", "momentum")
+NOT_FINITE = ("nan", ".nan", "inf", "+inf", "-inf", ".inf", "-.inf", "infinity", "-infinity")
 EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 def parse_numbers(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn texts that are numbers into numbers: ``"2/255"``, ``"1e-2"``, ``"10"``.
+    """Turn texts that are numbers into numbers: ``"2/255"``, ``"1e-2"``, ``"10"``, and ``"nan"``, to be refused.
 
     Args:
         arguments: Arguments as a configuration file gives them; not changed.
@@ -29,7 +30,7 @@ def parse_numbers(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_arguments(key: str, arguments: Mapping[str, Any], make: type) -> None:
-    """Check names, types and signs of constructor arguments.
+    """Check names, types and signs of constructor arguments, and that numbers are finite.
 
     Args:
         key: Configuration key of the arguments, for the messages.
@@ -37,7 +38,7 @@ def check_arguments(key: str, arguments: Mapping[str, Any], make: type) -> None:
         make: Class whose constructor takes them.
 
     Raises:
-        ConfigurationError: A name is unknown or missing, or a value has the wrong type or sign.
+        ConfigurationError: A name is unknown or missing, or a value has the wrong type or sign or is not finite.
     """
     parameters = _parameters(make)
     for name in arguments:
@@ -46,6 +47,7 @@ def check_arguments(key: str, arguments: Mapping[str, Any], make: type) -> None:
     _check_missing(key, arguments, parameters)
     hints = get_type_hints(make.__init__)  # type: ignore[misc]
     for name, value in arguments.items():
+        refuse_non_finite(f"{key}.{name}", value)
         _check_type(f"{key}.{name}", value, hints.get(name, Any))
         _check_sign(key, name, value)
 
@@ -103,7 +105,7 @@ def _parse(text: str) -> Any:
             number = kind(text)
         except (ValueError, ZeroDivisionError):
             continue
-        return number if math.isfinite(number) else text
+        return number if math.isfinite(number) or text.strip().lower() in NOT_FINITE else text
     return text
 
 

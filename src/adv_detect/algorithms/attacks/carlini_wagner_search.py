@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.result import AttackResult
+from adv_detect.algorithms.finite import finite_rows
 
 CHECKS_PER_ROUND = 10
 SHORTEST_INTERVAL = 25
@@ -71,6 +72,7 @@ class SearchState:
         best_norm: Its L2 distance, infinite before.
         best_class: Its predicted class.
         evaluations: Gradient evaluations spent.
+        broken: Whether a gradient or a loss was NaN or infinite; such a row goes no further.
     """
 
     row: Tensor
@@ -93,6 +95,7 @@ class SearchState:
     best_norm: Tensor
     best_class: Tensor
     evaluations: Tensor
+    broken: Tensor
 
     def select(self, keep: Tensor) -> SearchState:
         """Return the kept rows, int64 positions ``(k,)``, as a new state."""
@@ -147,6 +150,7 @@ class ConstantSearch:
             best_norm=torch.full_like(zeros, INFINITY),
             best_class=torch.zeros_like(classes),
             evaluations=torch.zeros_like(classes),
+            broken=torch.zeros_like(classes, dtype=torch.bool),
         )
 
     def _advance(self, state: SearchState) -> None:
@@ -160,6 +164,7 @@ class ConstantSearch:
         images, logits, gap, hinge = images.detach(), logits.detach(), gap.detach(), hinge.detach()
         shift = images - state.reconstructed
         loss = hinge + shift.square().flatten(1).sum(dim=1)
+        state.broken |= ~finite_rows(gradient, loss)
         torch.minimum(state.floor, loss, out=state.floor)
         self._keep_better(state, images, logits, gap)
         gradient.add_(shift, alpha=2).mul_((1 - tanh.square()) * self._half)
@@ -194,7 +199,7 @@ class ConstantSearch:
         state.round = state.round + ended
         pinned = state.upper.isfinite() & (state.upper - state.lower <= CONST_PRECISION * state.upper)
         self._restart(state, ended)
-        return ended & (pinned | (state.round >= self._settings.rounds))
+        return state.broken | (ended & (pinned | (state.round >= self._settings.rounds)))
 
     def _restart(self, state: SearchState, ended: Tensor) -> None:
         state.const = torch.where(ended, self._next_const(state), state.const)
@@ -242,3 +247,4 @@ def _store(result: AttackResult, state: SearchState) -> None:
     result.success[state.row] = state.best_norm.isfinite()
     result.adversarial_class[state.row] = state.best_class
     result.gradient_evaluations[state.row] = state.evaluations
+    result.non_finite[state.row] = state.broken & ~state.best_norm.isfinite()

@@ -28,6 +28,7 @@ from adv_detect.algorithms.attacks.deep_features_objective import (
 from adv_detect.algorithms.attacks.deep_features_solvers import AdamSteps, SignSteps, Solution, Stepper, minimise
 from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
 from adv_detect.algorithms.features import extract_features
+from adv_detect.algorithms.finite import finite_rows, replace_rows
 from adv_detect.errors import ConfigurationError
 from adv_detect.params import Block, PositiveNumber
 
@@ -125,11 +126,12 @@ def run_deep_features(  # noqa: PLR0913 - the signature of every attack, and its
             guide, or as far from the own class, as possible.
 
     Returns:
-        Attacked images and whether the judge is fooled by them; an image that did not change is no success.
+        Attacked images and whether the judge is fooled by them; an image that did not change is no success, and one
+        with features or gradients that are not finite is the source image again.
 
     Raises:
         ConfigurationError: Wrong arguments, a target that equals its label, images outside ``bounds``.
-        AttackError: Features that are not finite or not differentiable.
+        AttackError: Features that are not differentiable.
     """
     params = parse_arguments(arguments)
     _check_targets(labels, targets)
@@ -164,7 +166,8 @@ def solve(
         Attacked images and the forward and backward passes of each.
     """
     if not len(images):
-        return Solution(images, torch.zeros(0, dtype=torch.int64, device=images.device))
+        nothing = torch.zeros(0, dtype=torch.int64, device=images.device)
+        return Solution(images, nothing, nothing.bool())
     box = make_box(images, max_thres=params.max_thres, bounds=bounds)
     start = _start(objective, images, box, seed)
     return minimise(objective, start, box, make_stepper(params), iterations=params.iterations, judge=judge)
@@ -261,9 +264,13 @@ def _result(
         return AttackResult(images, empty.bool(), empty, empty)
     final = features(solution.images)
     changed = (solution.images != images).flatten(1).any(dim=1)
+    sound = finite_rows(final)
+    success = judge.fooled(final, torch.arange(len(images), device=images.device)) & changed & sound
+    broken = (solution.non_finite | ~sound) & ~success
     return AttackResult(
-        images=solution.images,
-        success=judge.fooled(final, torch.arange(len(images), device=images.device)) & changed,
+        images=replace_rows(solution.images, images, broken),
+        success=success,
         adversarial_class=judge.classes(final),
         gradient_evaluations=solution.evaluations,
+        non_finite=broken,
     )

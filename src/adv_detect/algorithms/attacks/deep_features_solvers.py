@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.deep_features_objective import Box, Evaluation, Judge
+from adv_detect.algorithms.finite import finite_rows, replace_rows
 
 
 class Objective(Protocol):
@@ -42,10 +43,13 @@ class Solution:
     Attributes:
         images: Point of the least loss, or the first one that fooled the judge, ``(N, channels, H, W)``.
         evaluations: Forward and backward passes of each image, int64 ``(N,)``.
+        non_finite: Whether a loss or a gradient was NaN or infinite, bool ``(N,)``; such a point counts as infinitely
+            bad and flat.
     """
 
     images: Tensor
     evaluations: Tensor
+    non_finite: Tensor
 
 
 class _Record:
@@ -55,10 +59,12 @@ class _Record:
         self.images = start.clone()
         self.losses = start.new_full((len(start),), float("inf"))
         self.evaluations = torch.zeros(len(start), dtype=torch.int64, device=start.device)
+        self.broken = torch.zeros(len(start), dtype=torch.bool, device=start.device)
 
     def note(self, rows: Tensor, points: Tensor, losses: Tensor) -> None:
         """Count an evaluation, and keep the points that are better than before."""
         self.evaluations[rows] += 1
+        self.broken[rows] |= losses.isinf()
         better = losses < self.losses[rows]
         self.keep(rows[better], points[better], losses[better])
 
@@ -98,7 +104,7 @@ def minimise(
     for iteration in range(iterations + 1):
         if not len(rows):
             break
-        evaluation = objective.evaluate(points, rows)
+        evaluation = _finite(objective.evaluate(points, rows))
         record.note(rows, points, evaluation.loss)
         done = _won(judge, evaluation, rows) if iteration else torch.zeros_like(rows, dtype=torch.bool)
         record.keep(rows[done], points[done], evaluation.loss[done])
@@ -109,13 +115,21 @@ def minimise(
             kept = torch.nonzero(~leaving).squeeze(1)
             rows, points, active = rows[kept], points[kept], active.select(kept)
             stepper.select(kept)
-    return Solution(record.images, record.evaluations)
+    return Solution(record.images, record.evaluations, record.broken)
+
+
+def _finite(evaluation: Evaluation) -> Evaluation:
+    """Make points whose loss or gradient is not finite infinitely bad and flat, so that no solver goes on from them."""
+    broken = ~finite_rows(evaluation.loss, evaluation.gradient)
+    loss = evaluation.loss.masked_fill(broken, float("inf"))
+    gradient = replace_rows(evaluation.gradient, torch.zeros_like(evaluation.gradient), broken)
+    return replace(evaluation, loss=loss, gradient=gradient)
 
 
 def _won(judge: Judge | None, evaluation: Evaluation, rows: Tensor) -> Tensor:
     if judge is None:
         return torch.zeros_like(rows, dtype=torch.bool)
-    return judge.fooled(evaluation.features, rows)
+    return judge.fooled(evaluation.features, rows) & evaluation.loss.isfinite()
 
 
 class SignSteps:

@@ -10,6 +10,8 @@ from foolbox.criteria import Misclassification, TargetedMisclassification
 from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
 
+from adv_detect.algorithms.finite import finite_rows
+
 
 class CountingModel(PyTorchModel):
     """A foolbox model that counts gradient evaluations and keeps the logits of the last call.
@@ -21,8 +23,18 @@ class CountingModel(PyTorchModel):
     def __init__(self, network: nn.Module, bounds: tuple[float, float], device: torch.device) -> None:
         """Wrap a frozen network in evaluation mode whose pixel range is ``bounds``."""
         super().__init__(network, bounds=bounds, device=device)
-        self._counter = _Counter(self._model)
+        self._counter = _Counter(self._model, device)
         self._model = self._counter
+
+    def watch(self, count: int) -> None:
+        """Note from now on which of ``count`` images have logits or gradients that are not finite on the way."""
+        self._counter.broken = torch.zeros(count, dtype=torch.bool, device=self._counter.device)
+
+    @property
+    def broken(self) -> Tensor:
+        """Rows seen with logits or gradients that are not finite, bool; looked at where whole batches are called."""
+        assert self._counter.broken is not None, "call watch first"
+        return self._counter.broken
 
     @property
     def gradient_rows(self) -> int:
@@ -40,17 +52,31 @@ class CountingModel(PyTorchModel):
 class _Counter:
     """Calls a network, counts, and remembers the last images and logits."""
 
-    def __init__(self, forward: Callable[..., Any]) -> None:
+    def __init__(self, forward: Callable[..., Any], device: torch.device) -> None:
         self._forward = forward
+        self.device = device
         self.gradient_rows = 0
         self.last: tuple[Tensor, Tensor] | None = None
+        self.broken: Tensor | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         logits: Tensor = self._forward(images)
         self.last = (images.detach(), logits.detach())
         if images.requires_grad:
             self.gradient_rows += len(images)
+            if self.broken is not None and len(images) == len(self.broken):
+                self._watch(images, logits)
         return logits
+
+    def _watch(self, images: Tensor, logits: Tensor) -> None:
+        broken = self.broken
+        assert broken is not None
+        broken |= ~finite_rows(logits)
+
+        def note(gradient: Tensor) -> None:
+            broken.logical_or_(~finite_rows(gradient))
+
+        images.register_hook(note)  # type: ignore[no-untyped-call]
 
 
 def make_criterion(labels: Tensor, targets: Tensor | None) -> Any:

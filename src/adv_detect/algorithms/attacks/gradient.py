@@ -3,7 +3,7 @@
 Drives any foolbox ``BaseGradientDescent`` attack through its own hooks (loss, optimiser, random start, gradient,
 normalisation, projection), so that an iterate is the one foolbox computes. Departures from foolbox: with
 ``return_early`` each image ends at its first successful iterate; the logits of the gradient's forward pass decide,
-so a check costs no further pass.
+so a check costs no further pass. An image whose gradient or logits are NaN or infinite fails and gives back its source.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from adv_detect.algorithms.attacks.foolbox_model import CountingModel
 from adv_detect.algorithms.attacks.result import AttackResult
+from adv_detect.algorithms.finite import finite_rows, replace_rows
 
 
 def run_gradient_attack(
@@ -42,13 +43,13 @@ def run_gradient_attack(
             the random start, does not count as an iterate.
 
     Returns:
-        The last iterate of each image, successful or not.
+        The last iterate of each image, successful or not; the source image where a number was not finite.
     """
     descent = _Descent(attack, model, images, classes, targeted=targeted, epsilon=epsilon)
     for step in range(attack.steps):
         gradients = descent.gradients()
         if return_early and step > 0:
-            gradients = descent.drop_fooled(gradients)
+            gradients = descent.drop_done(gradients)
             if not len(descent.rows):
                 break
         descent.move(gradients)
@@ -73,16 +74,18 @@ class _Descent:
         self._optimizer = attack.get_optimizer(self._sources, _step_size(attack, epsilon))
         self._iterates = self._start()
         self._loss = attack.get_loss_fn(model, astensor(classes))
-        self._images = images.clone()
+        self._originals, self._images = images, images.clone()
         self._found = torch.zeros_like(classes, dtype=torch.bool)
         self._predicted = torch.zeros_like(classes)
+        self._broken = torch.zeros_like(self._found)
         self._evaluations = torch.zeros_like(classes)
 
     def gradients(self) -> Any:
-        """Evaluate the loss gradient at the current iterates."""
+        """Evaluate the loss gradient at the current iterates; numbers that are not finite count as 0 and are noted."""
         _, gradients = self._attack.value_and_grad(self._loss, self._iterates)
         self._evaluations[self.rows] += 1
-        return gradients
+        self._broken[self.rows] |= ~finite_rows(gradients.raw)
+        return astensor(gradients.raw.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
 
     def move(self, gradients: Any) -> None:
         """Make one step."""
@@ -92,23 +95,27 @@ class _Descent:
         moved = self._iterates + sign * self._optimizer(directions)
         self._iterates = (self._attack.project(moved, self._sources, self._epsilon)).clip(*bounds)
 
-    def drop_fooled(self, gradients: Any) -> Any:
-        """Take images whose iterate is successful out of the batch; return the gradients of the others."""
-        fooled = self._record()
-        if not bool(fooled.any()):
+    def drop_done(self, gradients: Any) -> Any:
+        """Take images that have succeeded or broken out of the batch; return the gradients of the others."""
+        done = self._record() | self._broken[self.rows]
+        if not bool(done.any()):
             return gradients
-        keep = (~fooled).nonzero().flatten()
+        keep = (~done).nonzero().flatten()
         self.rows, self._classes = self.rows[keep], self._classes[keep]
         self._sources, self._iterates = self._sources[astensor(keep)], self._iterates[astensor(keep)]
         self._loss = self._attack.get_loss_fn(self._model, astensor(self._classes))
-        _shrink(self._optimizer, len(fooled), keep)
+        _shrink(self._optimizer, len(done), keep)
         return gradients[astensor(keep)]
 
     def finish(self) -> AttackResult:
         """Judge the last iterate of the images that are left."""
         if len(self.rows):
             self._record()
-        return AttackResult(self._images, self._found, self._predicted, self._evaluations)
+        broken = self._broken & ~self._found
+        if bool(broken.any()):
+            self._images = replace_rows(self._images, self._originals, broken)
+            self._predicted[broken] = self._model.logits_at(self._originals[broken]).argmax(dim=-1)
+        return AttackResult(self._images, self._found, self._predicted, self._evaluations, broken)
 
     def _start(self) -> Any:
         if not self._attack.random_start:
@@ -118,8 +125,11 @@ class _Descent:
     def _record(self) -> Tensor:
         """Store the current iterates as results; return which of them are successful, bool ``(n,)``."""
         iterates: Tensor = self._iterates.raw
-        predicted = self._model.logits_at(iterates).argmax(dim=-1)
+        logits = self._model.logits_at(iterates)
+        predicted = logits.argmax(dim=-1)
+        self._broken[self.rows] |= ~finite_rows(logits, iterates)
         fooled = predicted == self._classes if self._targeted else predicted != self._classes
+        fooled &= ~self._broken[self.rows]
         self._images[self.rows] = iterates
         self._predicted[self.rows] = predicted
         self._found[self.rows] = fooled

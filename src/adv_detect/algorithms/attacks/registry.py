@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from adv_detect.algorithms.attacks.arguments import argument_names, check_arguments, parse_numbers
-from adv_detect.errors import ConfigurationError, unknown_choice
+from adv_detect.errors import ConfigurationError, refuse_non_finite, unknown_choice
 from adv_detect.params import DEEP_FEATURES, AttackParams, Norm
 
 Runner = Literal["gradient", "carlini_wagner", "foolbox", "deep_features"]
@@ -124,6 +124,7 @@ def build_attack(name_in_config: str, params: AttackParams) -> ConfiguredAttack:
     """
     key = f"attacks.{name_in_config}"
     arguments = parse_numbers(params.arguments)
+    refuse_non_finite(f"{key}.arguments", arguments)
     if params.attack == DEEP_FEATURES:
         return _build_deep_features(name_in_config, params, arguments)
     make = _attack_class(key, params)

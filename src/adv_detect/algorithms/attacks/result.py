@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -37,9 +38,17 @@ class AttackResult:
         success: Whether the attack's own judge is fooled, bool ``(N,)``.
         adversarial_class: Class that the attack's own judge gives the result, int64 ``(N,)``.
         gradient_evaluations: Forward and backward passes spent on each image, int64 ``(N,)``.
+        non_finite: Failures because a gradient, a logit or a pixel became NaN or infinite, bool ``(N,)``; these
+            give back the source image. None of them where it is not given.
     """
 
     images: Tensor
     success: Tensor
     adversarial_class: Tensor
     gradient_evaluations: Tensor
+    non_finite: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+
+    def __post_init__(self) -> None:
+        """Fill in that nothing was out of order."""
+        if len(self.non_finite) != len(self.images):
+            object.__setattr__(self, "non_finite", torch.zeros_like(self.success, dtype=torch.bool))

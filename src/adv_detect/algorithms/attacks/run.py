@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from adv_detect.algorithms.attacks.quality import norms_of
 from adv_detect.algorithms.attacks.registry import ConfiguredAttack, Runner
 from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
+from adv_detect.algorithms.finite import finite_rows, replace_rows
 from adv_detect.errors import AttackError
 
 LOGGER = logging.getLogger(__name__)
 NUMPY_SEEDS = 2**32
+MOST_REPEATS = 3
+"""How often a batch is attacked again without the images that turned out to have no finite numbers."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class AttackTask:
     bounds: tuple[float, float]
     seed: int
     context: AttackContext | None
+
+    def select(self, rows: Tensor) -> AttackTask:
+        """Return the task for some images, int64 positions ``(n,)``."""
+        targets = None if self.targets is None else self.targets[rows]
+        return replace(self, images=self.images[rows], labels=self.labels[rows], targets=targets)
 
 
 def run_attack(
@@ -68,7 +76,8 @@ def run_attack(
 
     Returns:
         A result on the images' device. A failure keeps the attack's last image; attacks that search for the
-        smallest perturbation give back the source.
+        smallest perturbation give back the source, and so do all where a gradient, a logit or a pixel became NaN or
+        infinite (``non_finite``). Such an image does not change what becomes of the others.
 
     Raises:
         ValueError: The network is not frozen or in training mode, or the images, labels or targets do not fit.
@@ -108,19 +117,49 @@ def _carlini_wagner(attack: ConfiguredAttack, task: AttackTask) -> AttackResult:
 
 
 def _foolbox(attack: ConfiguredAttack, task: AttackTask) -> AttackResult:
+    """Attack a batch, and the sound images once more by themselves where others had no finite numbers.
+
+    Many attacks of foolbox add up or compare over the batch, where one NaN decides for all.
+    """
+    result = _foolbox_once(attack, task)
+    for _ in range(MOST_REPEATS):
+        broken = result.non_finite
+        rows = (~broken).nonzero().flatten()
+        if not bool(broken.any()) or not len(rows):
+            break
+        again = _foolbox_once(attack, task.select(rows))
+        result = _with_rows(result, rows, again)
+        if not bool(again.non_finite.any()):
+            break
+    return _judged(attack, task, result)
+
+
+def _foolbox_once(attack: ConfiguredAttack, task: AttackTask) -> AttackResult:
     from adv_detect.algorithms.attacks.foolbox_model import CountingModel, make_criterion
 
     model = CountingModel(task.network, task.bounds, task.images.device)
+    model.watch(len(task.images))
     criterion = make_criterion(task.labels, task.targets)
     try:
         _, images, success = attack.instance(model, task.images.clone(), criterion, epsilons=attack.epsilon)
     except ValueError as exc:
         kind = "untargeted" if task.targets is None else "targeted"
         raise AttackError(f"attack {attack.name!r} failed on a batch ({kind}): {exc}") from exc
-    usable = torch.isfinite(images).flatten(1).all(dim=1) & ~_blacked_out(images, task.images)
-    images = torch.where(_rows(usable, images), images, task.images).clamp(*task.bounds).detach()
+    finite = finite_rows(images)
+    broken = ~finite | model.broken
+    unusable = ~finite | _blacked_out(images, task.images)
+    images = replace_rows(images, task.images, unusable).clamp(*task.bounds).detach()
     evaluations = _divide(model.gradient_rows, task.labels)
-    return _judged(attack, task, AttackResult(images, success, task.labels, evaluations))
+    return AttackResult(images, success & finite, task.labels, evaluations, broken)
+
+
+def _with_rows(whole: AttackResult, rows: Tensor, part: AttackResult) -> AttackResult:
+    """Put the results of some images in the place of their former ones; what was spent adds up."""
+    values = {one.name: getattr(whole, one.name).clone() for one in fields(whole)}
+    for name, value in values.items():
+        own = getattr(part, name)
+        value[rows] = own + value[rows] if name == "gradient_evaluations" else own
+    return AttackResult(**values)
 
 
 def _deep_features(attack: ConfiguredAttack, task: AttackTask) -> AttackResult:
@@ -163,11 +202,15 @@ def _judged(attack: ConfiguredAttack, task: AttackTask, result: AttackResult) ->
             "attack %s calls %d of %d images a success that equal their source or leave epsilon; counted as failures",
             attack.name, int(restored.sum()), len(restored),
         )  # fmt: skip
-    images = torch.where(_rows(restored, task.images), task.images, result.images)
+    images = replace_rows(result.images, task.images, restored)
     with torch.no_grad():
-        predicted = task.network(images).argmax(dim=1)
+        logits = task.network(images)
+    predicted = logits.argmax(dim=1)
     fooled = predicted != task.labels if task.targets is None else predicted == task.targets
-    return replace(result, images=images, success=claimed & fooled, adversarial_class=predicted)
+    success = claimed & fooled & finite_rows(logits)
+    broken = (result.non_finite | ~finite_rows(logits)) & ~success
+    images = replace_rows(images, task.images, broken)
+    return replace(result, images=images, success=success, adversarial_class=predicted, non_finite=broken)
 
 
 def _blacked_out(images: Tensor, sources: Tensor) -> Tensor:
@@ -179,10 +222,6 @@ def _divide(total: int, labels: Tensor) -> Tensor:
     """Divide a count evenly over the images, int64 ``(N,)``; the first ones carry the rest."""
     positions = torch.arange(len(labels), device=labels.device)
     return total // len(labels) + (positions < total % len(labels)).to(torch.int64)
-
-
-def _rows(flags: Tensor, like: Tensor) -> Tensor:
-    return flags.view(-1, *[1] * (like.ndim - 1))
 
 
 def _check_network(network: nn.Module) -> None:

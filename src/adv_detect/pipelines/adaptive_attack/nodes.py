@@ -28,6 +28,7 @@ from adv_detect.pipelines.adaptive_attack.conditions import (
 from adv_detect.pipelines.adaptive_attack.hardening import HardeningWork
 from adv_detect.pipelines.adaptive_attack.plans import attack_plan, mark_of, shared_marks, substitute_mark
 from adv_detect.pipelines.adaptive_attack.substitute import KEY, LEARNING_SPLITS, SubstituteRecipe, SubstituteWork
+from adv_detect.pipelines.adversarial_generation.nodes import log_non_finite
 from adv_detect.pipelines.target_training.nodes import image_set_identity
 from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, fingerprint
 
@@ -45,6 +46,7 @@ RECORD_TENSORS = (
     "linf",
     "gradient_evaluations",
     "zero_gradient_share",
+    "non_finite",
 )
 RECORD_FACTS = (
     "detector",
@@ -243,7 +245,7 @@ def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversa
     Returns:
         One row per image, detector, attack, norm, epsilon and criterion: the columns that
         :mod:`adv_detect.algorithms.adaptive_metrics` reads, and method, role, form, classifier, both thresholds,
-        rounds (of hardening), evaded_reference, label, target, predicted, source_index, store, shard, row.
+        rounds (of hardening), evaded_reference, non_finite, label, target, predicted, source_index, store, shard, row.
     """
     frames = []
     for name, store in (("adaptive", adaptive_adversarials), ("hardened", hardened_adversarials)):
@@ -254,6 +256,7 @@ def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversa
             frame = pd.DataFrame({"source_id": content.metadata["source_ids"], **about, **columns})
             frames.append(frame.assign(store=name, shard=key, row=range(len(frame))))
     records = pd.concat(frames, ignore_index=True)
+    log_non_finite(records, "adaptive_records")
     return records.astype({"epsilon": float})
 
 

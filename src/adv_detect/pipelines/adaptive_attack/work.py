@@ -82,6 +82,7 @@ class AdaptiveWork:
             "linf": result.linf,
             "gradient_evaluations": result.gradient_evaluations,
             "zero_gradient_share": result.zero_gradient_share,
+            "non_finite": result.non_finite,
             "source_index": task.indices,
             "label": task.labels,
             "target": torch.full_like(task.labels, NO_TARGET) if task.targets is None else task.targets,

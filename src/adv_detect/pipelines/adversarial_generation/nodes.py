@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+LOGGER = logging.getLogger(__name__)
 RECORD_TENSORS = {
     "label": "original_class",
     "target": "target_class",
@@ -46,6 +48,7 @@ RECORD_TENSORS = {
     "margin": "margin",
     "gradient_evaluations": "gradient_evaluations",
     "source_index": "source_index",
+    "non_finite": "non_finite",
 }
 SEED_RANGE = 2**31
 TARGETED = "targeted"
@@ -134,7 +137,8 @@ def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFram
     Returns:
         ``attack_records``, a row per source image x attack x criterion, naturals included (attack ``natural``):
         source_id, source_index, attack, criterion, form, split, original_class, target_class (-1: none),
-        adversarial_class, predicted, success, l2, linf, margin, gradient_evaluations, seed, shard, row;
+        adversarial_class, predicted (-1: logits not finite), success, l2, linf, margin, gradient_evaluations,
+        non_finite (failed because a gradient, a logit or a pixel became NaN or infinite), seed, shard, row;
         and ``attack_timings``, a row per shard with its seconds.
     """
     frames, timings = [], []
@@ -149,7 +153,24 @@ def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFram
             )
         )
         timings.append(about | {"shard": key, "images": count, "seconds": content.metadata["seconds"]})
-    return pd.concat(frames, ignore_index=True), pd.DataFrame(timings)
+    records = pd.concat(frames, ignore_index=True)
+    log_non_finite(records, "attack_records")
+    return records, pd.DataFrame(timings)
+
+
+def log_non_finite(records: pd.DataFrame, table: str) -> None:
+    """Say once per attack how many images failed because of NaN or infinity.
+
+    Args:
+        records: Rows with the columns attack and non_finite.
+        table: Name of the table, for the message.
+    """
+    for attack, flags in records.groupby("attack", sort=False, observed=True)["non_finite"]:
+        if flags.any():
+            LOGGER.warning(
+                "attack %s: NaN or infinity in gradients, logits or pixels of %d of %d images, which count as failures "
+                "(%s.non_finite)", attack, int(flags.sum()), len(flags), table,
+            )  # fmt: skip
 
 
 def _what_matters(attack: AttackParams | None, runtime: RuntimeParams) -> tuple[object, ...]:

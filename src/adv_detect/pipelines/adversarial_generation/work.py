@@ -17,6 +17,7 @@ from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
 from adv_detect.algorithms.attacks.run import run_attack
 from adv_detect.algorithms.attacks.targets import draw_targets
 from adv_detect.algorithms.device import resolve_device
+from adv_detect.algorithms.finite import finite_rows
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, unknown_choice
 from adv_detect.images import ImageSet, load_images
@@ -28,6 +29,9 @@ from adv_detect.sharding import ShardContent
 NATURAL = "natural"
 NO_CRITERION = "none"
 NO_TARGET = -1
+NO_CLASS = -1
+"""Predicted class of an image whose logits are not finite: no class, so never the right one."""
+
 BY_NETWORK = "network"
 
 
@@ -108,6 +112,7 @@ class AdversarialWork:
             success=torch.zeros(len(batch), dtype=torch.bool, device=device),
             adversarial_class=predicted,
             gradient_evaluations=torch.zeros(len(batch), dtype=torch.int64, device=device),
+            non_finite=predicted == NO_CLASS,
         )
         norms = {"l2": nothing, "linf": nothing}
         return _rows(result, norms, source_index=indices, label=labels, target=None, predicted=predicted, margin=gap)
@@ -166,11 +171,11 @@ class AdversarialWork:
 
     @torch.no_grad()
     def _predict(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicted classes and the gap of the two largest logits, each ``(n,)``."""
+        """Predicted classes (``NO_CLASS``: logits not finite) and the gap of the two largest logits, each ``(n,)``."""
         if not len(batch):
             return torch.zeros(0, dtype=torch.int64, device=batch.device), torch.zeros(0, device=batch.device)
         logits = working_form(self.network, batch.device)(batch)
-        return logits.argmax(dim=1), margin(logits)
+        return logits.argmax(dim=1).masked_fill(~finite_rows(logits), NO_CLASS), margin(logits)
 
 
 def guide_images(guides: Mapping[str, str], images: ImageSet, bounds: tuple[float, float]) -> dict[int, Tensor]:
@@ -216,6 +221,7 @@ def _rows(
         "success": result.success,
         "adversarial_class": result.adversarial_class,
         "gradient_evaluations": result.gradient_evaluations,
+        "non_finite": result.non_finite,
         "target": torch.full_like(result.adversarial_class, NO_TARGET) if target is None else target,
         **norms,
         **more,

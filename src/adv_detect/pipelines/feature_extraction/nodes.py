@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
-from adv_detect.images import ImageSet
+from adv_detect.images import ImageSet, members_by_class
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import FeatureExtractionParams, RuntimeParams
 from adv_detect.pipelines.feature_extraction.work import ClassBlock, FeatureWork
@@ -31,9 +29,9 @@ def extract_class_features(
     """
     made_from = (target_digest(network_weights), image_set_identity(train_images))
     shards = []
-    for label in range(len(train_images.class_names)):
-        members = torch.nonzero(train_images.labels == label).flatten().tolist()
-        for number, block in enumerate(_blocks(members[: feature_extraction.max_images_per_class], runtime.shard_size)):
+    for label, found in members_by_class(train_images.labels.numpy()).items():
+        members = found[: feature_extraction.max_images_per_class].tolist()
+        for number, block in enumerate(_blocks(members, runtime.shard_size)):
             names = [train_images.source_ids[index] for index in block]
             shards.append(
                 ShardSpec(

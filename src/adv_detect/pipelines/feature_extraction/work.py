@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -9,11 +10,14 @@ from torch import Tensor
 
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.features import extract_features
+from adv_detect.algorithms.finite import finite_rows
 from adv_detect.images import ImageSet, load_images
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RuntimeParams
 from adv_detect.sharding import ShardContent
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,5 +65,12 @@ class FeatureWork:
         batch = load_images(self.images, indices, network.spec.bounds).to(device)
         logits, features = extract_features(network, batch, network.spec.layers)
         correct = logits.argmax(dim=1) == block.label
-        tensors = {f"layer.{number:03d}": layer[correct].cpu() for number, layer in enumerate(features)}
-        return tensors | {"source_index": torch.tensor(indices)[correct.cpu()]}
+        sound = finite_rows(logits, *features)
+        if not bool(sound.all()):
+            LOGGER.warning(
+                "features: %d of %d images of class %r left out: NaN or infinity in their logits or features",
+                int((~sound).sum()), len(sound), network.spec.class_names[block.label],
+            )  # fmt: skip
+        kept = correct & sound
+        tensors = {f"layer.{number:03d}": layer[kept].cpu() for number, layer in enumerate(features)}
+        return tensors | {"source_index": torch.tensor(indices)[kept.cpu()]}

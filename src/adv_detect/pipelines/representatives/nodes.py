@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ def compute_representatives(
 
     def make() -> Representatives:
         return fit_representatives(
-            lambda: _by_class(features, len(spec.class_names), len(spec.layers)),
+            lambda: _by_class(features, len(spec.layers)),
             layers=spec.layers,
             class_names=spec.class_names,
             params=representatives,
@@ -43,14 +44,12 @@ def compute_representatives(
     return Lazy(fingerprint=ingredients, make=make)
 
 
-def _by_class(features: ShardStore, classes: int, layers: int) -> Iterator[tuple[int, list[Tensor], list[str]]]:
-    """Give class, features ``(n, D_l)`` per layer and source ids, class by class."""
-    for label in range(classes):
-        contents = [features.read(key) for key in features.keys(f"{label:05d}/")]
-        if not contents:
-            continue
+def _by_class(features: ShardStore, layers: int) -> Iterator[tuple[int, list[Tensor], list[str]]]:
+    """Give class, features ``(n, D_l)`` per layer and source ids, class by class; the store is listed once."""
+    for label, keys in groupby(features.keys(), key=lambda key: key.split("/")[0]):
+        contents = [features.read(key) for key in keys]
         names = [name for content in contents for name in content.metadata["source_ids"]]
         tensors = [
             torch.cat([content.tensors[f"layer.{layer:03d}"] for content in contents]) for layer in range(layers)
         ]
-        yield label, tensors, names
+        yield int(label), tensors, names

@@ -9,6 +9,7 @@ from adv_detect.algorithms.target_training import FitSettings, fit_head, fit_tar
 from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, image_contents
 from adv_detect.lazy import Lazy
+from adv_detect.networks.finite import check_finite
 from adv_detect.networks.target import TargetNetwork, build_target
 from adv_detect.params import NetworkParams, RuntimeParams, TargetTrainingParams
 from adv_detect.sharding import fingerprint
@@ -43,6 +44,7 @@ def train_target(
             strict_head=not target_training.head_only,
         )
         history = _fit(target, train_images, network, target_training, runtime)
+        check_finite(target.network, target.network.state_dict(), "target_training")
         return _with_accuracy(target, test_images, history, target_training, runtime)
 
     return Lazy(fingerprint=_identity(train_images, test_images, network, target_training, runtime), make=make)

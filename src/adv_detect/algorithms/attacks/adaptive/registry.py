@@ -16,7 +16,7 @@ from adv_detect.algorithms.attacks.adaptive.orthogonal import OrthogonalArgument
 from adv_detect.algorithms.attacks.adaptive.selective import SelectiveArguments, classifier_only, selective
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel
 from adv_detect.algorithms.attacks.adaptive.weighted_sum import WeightedSumArguments, weighted_sum
-from adv_detect.errors import ConfigurationError, unknown_choice
+from adv_detect.errors import ConfigurationError, refuse_non_finite, unknown_choice
 from adv_detect.params import Block
 
 _Arguments = TypeVar("_Arguments", bound=Block)
@@ -81,9 +81,11 @@ def build_adaptive_attack(name: str, arguments: Mapping[str, Any] | None = None)
         The attack, ready for :func:`run_adaptive_attack`.
 
     Raises:
-        ConfigurationError: Unknown attack, unknown argument or a value out of range; the message lists what is valid.
+        ConfigurationError: Unknown attack, unknown argument, or a value out of range or not finite; the message lists
+            what is valid.
     """
     kind = _KINDS[name] if name in _KINDS else _imported_kind(name)
+    refuse_non_finite(f"arguments of adaptive attack {name!r}", dict(arguments or {}))
     try:
         checked = kind.arguments(**dict(arguments or {}))
     except ValidationError as exc:

@@ -16,6 +16,7 @@ from adv_detect.algorithms.attacks.adaptive.task import (
     class_margin,
     concatenate,
 )
+from adv_detect.algorithms.finite import finite_rows, replace_rows
 from adv_detect.errors import AttackError, ConfigurationError
 
 RunnableAttack = Callable[[EndToEndModel, AdaptiveTask], Candidates]
@@ -41,7 +42,7 @@ def run_adaptive_attack(
 
     Raises:
         ConfigurationError: There are no images, the model is in training mode, or the task lacks what the attack needs.
-        AttackError: The attack left the bounds or its budget, or returned values that are not finite.
+        AttackError: The attack left the bounds or its budget.
     """
     _check_ready(model, task)
     parts = []
@@ -63,18 +64,23 @@ def judge(
         batch_size: Images judged at once.
 
     Returns:
-        The outcome per image.
+        The outcome per image. Where a pixel or a logit is NaN or infinite the attack has failed, and the clean image
+        takes the place of the attacked one.
 
     Raises:
-        AttackError: An image out of bounds or not finite.
+        AttackError: An image out of bounds.
     """
     images = candidates.images.detach()
-    _check_images(images, task)
-    with torch.no_grad():
-        class_logits, detector_logits = (
-            torch.cat(part) for part in zip(*map(model, torch.split(images, batch_size)), strict=True)
-        )
-    fooled = class_margin(class_logits, task) > 0
+    _check_shape(images, task)
+    broken = ~finite_rows(images)
+    images = replace_rows(images, task.images, broken)
+    _check_bounds(images, task)
+    class_logits, detector_logits = _logits(model, images, batch_size)
+    unsound = ~finite_rows(class_logits, detector_logits)
+    if bool(unsound.any()):
+        broken, images = broken | unsound, replace_rows(images, task.images, unsound)
+        class_logits[unsound], detector_logits[unsound] = _logits(model, images[unsound], batch_size)
+    fooled = (class_margin(class_logits, task) > 0) & ~broken
     return AdaptiveResult(
         images=images,
         fooled=fooled,
@@ -84,7 +90,15 @@ def judge(
         linf=linf_norms(images - task.images),
         gradient_evaluations=candidates.gradient_evaluations,
         zero_gradient_share=candidates.zero_gradient_share,
+        non_finite=broken,
     )
+
+
+@torch.no_grad()
+def _logits(model: EndToEndModel, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Class logits ``(N, C)`` and detector logits ``(N,)``."""
+    parts = [model(batch) for batch in torch.split(images, batch_size)]
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
 def check_budget(result: AdaptiveResult, task: AdaptiveTask) -> None:
@@ -104,12 +118,15 @@ def check_budget(result: AdaptiveResult, task: AdaptiveTask) -> None:
         raise AttackError(f"expected perturbations within {task.norm} {task.epsilon:g}, got {largest:g}")
 
 
-def _check_images(images: Tensor, task: AdaptiveTask) -> None:
-    low, high = task.bounds
+def _check_shape(images: Tensor, task: AdaptiveTask) -> None:
     if images.shape != task.images.shape:
         raise AttackError(f"expected images of shape {tuple(task.images.shape)}, got {tuple(images.shape)}")
-    if not bool(torch.isfinite(images).all()) or (len(images) and (images.amin() < low or images.amax() > high)):
-        raise AttackError(f"expected finite pixels within {list(task.bounds)}; the attack returned others")
+
+
+def _check_bounds(images: Tensor, task: AdaptiveTask) -> None:
+    low, high = task.bounds
+    if len(images) and (images.amin() < low or images.amax() > high):
+        raise AttackError(f"expected pixels within {list(task.bounds)}; the attack returned others")
 
 
 def _check_ready(model: EndToEndModel, task: AdaptiveTask) -> None:

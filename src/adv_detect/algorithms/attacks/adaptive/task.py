@@ -136,6 +136,8 @@ class AdaptiveResult:
         linf: Largest change of a pixel, ``(N,)``.
         gradient_evaluations: As in :class:`Candidates`.
         zero_gradient_share: As in :class:`Candidates`.
+        non_finite: Failed because a pixel or a logit of the attacked image was NaN or infinite, bool, ``(N,)``; the
+            clean image stands in its place.
     """
 
     images: Tensor
@@ -146,6 +148,7 @@ class AdaptiveResult:
     linf: Tensor
     gradient_evaluations: Tensor
     zero_gradient_share: Tensor
+    non_finite: Tensor
 
 
 def concatenate(parts: list[_Record]) -> _Record:

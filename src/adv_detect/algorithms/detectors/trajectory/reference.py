@@ -17,6 +17,7 @@ from adv_detect.algorithms.detectors.trajectory.readout import TrajectoryReadout
 from adv_detect.algorithms.detectors.trajectory.sequence import BidirectionalReadout, SequenceReadout
 from adv_detect.errors import CheckpointError, ConfigurationError
 from adv_detect.params import Criterion, DetectorParams, Distance, Representative, TrajectoryKind
+from adv_detect.networks.finite import check_finite
 
 DETECTOR_KEY = "detector"
 
@@ -102,12 +103,13 @@ def load_reference_detector(path: str | Path, *, layers: int | None = None) -> T
         A detector in evaluation mode on the CPU: trajectories (N, L, C) to logits (N,).
 
     Raises:
-        CheckpointError: The file is missing or no such dictionary, or tensors are missing, unexpected or of the
-            wrong shape; the message names them.
+        CheckpointError: The file is missing or no such dictionary, or tensors are missing, unexpected, of the
+            wrong shape or not finite; the message names them.
     """
     tensors = _read_tensors(Path(path))
     detector = _build(tensors, layers, path)
     _check_tensors(tensors, dict(_weights(detector)), path)
+    check_finite(detector, tensors, str(path))
     detector.set_standardisation(torch.zeros(()), torch.ones(()))
     detector.load_state_dict(tensors, strict=False)  # strict but for mean and std: checked above
     return detector.eval()

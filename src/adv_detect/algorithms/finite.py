@@ -1,0 +1,34 @@
+"""Rows that are numbers: no NaN, no infinity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def finite_rows(*tensors: Tensor) -> Tensor:
+    """Tell which rows are finite in every tensor.
+
+    Args:
+        tensors: Any shapes ``(N, ...)`` of one N, at least one.
+
+    Returns:
+        Bool ``(N,)``.
+    """
+    found = [torch.isfinite(one.detach()) for one in tensors]
+    flags = [one if one.ndim == 1 else one.flatten(1).all(dim=1) for one in found]
+    return flags[0] if len(flags) == 1 else torch.stack(flags).all(dim=0)
+
+
+def replace_rows(values: Tensor, others: Tensor, flags: Tensor) -> Tensor:
+    """Take rows from another tensor.
+
+    Args:
+        values: Shape ``(N, ...)``.
+        others: Same shape.
+        flags: Which rows come from ``others``, bool ``(N,)``.
+
+    Returns:
+        Shape ``(N, ...)``.
+    """
+    return torch.where(flags.view(-1, *[1] * (values.ndim - 1)), others, values)
