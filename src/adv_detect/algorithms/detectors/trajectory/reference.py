@@ -16,8 +16,8 @@ from adv_detect.algorithms.detectors.trajectory.mlp import MLPReadout
 from adv_detect.algorithms.detectors.trajectory.readout import TrajectoryReadout
 from adv_detect.algorithms.detectors.trajectory.sequence import BidirectionalReadout, SequenceReadout
 from adv_detect.errors import CheckpointError, ConfigurationError
-from adv_detect.params import Criterion, DetectorParams, Distance, Representative, TrajectoryKind
 from adv_detect.networks.finite import check_finite
+from adv_detect.params import Criterion, DetectorParams, Distance, Representative, TrajectoryKind
 
 DETECTOR_KEY = "detector"
 
