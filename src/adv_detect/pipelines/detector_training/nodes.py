@@ -191,7 +191,7 @@ def assemble_champion(
         detector_summary: Their validation figures.
         network_weights: The network under attack.
         representatives: Class representatives.
-        serving: The false-positive rate of the verdict.
+        serving: The false-positive rate of the verdict, name and limits of the served model.
 
     Returns:
         Everything that scoring an image takes.
@@ -202,7 +202,7 @@ def assemble_champion(
         network=network_weights,
         representatives=representatives,
         detector=restore_detector(content.metadata, content.tensors),
-        about=content.metadata | {"detector": best, "fpr": serving.fpr, "name": serving.name},
+        about=content.metadata | {"detector": best} | serving.model_dump(),
     )
 
 
