@@ -52,7 +52,7 @@ def decode_request(
 
 def _parse(body: bytes | bytearray) -> dict[str, Any]:
     try:
-        content = json.loads(body)
+        content = json.loads(body.decode("utf-8-sig"))
     except UnicodeDecodeError as exc:
         raise RequestError(400, f"expected JSON in UTF-8, got bytes that are none at byte {exc.start}") from exc
     except json.JSONDecodeError as exc:
@@ -85,7 +85,7 @@ def _check_shape(images: list[Any], image_shape: tuple[int, ...]) -> None:
     came = _leading_shape(images)
     wanted = f"images of shape (N, {', '.join(map(str, image_shape))})"
     if came[1:] != image_shape:
-        got = f"({', '.join(map(str, came))})" if len(came) > 1 else f"a list of {_kind(images[0])}"
+        got = f"({', '.join(map(str, came))})" if len(came) > 1 else f"a list whose first entry is {_kind(images[0])}"
         raise RequestError(400, f"inputs: expected {wanted}, got {got}; send channels first, all at this size")
     for number, image in enumerate(images):
         _check_nested(image, image_shape, (number,), wanted)
@@ -103,7 +103,9 @@ def _leading_shape(value: Any) -> tuple[int, ...]:
 def _check_nested(value: Any, shape: tuple[int, ...], place: tuple[int, ...], wanted: str) -> None:
     if not isinstance(value, list) or len(value) != shape[0]:
         came = f"a list of {len(value)}" if isinstance(value, list) else _kind(value)
-        raise RequestError(400, f"inputs: expected {wanted}, got {came} at {_path(place)}, where {shape[0]} belong")
+        raise RequestError(
+            400, f"inputs: expected {wanted}, got {came} at {_path(place)}, where a list of {shape[0]} belongs"
+        )
     if len(shape) > 1:
         for number, part in enumerate(value):
             _check_nested(part, shape[1:], (*place, number), wanted)
