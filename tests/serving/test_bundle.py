@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from adv_detect.algorithms.detectors import random_detector
 from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.params import DetectorParams
 from adv_detect.serving.bundle import PARTS, ScoringBundle, check_images, score_images
 
 COLUMNS = ["predicted_class", "predicted_index", "adversarial_score", "threshold", "is_adversarial"]
@@ -53,6 +58,62 @@ def test_the_default_rate_is_that_of_the_bundle(bundle, images):
 def test_a_rate_without_threshold(bundle, images, fpr):
     with pytest.raises(ConfigurationError, match=r"fpr: expected one of \[0.01, 0.03, 0.05, 0.1\], got"):
         score_images(bundle, images, fpr=fpr)
+
+
+@pytest.mark.parametrize("size", [1, 2, 31, 32, 33])
+def test_scores_do_not_depend_on_how_images_come(bundle, size):
+    many = np.random.default_rng(1).random((70, 1, 28, 28), dtype=np.float32)
+    model = bundle.model().eval()
+    parts = [score_images(bundle, many[row : row + size], model=model) for row in range(0, len(many), size)]
+    alone = [score_images(bundle, many[row : row + 1], model=model) for row in range(len(many))]
+    scores, expected = (np.concatenate([one["adversarial_score"] for one in tables]) for tables in (parts, alone))
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
+
+
+def test_an_unwanted_answer_ends_before_the_next_chunk(bundle, images):
+    asked = []
+    with pytest.raises(CancelledError):
+        score_images(bundle, images, batch_size=2, unwanted=lambda: asked.append(1) or len(asked) > 2)
+    assert len(asked) == 3  # two chunks of the four were scored
+
+
+def test_a_score_that_is_none_gets_no_verdict(bundle, images):
+    class Broken(torch.nn.Module):
+        distances = bundle.model().distances
+
+        def forward(self, chunk):
+            scores = torch.zeros(len(chunk))
+            scores[[1, 4]] = torch.nan
+            return torch.zeros(len(chunk), 10), scores
+
+    with pytest.raises(DataError, match="expected a finite score for each image, got nan for image 1 and 1 others"):
+        score_images(bundle, images, model=Broken())
+
+
+@pytest.fixture
+def _defaults_are_put_back():
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+
+
+@pytest.mark.usefixtures("_defaults_are_put_back")
+@pytest.mark.parametrize(
+    "change", [lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_device("meta")]
+)
+@pytest.mark.parametrize("kind", ["lstm", "bilstm", "mlp"])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine", "mahalanobis"])
+def test_defaults_of_the_process_change_nothing(bundle, images, tmp_path, change, kind, distance):
+    params = DetectorParams(kind=kind, representative="medoid", distance=distance)
+    detector = random_detector(params, layers=bundle.about["layers"], classes=10, seed=1).eval()
+    stored = replace(bundle, detector=detector, about=bundle.about | {"params": params.model_dump()})
+    stored.save(tmp_path)
+    expected = score_images(stored, images)
+    change()
+    before = torch.get_default_dtype(), torch.get_default_device()
+    restored = ScoringBundle.load(tmp_path)
+    assert score_images(restored, images).equals(expected)
+    assert (torch.get_default_dtype(), torch.get_default_device()) == before
 
 
 def test_no_images_give_an_empty_table(bundle):

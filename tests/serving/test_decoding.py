@@ -67,7 +67,6 @@ def test_a_wrong_length_is_told_with_its_place(place, came):
         (b"", "expected valid JSON of the form .*, got an empty body"),
         (b'{"inputs": [', "got expecting value at character 12"),
         (b"\xff\xfe\xfa{", "expected JSON in UTF-8, got bytes that are none at byte"),
-        (b'{"inputs": ' + b"[" * 100_000, "got numbers too long or lists too deep"),
         (b'{"inputs": ' + b"9" * 10_000 + b"}", "got numbers too long or lists too deep"),
         ([], "expected an object of the form .*, got a list"),
         ("images", "got a string"),
@@ -111,7 +110,7 @@ def test_a_body_of_another_form(content, message):
     assert "\n" not in str(caught.value)
 
 
-def test_too_many_images_are_refused_before_they_are_looked_at():
+def test_too_many_images_are_refused():
     assert len(decode({"inputs": [IMAGE.tolist()] * 4})[0]) == 4
     with pytest.raises(
         RequestError, match=r"expected at most 4 images a request, got 5; .*ADV_DETECT_MAX_IMAGES"
@@ -120,6 +119,32 @@ def test_too_many_images_are_refused_before_they_are_looked_at():
     assert caught.value.status == 413
     with pytest.raises(RequestError, match="expected at most 1,500 images a request, got 1,501"):
         decode({"inputs": [IMAGE.tolist()] * 1501}, max_images=1500)
+
+
+@pytest.mark.parametrize(
+    ("body", "came"),
+    [
+        (json.dumps({"inputs": [IMAGE.tolist()] * 7}).encode(), "numbers enough for 7"),
+        (b"[" * 53, "53 lists"),
+        (b'{"":' * 53, "53 lists"),
+        (b"0," * 600 + b"0", "numbers enough for 51"),
+    ],
+)
+def test_what_would_take_much_memory_is_refused_before_it_is_decoded(body, came, monkeypatch):
+    monkeypatch.setattr(json, "loads", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(RequestError, match=f"expected at most 4 images a request, got {came}; send them") as caught:
+        decode(body)
+    assert caught.value.status == 413
+
+
+def test_lists_too_deep():
+    with pytest.raises(RequestError, match="got numbers too long or lists too deep"):
+        decode(b"[" * 60_000, max_images=10_000)
+
+
+def test_the_largest_request_is_not_refused():
+    images = [IMAGE.tolist()] * 4
+    assert decode({"inputs": images, "params": {"fpr": 0.01}})[0].shape == (4, *SHAPE)
 
 
 def test_pixels_that_are_not_finite_come_through_to_the_check_of_the_range():

@@ -212,7 +212,10 @@ def test_who_comes_when_all_places_are_taken_is_told_at_once():
     for status, content, headers in busy:
         assert status == 503
         assert headers["Retry-After"] == "1"
-        assert "expected at most 4 requests of together 16,000 bytes at once, got one more of" in content["message"]
+        assert (
+            "expected at most 4 requests at once, large ones of together 16,000 bytes, got one more of"
+            in content["message"]
+        )
 
 
 def test_no_more_predictions_at_once_than_the_limit_says():
@@ -227,14 +230,21 @@ def test_no_more_predictions_at_once_than_the_limit_says():
             assert [answer.result(SOON)[0] for answer in answers] == [200] * 5
 
 
-def test_places_count_bytes_too():
+def test_large_bodies_are_counted_and_do_not_keep_small_ones_out():
     places = Places(Limits(max_bytes=100, max_requests=10))
     leave = [places.take(100) for _ in range(4)]
-    with pytest.raises(RequestError, match="of together 400 bytes at once, got one more of 1") as caught:
-        places.take(1)
+    with pytest.raises(
+        RequestError, match="10 requests at once, large ones of together 400 bytes, got one more of 41 bytes"
+    ) as caught:
+        places.take(41)
     assert caught.value.status == 503
-    leave[0]()
-    places.take(60)
-    places.take(40)
-    with pytest.raises(RequestError, match="got one more of 1"):
-        places.take(1)
+    leave.pop()()
+    leave += [places.take(size) for size in (60, 40, 40, 40)]
+    with pytest.raises(RequestError, match="got one more of 41 bytes"):
+        places.take(41)
+    leave += [places.take(1) for _ in range(3)]
+    with pytest.raises(RequestError, match="got one more of 0 bytes"):
+        places.take(0)
+    for one in leave:
+        one()
+    assert places.requests == places.held == 0

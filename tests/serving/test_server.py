@@ -33,6 +33,7 @@ def test_a_loading_server_serves_what_is_made_of_its_application(monkeypatch):
 
 def test_the_command_of_our_own_serves_the_same(registered, bundle, tracking, monkeypatch):
     served = {}
+    monkeypatch.setattr(sys, "path", [*sys.path])  # MLflow puts the model's own code in front
     monkeypatch.setattr("uvicorn.run", lambda app, **given: served.update(given, app=app))
     monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "60")
     assert main(["--port", "5055", "--timeout", "7"]) == 0

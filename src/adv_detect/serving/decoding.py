@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +19,8 @@ IMAGES = ("inputs", "instances")
 PARAMS = "params"
 RATE = "fpr"
 KINDS = {str: "a string", bool: "a truth value", type(None): "null", dict: "an object", list: "a list"}
+SPARE = 16
+"""Commas and brackets that a request has beside those of its images."""
 SHOWN = 40
 """Characters of a foreign name that an answer repeats."""
 
@@ -38,16 +43,31 @@ def decode_request(
     Raises:
         RequestError: The body has another form (status 400) or too many images (413).
     """
+    _check_size(body, image_shape, max_images)
     content = _parse(body)
     images = _images_of(content)
     if len(images) > max_images:
-        raise RequestError(
-            413,
-            f"expected at most {max_images:,} images a request, got {len(images):,}; send them in several requests, "
-            f"or raise {VARIABLES['max_images']} of the server",
-        )
+        raise _too_many(max_images, f"{len(images):,}")
     _check_shape(images, tuple(image_shape))
     return _as_array(images), _rate_of(content.get(PARAMS))
+
+
+def _check_size(body: bytes | bytearray, image_shape: Sequence[int], max_images: int) -> None:
+    """Count commas and brackets before decoding: as Python lists, a body takes up to twenty times its bytes."""
+    numbers, lists = body.count(b",") + 1, body.count(b"[") + body.count(b"{")
+    pixels = math.prod(image_shape)
+    if numbers > max_images * pixels + SPARE:
+        raise _too_many(max_images, f"numbers enough for {math.ceil(numbers / pixels):,}")
+    if lists > max_images * sum(itertools.accumulate(image_shape[:-1], operator.mul, initial=1)) + SPARE:
+        raise _too_many(max_images, f"{lists:,} lists")
+
+
+def _too_many(max_images: int, came: str) -> RequestError:
+    return RequestError(
+        413,
+        f"expected at most {max_images:,} images a request, got {came}; send them in several requests, or raise "
+        f"{VARIABLES['max_images']} of the server",
+    )
 
 
 def _parse(body: bytes | bytearray) -> dict[str, Any]:

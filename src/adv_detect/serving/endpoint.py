@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
@@ -57,6 +57,7 @@ class ScoringEndpoint:
         self.image_shape = image_shape
         self.limits = limits
         self._places = Places(limits)
+        self._decoding = threading.Lock()  # decoding in more threads is no faster, and takes the memory several times
         self._pool = ThreadPoolExecutor(limits.predictions, thread_name_prefix="score")
 
     async def tell_limits(self, _request: Request) -> Response:
@@ -131,14 +132,7 @@ class ScoringEndpoint:
         try:
             left = end - asyncio.get_running_loop().time()
             await asyncio.wait(either, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if result.done():
-                return Response(result.result(), media_type=JSON_TYPE)
-            return Refusal(self._too_late())
-        except AdvDetectError as exc:
-            return Refusal(exc)
-        except Exception as exc:
-            LOGGER.exception("a request was not scored")
-            return Refusal(RequestError(500, f"the server failed ({type(exc).__name__}); its log says where"))
+            return result.result() if result.done() else Refusal(self._too_late())
         finally:
             dropped.set()
             result.cancel()
@@ -152,16 +146,26 @@ class ScoringEndpoint:
             f"larger {VARIABLES['timeout']}",
         )
 
-    def _work(self, body: bytearray, unwanted: Callable[[], bool]) -> bytes:
-        """Decode, score and encode."""
-        images, fpr = decode_request(body, image_shape=self.image_shape, max_images=self.limits.max_images)
-        body.clear()
-        table = self.score(images, fpr, unwanted)
-        return json.dumps({"predictions": table.to_dict("records")}, allow_nan=False).encode()
+    def _work(self, body: bytearray, unwanted: Callable[[], bool]) -> Response:
+        """Decode, score and encode; an error ends here, since its frames would keep what was decoded alive."""
+        try:
+            with self._decoding:
+                images, fpr = decode_request(body, image_shape=self.image_shape, max_images=self.limits.max_images)
+            body.clear()
+            table = self.score(images, fpr, unwanted)
+            content = json.dumps({"predictions": table.to_dict("records")}, allow_nan=False)
+            return Response(content, media_type=JSON_TYPE)
+        except AdvDetectError as exc:
+            return Refusal(exc)
+        except CancelledError:
+            return Response(status_code=504)  # nobody reads it
+        except Exception as exc:
+            LOGGER.exception("a request was not scored")
+            return Refusal(RequestError(500, f"the server failed ({type(exc).__name__}); its log says where"))
 
 
 class Places:
-    """Counts requests under way and the bytes of their bodies."""
+    """Counts requests under way and the bytes of their bodies, as far as these are large."""
 
     def __init__(self, limits: Limits) -> None:
         """Begin with none.
@@ -185,21 +189,22 @@ class Places:
         Raises:
             RequestError: No place is left.
         """
+        large = size if size > self.limits.small else 0
         with self._lock:
-            if self.requests >= self.limits.max_requests or self.held + size > self.limits.max_held:
+            if self.requests >= self.limits.max_requests or self.held + large > self.limits.max_held:
                 raise RequestError(
                     503,
-                    f"expected at most {self.limits.max_requests:,} requests of together {self.limits.max_held:,} "
-                    f"bytes at once, got one more of {size:,}; send it again in a second",
+                    f"expected at most {self.limits.max_requests:,} requests at once, large ones of together "
+                    f"{self.limits.max_held:,} bytes, got one more of {size:,} bytes; send it again in a second",
                 )
             self.requests += 1
-            self.held += size
-        return partial(self._leave, size)
+            self.held += large
+        return partial(self._leave, large)
 
-    def _leave(self, size: int) -> None:
+    def _leave(self, large: int) -> None:
         with self._lock:
             self.requests -= 1
-            self.held -= size
+            self.held -= large
 
 
 class Refusal(JSONResponse):

@@ -14,8 +14,8 @@ MAX_REQUESTS = 64
 MOST_PREDICTIONS = 4
 """Predictions at once that more cores do not raise: a forward pass uses several cores by itself."""
 TIMEOUT_SECONDS = 60.0
-HELD_BODIES = 4
-"""Bodies of the largest size that are held at once; smaller ones are counted by their size."""
+LARGE_BODIES = 4
+"""Bodies of the largest size that are held at once."""
 VARIABLES = {
     "max_images": "ADV_DETECT_MAX_IMAGES",
     "max_bytes": "ADV_DETECT_MAX_BYTES",
@@ -58,8 +58,13 @@ class Limits:
 
     @property
     def max_held(self) -> int:
-        """Bytes of all bodies that are held at once."""
-        return HELD_BODIES * self.max_bytes
+        """Bytes of all large bodies that are held at once."""
+        return LARGE_BODIES * self.max_bytes
+
+    @property
+    def small(self) -> int:
+        """Bytes up to which a body is not counted, so that large ones do not keep small ones out."""
+        return self.max_held // self.max_requests
 
     @classmethod
     def from_environment(cls, configured: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Limits:
