@@ -95,13 +95,30 @@ class PreprocessingParams(Block):
     std: tuple[PositiveNumber, ...] | None = None
 
 
+class LayerParams(Block):
+    """A layer whose channel axis is stated: ``channels`` counts from the axis of the images, 0, or from the end."""
+
+    name: str
+    channels: int | None = Field(None, ge=-3, le=3)
+
+    @model_validator(mode="after")
+    def _images_are_no_channels(self) -> LayerParams:
+        if self.channels == 0:
+            raise ValueError("channels: expected an axis from 1 or, from the end, from -1; 0 is the axis of the images")
+        return self
+
+
 class NetworkParams(Block):
-    """The network under attack."""
+    """The network under attack.
+
+    ``output`` names the logits, by key, attribute or index, where the network gives more than them.
+    """
 
     name: str = "small"
     arguments: dict[str, Any] = {}
     checkpoint: str | None = None
-    layers: tuple[str, ...] | None = None
+    layers: tuple[str | LayerParams, ...] | None = None
+    output: str | int | None = None
     bounds: tuple[Number, Number] = (0.0, 1.0)
     preprocessing: PreprocessingParams = PreprocessingParams()
 

@@ -28,7 +28,8 @@ class Preprocessing(nn.Module):
         self.register_buffer("std", _channel_values(params.std), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Preprocess RGB or grey images ``(N, channels, H, W)``; the result has the same shape."""
+        """Preprocess RGB or grey images ``(N, channels, H, W)``; the result has the same shape, float32 or float64."""
+        images = images if images.dtype in (torch.float32, torch.float64) else images.float()
         outputs = images.flip(1) if self.params.channel_order == "bgr" else images
         if self.params.scale != 1.0:
             outputs = outputs * self.params.scale

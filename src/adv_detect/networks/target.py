@@ -14,10 +14,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adv_detect.errors import CheckpointError, ConfigurationError
+from adv_detect.networks.channels import LayerReading, find_readings
+from adv_detect.networks.outputs import call_network, in_format_of
 from adv_detect.networks.preprocessing import Preprocessing, check_channels
 from adv_detect.networks.registry import build_network, default_layers
 from adv_detect.networks.weights import load_weights
-from adv_detect.params import Block, NetworkParams, Number, PreprocessingParams
+from adv_detect.params import Block, LayerParams, NetworkParams, Number, PreprocessingParams
 
 
 class NetworkSpec(Block):
@@ -28,6 +30,8 @@ class NetworkSpec(Block):
         arguments: Further arguments of the constructor.
         num_classes: Number of classes C.
         layers: Names of the layers read, relative to the inner network, in network order.
+        readings: Channel axis and width of each layer; empty in a description of before they were found.
+        output: Name or index of the logits among the network's outputs; None where that is clear.
         bounds: Lowest and highest pixel value.
         preprocessing: What happens to images before the network.
         class_names: Name of each class.
@@ -40,6 +44,8 @@ class NetworkSpec(Block):
     arguments: dict[str, Any] = Field(default_factory=dict)
     num_classes: int
     layers: tuple[str, ...]
+    readings: tuple[LayerReading, ...] = ()
+    output: str | int | None = None
     bounds: tuple[Number, Number]
     preprocessing: PreprocessingParams = PreprocessingParams()
     class_names: tuple[str, ...]
@@ -65,9 +71,12 @@ class TargetNetwork(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify images ``(N, channels, H, W)`` within ``spec.bounds``; return logits ``(N, C)``."""
-        logits: Tensor = self.network(self.preprocessing(images))
-        return logits
+        """Classify images ``(N, channels, H, W)`` within ``spec.bounds``; return logits ``(N, C)``.
+
+        Images of any number format are taken, whatever the network computes in; the logits are float64 where both are,
+        else float32.
+        """
+        return in_format_of(call_network(self.network, self.preprocessing(images), output=self.spec.output), images)
 
     def with_spec(self, **changes: Any) -> TargetNetwork:
         """Return a network of the same weights whose spec says something else, such as a measured accuracy."""
@@ -103,13 +112,14 @@ def build_target(
 
     Raises:
         ConfigurationError: When name, arguments, layers or preprocessing do not fit together or the images, the
-            checkpoint file does not exist, or the network does not give one logit per class.
+            checkpoint file does not exist, the network does not give one logit per class, or the channel axis of a
+            layer cannot be told.
         CheckpointError: When the checkpoint does not fit the network.
     """
     names = tuple(class_names)
     check_channels(params.preprocessing, image_shape[0])
     network = _seeded_network(params.name, params.arguments, num_classes=len(names), seed=seed)
-    layers = _own_layers(params.name, network) if params.layers is None else params.layers
+    layers, stated = _configured_layers(params, network)
     check_layers(network, layers)
     _load_checkpoint(network, params.checkpoint, strict_head=strict_head)
     spec = NetworkSpec(
@@ -117,6 +127,7 @@ def build_target(
         arguments=params.arguments,
         num_classes=len(names),
         layers=layers,
+        output=params.output,
         bounds=params.bounds,
         preprocessing=params.preprocessing,
         class_names=names,
@@ -124,7 +135,7 @@ def build_target(
     )
     target = TargetNetwork(spec, network)
     _check_output(target)
-    return target
+    return _with_readings(target, stated)
 
 
 def target_tensors(target: TargetNetwork) -> dict[str, Tensor]:
@@ -152,6 +163,7 @@ def target_from_spec(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> Target
 
     Raises:
         CheckpointError: When the tensors do not fit the network of the spec.
+        ConfigurationError: When the spec does not say how its layers are read and it cannot be told.
     """
     network = _seeded_network(spec.name, spec.arguments, num_classes=spec.num_classes, seed=0)
     try:
@@ -159,7 +171,9 @@ def target_from_spec(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> Target
     except RuntimeError as exc:
         raise CheckpointError(f"the stored tensors do not fit network {spec.name!r} of its spec: {exc}") from exc
     check_layers(network, spec.layers)
-    return TargetNetwork(spec, network)
+    target = TargetNetwork(spec, network)
+    known = {one.name for one in spec.readings}
+    return target if known.issuperset(spec.layers) else _with_readings(target, {})
 
 
 def target_digest(target: TargetNetwork) -> str:
@@ -217,6 +231,49 @@ def _seeded_network(name: str, arguments: Mapping[str, Any], *, num_classes: int
         return build_network(name, num_classes=num_classes, **arguments)
 
 
+def _configured_layers(params: NetworkParams, network: nn.Module) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Names of the layers read, and the channel axes that are stated."""
+    if params.layers is None:
+        return _own_layers(params.name, network), {}
+    entries = [LayerParams(name=entry) if isinstance(entry, str) else entry for entry in params.layers]
+    stated = {entry.name: entry.channels for entry in entries if entry.channels is not None}
+    return tuple(entry.name for entry in entries), stated
+
+
+def _with_readings(target: TargetNetwork, stated: Mapping[str, int]) -> TargetNetwork:
+    """Find out how the layers of a network are read, and note it in its spec."""
+    target.spec = target.spec.model_copy(
+        update={"readings": target_readings(target, target.spec.layers, stated=stated)}
+    )
+    return target
+
+
+def target_readings(
+    target: TargetNetwork, layers: Iterable[str], *, stated: Mapping[str, int] | None = None
+) -> tuple[LayerReading, ...]:
+    """Find out how layers of a target network are read.
+
+    Args:
+        target: The network under attack.
+        layers: Names of modules of its inner network.
+        stated: Channel axis of layers for which it is known.
+
+    Returns:
+        A reading per layer.
+
+    Raises:
+        ConfigurationError: A layer cannot be read.
+    """
+    return find_readings(
+        target,
+        {name: f"network.{name}" for name in layers},
+        target.spec.image_shape,
+        forward=lambda network, images: network(images),
+        grey=sum(target.spec.bounds) / 2,
+        stated=stated,
+    )
+
+
 def _own_layers(name: str, network: nn.Module) -> tuple[str, ...]:
     """Return the layers that this instance states (they depend on its depth), else the registered ones."""
     stated = getattr(network, "default_layers", None)
@@ -239,7 +296,9 @@ def _check_output(target: TargetNetwork) -> None:
     try:
         with torch.no_grad():
             shape = tuple(target.eval()(image).shape)
-    except (RuntimeError, ValueError) as exc:
+    except ConfigurationError:
+        raise
+    except Exception as exc:  # any error: the forward pass of a network is arbitrary code
         raise ConfigurationError(
             f"network.name: {spec.name!r} with arguments {spec.arguments} does not take images of shape "
             f"{spec.image_shape}: {exc}"
