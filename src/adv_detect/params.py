@@ -336,6 +336,8 @@ class ServingParams(Block):
 
     name: str = "adv-detect"
     fpr: float = 0.05
+    max_images: int = Field(256, ge=1)
+    max_bytes: int = Field(32 * 2**20, ge=1024)
 
 
 class EvaluationParams(Block):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import pytest
 import torch
+from benchmarks.serving import Served, serve
 
 from adv_detect.algorithms.detectors import StoredDetector, TrajectoryDetector, random_readout, score_activations
 from adv_detect.algorithms.detectors.end_to_end import network_activations
@@ -91,3 +93,11 @@ def registered(database, bundle, tmp_path_factory) -> Registered:
     finally:
         mlflow.set_tracking_uri(before)
     return Registered(database, run.info.run_id, bundle, folder)
+
+
+@pytest.fixture(scope="session")
+def served(registered, tmp_path_factory) -> Iterator[Served]:
+    """The registered model behind `mlflow models serve`, on this machine only; made once, since that takes seconds."""
+    environment = {"OMP_NUM_THREADS": "1", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    with serve(registered.uri, tmp_path_factory.mktemp("server"), environment=environment) as running:
+        yield running

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from adv_detect.algorithms.detectors import TrajectoryDetector, random_readout
 from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.params import DetectorParams
 from adv_detect.serving.bundle import PARTS, ScoringBundle, check_images, score_images
 
 COLUMNS = [
@@ -65,6 +70,64 @@ def test_the_default_rate_is_that_of_the_bundle(bundle, images):
 def test_a_rate_that_is_none(bundle, images, fpr):
     with pytest.raises(ConfigurationError, match=r"fpr: expected a rate above 0 and below 1, such as 0\.05, got"):
         score_images(bundle, images, fpr=fpr)
+
+
+@pytest.mark.parametrize("size", [1, 2, 31, 32, 33])
+def test_scores_do_not_depend_on_how_images_come(bundle, size):
+    many = np.random.default_rng(1).random((70, 1, 28, 28), dtype=np.float32)
+    model = bundle.model().eval()
+    parts = [score_images(bundle, many[row : row + size], model=model) for row in range(0, len(many), size)]
+    alone = [score_images(bundle, many[row : row + 1], model=model) for row in range(len(many))]
+    scores, expected = (np.concatenate([one["adversarial_score"] for one in tables]) for tables in (parts, alone))
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
+
+
+def test_an_unwanted_answer_ends_before_the_next_chunk(bundle, images):
+    asked = []
+    with pytest.raises(CancelledError):
+        score_images(bundle, images, batch_size=2, unwanted=lambda: asked.append(1) or len(asked) > 2)
+    assert len(asked) == 3  # two chunks of the four were scored
+
+
+def test_a_score_that_is_none_gets_no_verdict(bundle, images):
+    class Broken(torch.nn.Module):
+        distances = bundle.model().distances
+
+        def forward(self, chunk):
+            scores = torch.zeros(len(chunk))
+            scores[[1, 4]] = torch.nan
+            return torch.zeros(len(chunk), 10), scores
+
+    with pytest.raises(DataError, match="expected a finite score for each image, got nan for image 1 and 1 others"):
+        score_images(bundle, images, model=Broken())
+
+
+@pytest.fixture
+def _defaults_are_put_back():
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+
+
+@pytest.mark.usefixtures("_defaults_are_put_back")
+@pytest.mark.parametrize(
+    "change", [lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_device("meta")]
+)
+@pytest.mark.parametrize("kind", ["lstm", "bilstm", "mlp"])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine", "mahalanobis"])
+def test_defaults_of_the_process_change_nothing(bundle, images, tmp_path, change, kind, distance):
+    params = DetectorParams(kind=kind, representative="medoid", distance=distance)
+    readout = random_readout(params, layers=len(bundle.representatives.layers), classes=10, seed=1)
+    detector = TrajectoryDetector(bundle.representatives, params, readout).eval().requires_grad_(False)
+    facts = dict(bundle.stored.facts) | {"params": params.model_dump(mode="json")}
+    stored = replace(bundle, stored=replace(bundle.stored, detector=detector, params=params, facts=facts))
+    stored.save(tmp_path)
+    expected = score_images(stored, images)
+    change()
+    before = torch.get_default_dtype(), torch.get_default_device()
+    restored = ScoringBundle.load(tmp_path)
+    assert score_images(restored, images).equals(expected)
+    assert (torch.get_default_dtype(), torch.get_default_device()) == before
 
 
 def test_no_images_give_an_empty_table(bundle):

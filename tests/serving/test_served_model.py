@@ -1,88 +1,34 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.serving import load, pick, scores_alone
 
 from adv_detect.serving.bundle import score_images
 
-START_SECONDS = 120
 ANSWER_SECONDS = 30
-STOP_SECONDS = 10
+AT_ONCE_SECONDS = 5
 
 pytestmark = pytest.mark.slow
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def ask(address: str, payload: object) -> tuple[int, dict]:
-    body = json.dumps(payload).encode()
+def ask(served, payload: object) -> tuple[int, dict]:
+    """Answer to a payload, or to a body as it stands: bytes, or parts of them in chunks of untold length."""
+    address = served.address
+    body = payload if isinstance(payload, bytes | Iterator) else json.dumps(payload).encode()
     request = urllib.request.Request(address, data=body, headers={"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as exc:
         return exc.code, json.load(exc)
-
-
-def await_server(server: subprocess.Popen, base: str, log: Path) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end:
-        if server.poll() is not None:
-            pytest.fail(f"the server ended with {server.returncode}: {log.read_text()}")
-        with suppress(OSError), urllib.request.urlopen(f"{base}/ping", timeout=1):
-            return
-        time.sleep(0.2)
-    pytest.fail(f"no answer within {START_SECONDS} s: {log.read_text()}")
-
-
-@pytest.fixture(scope="module")
-def served(registered, tmp_path_factory):
-    """Address of the registered model behind `mlflow models serve`, on this machine only."""
-    folder = tmp_path_factory.mktemp("server")
-    log, base = folder / "log.txt", f"http://127.0.0.1:{(port := free_port())}"
-    scripts = str(Path(sys.executable).parent)
-    environment = os.environ | {"MLFLOW_TRACKING_URI": registered.uri, "OMP_NUM_THREADS": "1"}
-    environment |= {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    command = [f"{scripts}/mlflow", "models", "serve", "-m", "models:/adv-detect@champion", "--env-manager", "local"]
-    with log.open("w") as sink:
-        server = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "-p", str(port)],
-            cwd=folder,
-            env=environment,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        await_server(server, base, log)
-        yield f"{base}/invocations"
-    finally:
-        stop(server)
-
-
-def stop(server: subprocess.Popen) -> None:
-    """End the server and the processes that it started: they share its session."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(STOP_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -118,14 +64,68 @@ def test_the_example_that_comes_with_the_model_is_accepted(served, registered):
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
-        ({"inputs": [[[0.0] * 28] * 28]}, "(-1, 1, 28, 28)"),
+        ({"inputs": [[[0.0] * 28] * 28]}, "inputs: expected images of shape (N, 1, 28, 28), got (1, 28, 28)"),
+        ({"inputs": [[[[0.0] * 28] * 27 + [[0.0] * 27]]]}, "got a list of 27 at inputs[0][0][27], where a list of 28"),
+        ({"inputs": [[[["0.5"] * 28] * 28]]}, "expected numbers as pixels, got a string at inputs[0][0][0][0]"),
         ({"inputs": [[[[255.0] * 28] * 28]]}, "expected pixels in [0, 1], got [255, 255]; divide 8-bit pixels by 255"),
+        ({"inputs": [[[[float("nan")] * 28] * 28]]}, "expected finite pixels, got NaN or infinity"),
+        ({"inputs": []}, "inputs: expected at least one image, got an empty list"),
         ({"inputs": [[[[0.0] * 28] * 28]], "params": {"fpr": 0.5}}, "fpr: expected one of [0.01, 0.03, 0.05, 0.1]"),
-        ({"inputs": [[[[0.0] * 28] * 28]], "params": {"fpr": "low"}}, "fpr"),
-        ({"pixels": 1}, "inputs"),
+        (
+            {"inputs": [[[[0.0] * 28] * 28]], "params": {"fpr": "low"}},
+            "fpr: expected a rate such as 0.05, got a string",
+        ),
+        ({"pixels": 1}, "expected the key 'inputs'"),
+        (b"{'inputs': 1}", "expected valid JSON of the form"),
     ],
 )
-def test_a_wrong_request_is_refused_with_a_reason(served, payload, message):
+def test_a_wrong_request_is_refused_with_one_sentence(served, payload, message):
     status, answer = ask(served, payload)
     assert status == 400
     assert message in answer["message"]
+    assert set(answer) == {"error_code", "message"}
+    assert len(answer["message"]) < 300
+
+
+def test_too_large_a_request_is_refused_at_once_and_the_next_one_is_answered(served, bundle, images):
+    """2,000 images of 3 x 64 x 64 as JSON, here as spaces, told or in chunks; more images than are taken."""
+    size, limit = 490_000_000, 32 * 2**20
+    parts = (b" " * 2**20 for _ in range(size // 2**20))
+    image = [[[0.0] * 28] * 28]
+    refused = [
+        (b" " * size, f"expected a body of at most {limit:,} bytes, got {size:,}; send fewer images a request"),
+        (parts, f"expected a body of at most {limit:,} bytes, got more; send fewer images a request"),
+        ({"inputs": [image] * 300}, "expected at most 256 images a request, got 300; send them in several requests"),
+    ]
+    before = served.peak_mib
+    for payload, message in refused:
+        started = time.monotonic()
+        status, answer = ask(served, payload)
+        assert status == 413
+        assert message in answer["message"]
+        assert time.monotonic() - started < AT_ONCE_SECONDS
+        status, answer = ask(served, {"inputs": images.tolist()})
+        assert status == 200
+        assert len(answer["predictions"]) == len(images)
+    assert served.peak_mib - before < 4 * limit / 2**20
+
+
+def test_clients_at_once_get_the_scores_of_one_alone(served, bundle):
+    images = np.random.default_rng(6).random((200, 1, 28, 28), dtype=np.float32)
+    for size in (1, 16):
+        sent = pick(images, clients=2, size=size, different=5)
+        expected = [[scores_alone(bundle, one) for one in client] for client in sent]
+        wrong, _ = load(served.address, sent, requests=40).compare(expected)
+        assert wrong == 0
+
+
+def test_the_limits_in_force_are_told(served):
+    with urllib.request.urlopen(served.address.replace("invocations", "limits"), timeout=ANSWER_SECONDS) as answer:
+        assert json.load(answer)["max_images"] == 256
+
+
+@pytest.mark.parametrize("path", ["ping", "health", "version"])
+def test_the_other_endpoints_are_those_of_mlflow(served, path):
+    with urllib.request.urlopen(served.address.replace("invocations", path), timeout=ANSWER_SECONDS) as answer:
+        assert answer.status == 200
+        assert path != "version" or answer.read().decode().count(".") == 2

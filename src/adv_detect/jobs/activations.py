@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
-from adv_detect.algorithms.attacks.quality import margin, noise_of_same_norm, quantise
+from adv_detect.algorithms.attacks.quality import noise_of_same_norm, quantise
 from adv_detect.algorithms.detectors import Activations
 from adv_detect.algorithms.detectors.end_to_end import network_activations
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.finite import finite_rows
+from adv_detect.algorithms.margins import margin
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.errors import DataError
 from adv_detect.names import EIGHT_BIT, FLOAT, NATURAL, NO_CRITERION, ShardKey

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,9 @@ from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_from_s
 
 PARTS = ("network", "representatives", "detector")
 RANGE_TOLERANCE = 1e-4
+CHUNK, CPU_CHUNK = 256, 32
+"""Images a forward pass; more than a few bring no speed on a processor, and take memory."""
+_DEFAULTS = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,8 @@ class ScoringBundle:
         representatives: Its class representatives.
         stored: The detector, with the clean scores that its thresholds rest on.
         about: Facts on the model: ``fpr`` (the default rate), ``fprs`` (rates at which thresholds were looked at),
-            ``name`` (of the registered model), validation figures.
+            ``name`` (of the registered model), validation figures, ``max_images`` and ``max_bytes`` (of a request to a
+            server; absent means the defaults).
     """
 
     network: TargetNetwork
@@ -71,8 +78,9 @@ class ScoringBundle:
 
     def model(self) -> DetectionModel:
         """Join the parts into one differentiable model: images to class logits and adversarial scores."""
-        network = working_form(self.network, torch.device("cpu"))
-        return DetectionModel(network, self.stored.detector, self.network.spec.layers)
+        with _plain_defaults():
+            network = working_form(self.network, torch.device("cpu"))
+            return DetectionModel(network, self.stored.detector, self.network.spec.layers)
 
     def save(self, folder: Path) -> None:
         """Write the parts as safetensors files, each with its facts as JSON beside it.
@@ -103,13 +111,14 @@ class ScoringBundle:
         if missing:
             raise DataError(f"{folder}: expected the files of a scoring bundle, missing: {missing}")
         network, representatives, detector = (_read(folder, name) for name in PARTS)
-        classes, facts = representatives_from_tensors(*representatives), detector[1]
-        return cls(
-            network=target_from_spec(NetworkSpec.model_validate(network[1]), network[0]).freeze(),
-            representatives=classes,
-            stored=StoredDetector.restore(facts["key"], facts["facts"], detector[0], classes),
-            about=facts["about"],
-        )
+        with _plain_defaults():
+            classes, facts = representatives_from_tensors(*representatives), detector[1]
+            return cls(
+                network=target_from_spec(NetworkSpec.model_validate(network[1]), network[0]).freeze(),
+                representatives=classes,
+                stored=StoredDetector.restore(facts["key"], facts["facts"], detector[0], classes),
+                about=facts["about"],
+            )
 
 
 def check_images(images: NDArray[Any], spec: NetworkSpec) -> Tensor:
@@ -130,7 +139,7 @@ def check_images(images: NDArray[Any], spec: NetworkSpec) -> Tensor:
         raise DataError(
             f"expected images of shape (N, {', '.join(map(str, spec.image_shape))}), got {tuple(images.shape)}"
         )
-    tensor = torch.as_tensor(np.ascontiguousarray(images), dtype=torch.float32)
+    tensor = torch.from_numpy(np.array(images, dtype=np.float32))  # a copy: it may not be ours to write to
     if len(tensor) and not bool(torch.isfinite(tensor).all()):
         raise DataError("expected finite pixels, got NaN or infinity")
     if len(tensor) and (float(tensor.min()) < low - RANGE_TOLERANCE or float(tensor.max()) > high + RANGE_TOLERANCE):
@@ -146,36 +155,47 @@ def score_images(
     images: NDArray[Any],
     *,
     fpr: float | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     model: DetectionModel | None = None,
+    unwanted: Callable[[], bool] = lambda: False,
 ) -> pd.DataFrame:
-    """Classify images and say which look attacked.
+    """Classify images and say which look attacked; may run in several threads at once.
 
     Args:
         bundle: Network, representatives and detector.
         images: Shape ``(N, channels, H, W)``, in the pixel range of the network.
         fpr: False-positive rate of the verdict; None means the default of the bundle.
-        batch_size: Images a forward pass.
+        batch_size: Images a forward pass; None means what suits the device.
         model: The joined parts, where they were joined before, on the device to run on; None joins them here.
+        unwanted: Asked before each forward pass; true when nobody waits for the answer any more.
 
     Returns:
         One row per image: ``predicted_class`` (name), ``predicted_index``, ``adversarial_score`` (higher is more
         likely adversarial), ``p_value`` (conformal), ``threshold``, ``is_adversarial``, ``n_clean`` (clean images that
         the threshold rests on).
+
+    Raises:
+        DataError: The images are not usable, or get a score that is not finite.
+        ConfigurationError: The rate is outside (0, 1).
+        CancelledError: The answer is unwanted.
     """
     tensor = check_images(images, bundle.network.spec)
     threshold = bundle.threshold(fpr)
     model = bundle.model().eval() if model is None else model
     device = next(model.network.parameters()).device
+    size = batch_size or (CPU_CHUNK if device.type == "cpu" else CHUNK)
     predicted, scores = [], []
     with torch.no_grad():
-        for start in range(0, len(tensor), batch_size):
-            logits, found = model(tensor[start : start + batch_size].to(device))
+        for start in range(0, len(tensor), size):
+            if unwanted():
+                raise CancelledError("nobody waits for the scores any more")
+            logits, found = model(tensor[start : start + size].to(device))
             predicted.append(logits.argmax(dim=1).cpu())
             scores.append(found.cpu())
     index = torch.cat(predicted).numpy() if predicted else np.zeros(0, dtype=np.int64)
     score = torch.cat(scores).double() if scores else torch.zeros(0, dtype=torch.float64)
     score_column = score.numpy()
+    _check_scores(score_column)
     names = np.array(bundle.network.spec.class_names, dtype=object)
     return pd.DataFrame(
         {
@@ -188,6 +208,28 @@ def score_images(
             "n_clean": np.full(len(index), len(bundle.stored.clean_scores)),
         }
     )
+
+
+def _check_scores(scores: NDArray[np.float64]) -> None:
+    """Refuse scores that no threshold can judge: a comparison with NaN would say "not adversarial"."""
+    odd = np.flatnonzero(~np.isfinite(scores))
+    if len(odd):
+        raise DataError(
+            f"expected a finite score for each image, got {scores[odd[0]]} for image {odd[0]} and {len(odd) - 1} "
+            "others; leave these out, the network's activations on them are not finite"
+        )
+
+
+@contextmanager
+def _plain_defaults() -> Iterator[None]:
+    """Build modules on the CPU in float32, whatever the process has chosen as its defaults."""
+    with _DEFAULTS, torch.device("cpu"):  # the device is that of the thread, the type that of the process
+        chosen = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(chosen)
 
 
 def _write(folder: Path, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from adv_detect.serving.bundle import ScoringBundle
+from adv_detect.serving.limits import Limits
 
 OUTPUTS = {
     "predicted_class": "name of the class that the network under attack gives the image",
@@ -36,6 +37,9 @@ rest on {n} clean images: below {least:.2g} nothing is promised); default {fpr:g
 {{"inputs": {example}, "params": {{"fpr": {fpr:g}}}}}
 ```
 
+At most {max_images:,} images and {max_bytes:,} bytes a request, more are refused; the variables `ADV_DETECT_MAX_IMAGES`
+and `ADV_DETECT_MAX_BYTES` of the server say otherwise, and `/limits` tells what is in force.
+
 **In Python**:
 
 ```python
@@ -56,6 +60,7 @@ def model_description(bundle: ScoringBundle) -> str:
     """
     spec = bundle.network.spec
     low, high = spec.bounds
+    limits = Limits.from_environment(bundle.about, {})
     return TEMPLATE.format(
         shape=", ".join(map(str, spec.image_shape)),
         low=low,
@@ -66,6 +71,8 @@ def model_description(bundle: ScoringBundle) -> str:
         fpr=float(bundle.about["fpr"]),
         outputs="\n".join(f"- `{name}`: {meaning}" for name, meaning in OUTPUTS.items()),
         name=bundle.about["name"],
+        max_images=limits.max_images,
+        max_bytes=limits.max_bytes,
         example=f"[[[[{low:.1f}, {low:.1f}, ...], ...], ...]]",
     )
 

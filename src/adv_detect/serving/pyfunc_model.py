@@ -14,15 +14,20 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.errors import AdvDetectError
 from adv_detect.serving.bundle import ScoringBundle, score_images
+from adv_detect.serving.server import change_loading_server, scoring_app
 
 
 class AdversarialDetector(PythonModel):
-    """Images in; predicted class, adversarial score and verdict out."""
+    """Images in; predicted class, adversarial score and verdict out.
+
+    Nothing is changed after loading, so predictions may run in several threads at once.
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read network, representatives and detector from the model's own files."""
+        """Read network, representatives and detector from the model's own files; bound the server that loads it."""
         self.bundle = ScoringBundle.load(Path(context.artifacts["bundle"]))
         self.model = self.bundle.model().to(resolve_device("auto")).eval()
+        change_loading_server(lambda app: scoring_app(self.bundle, self.model, other=app))
 
     def predict(
         self,

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -32,8 +32,10 @@ OUTPUT_TYPES = {
     "predicted_class": "string",
     "predicted_index": "long",
     "adversarial_score": "double",
+    "p_value": "double",
     "threshold": "double",
     "is_adversarial": "boolean",
+    "n_clean": "long",
 }
 LOGGER = logging.getLogger(__name__)
 PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
@@ -57,7 +59,7 @@ def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
 
     name, default = str(bundle.about["name"]), float(bundle.about["fpr"])
     with _quiet(), tempfile.TemporaryDirectory() as scratch:
-        code, requirements = serving_dependencies(bundle.network.spec.name, Path(scratch))
+        code, requirements = serving_dependencies((bundle.network.spec.name, bundle.stored.params.kind), Path(scratch))
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(PACKAGE / "serving" / "pyfunc_model.py"),
@@ -103,11 +105,11 @@ def model_signature(bundle: ScoringBundle) -> ModelSignature:
     )
 
 
-def serving_dependencies(network: str, scratch: Path) -> tuple[list[str], list[str]]:
-    """Gather what the model needs to load elsewhere, the module of a network of the user's own included.
+def serving_dependencies(paths: Iterable[str], scratch: Path) -> tuple[list[str], list[str]]:
+    """Gather what the model needs to load elsewhere, the modules of a user's own network and detector included.
 
     Args:
-        network: Registered name or dotted path of the network under attack.
+        paths: Registered names or dotted paths of the network under attack and of the detector.
         scratch: Existing, empty folder for a copy of the part of this package that serving needs.
 
     Returns:
@@ -115,8 +117,7 @@ def serving_dependencies(network: str, scratch: Path) -> tuple[list[str], list[s
     """
     code = [_copy(PACKAGE, scratch)]
     wanted = list(REQUIREMENTS)
-    if "." in network:
-        top = network.split(".", maxsplit=1)[0]
+    for top in dict.fromkeys(path.split(".", maxsplit=1)[0] for path in paths if "." in path):
         found = importlib.util.find_spec(top)
         origin = Path(found.origin) if found is not None and found.origin else None
         if origin is not None and not set(INSTALLED) & set(origin.parts):

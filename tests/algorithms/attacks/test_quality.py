@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from adv_detect.algorithms.attacks.quality import (
-    margin,
     noise_of_same_norm,
     perturbation_norms,
     quantise,
     verify_result,
 )
 from adv_detect.algorithms.attacks.result import AttackResult
+from adv_detect.algorithms.margins import margin
 from adv_detect.errors import AttackError
 
 BOUNDS = (0.0, 1.0)

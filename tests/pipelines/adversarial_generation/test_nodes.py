@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adv_detect.algorithms.attacks.deep_features import last_features
-from adv_detect.algorithms.attacks.quality import margin
+from adv_detect.algorithms.margins import margin
 from adv_detect.errors import ConfigurationError
 from adv_detect.images import load_images
 from adv_detect.params import AdversarialGenerationParams, SplitParams

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from adv_detect.algorithms.attacks.quality import (
-    margin,
     noise_of_same_norm,
     perturbation_norms,
     quantise,
@@ -13,6 +12,7 @@ from adv_detect.algorithms.attacks.registry import ConfiguredAttack, attack_name
 from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
 from adv_detect.algorithms.attacks.run import run_attack
 from adv_detect.algorithms.attacks.targets import draw_targets
+from adv_detect.algorithms.margins import margin
 
 __all__ = [
     "AttackContext",

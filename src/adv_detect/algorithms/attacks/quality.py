@@ -17,19 +17,6 @@ SMALLEST_NORM = 1e-12
 ORDERS: dict[str, float] = {"l1": 1.0, "l2": 2.0, "linf": float("inf")}
 
 
-def margin(logits: Tensor) -> Tensor:
-    """Measure the gap between the two largest logits.
-
-    Args:
-        logits: Logits ``(N, C)``, C at least 2.
-
-    Returns:
-        The gaps ``(N,)``, zero or more.
-    """
-    first, second = logits.topk(2, dim=1).values.unbind(dim=1)
-    return first - second
-
-
 def norms_of(differences: Tensor, norm: Norm) -> Tensor:
     """Measure each row of ``(N, ...)`` in one norm; returns ``(N,)``."""
     rows = differences.flatten(1)

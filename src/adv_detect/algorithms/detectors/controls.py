@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from adv_detect.algorithms.attacks.quality import margin
 from adv_detect.algorithms.detectors.activations import Activations
 from adv_detect.algorithms.detectors.base import Detector, LearnsFrom, Reads
+from adv_detect.algorithms.margins import margin
 from adv_detect.algorithms.representatives import Representatives
 
 

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.deep_features import parse_arguments
-from adv_detect.algorithms.attacks.quality import margin, perturbation_norms, verify_result
+from adv_detect.algorithms.attacks.quality import perturbation_norms, verify_result
 from adv_detect.algorithms.attacks.registry import ConfiguredAttack, build_attack
 from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
 from adv_detect.algorithms.attacks.run import run_attack
 from adv_detect.algorithms.attacks.targets import draw_targets
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.finite import finite_rows
+from adv_detect.algorithms.margins import margin
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, unknown_choice
 from adv_detect.images import ImageSet, load_images

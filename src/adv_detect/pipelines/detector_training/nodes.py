@@ -204,7 +204,7 @@ def assemble_champion(
         thresholds: Their thresholds.
         network_weights: The network under attack.
         representatives: Class representatives.
-        serving: The false-positive rate of the verdict.
+        serving: The false-positive rate of the verdict, name and limits of the served model.
 
     Returns:
         Everything that scoring an image takes.
@@ -216,12 +216,9 @@ def assemble_champion(
         network=network_weights,
         representatives=representatives,
         stored=restore(detectors, best, representatives),
-        about={
-            "fpr": serving.fpr,
-            "name": serving.name,
-            "fprs": [float(fpr) for fpr in fixed["fpr"]],
-            **{str(name): float(value) for name, value in figures.items()},
-        },
+        about=serving.model_dump()
+        | {"fprs": [float(fpr) for fpr in fixed["fpr"]]}
+        | {str(name): float(value) for name, value in figures.items()},
     )
 
 

@@ -1,0 +1,169 @@
+"""Decodes the JSON body of a request into images, and refuses what is none."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adv_detect.serving.limits import VARIABLES, RequestError
+
+FORM = '{"inputs": [image, ...], "params": {"fpr": rate}}'
+IMAGES = ("inputs", "instances")
+PARAMS = "params"
+RATE = "fpr"
+KINDS = {str: "a string", bool: "a truth value", type(None): "null", dict: "an object", list: "a list"}
+SPARE = 16
+"""Commas and brackets that a request has beside those of its images."""
+SHOWN = 40
+"""Characters of a foreign name that an answer repeats."""
+
+
+def decode_request(
+    body: bytes | bytearray, *, image_shape: Sequence[int], max_images: int
+) -> tuple[NDArray[np.float32], float | None]:
+    """Read images and the false-positive rate of the verdict.
+
+    Args:
+        body: UTF-8 JSON: ``inputs`` (or ``instances``), nested lists of shape ``(N, channels, H, W)``, and
+            optionally ``params`` with ``fpr``.
+        image_shape: ``(channels, H, W)`` of the network.
+        max_images: Images that are taken at most.
+
+    Returns:
+        Images ``(N, channels, H, W)``, float32, at least one, and the rate; None where none was asked for. Range and
+        finiteness of the pixels are not checked here.
+
+    Raises:
+        RequestError: The body has another form (status 400) or too many images (413).
+    """
+    _check_size(body, image_shape, max_images)
+    content = _parse(body)
+    images = _images_of(content)
+    if len(images) > max_images:
+        raise _too_many(max_images, f"{len(images):,}")
+    _check_shape(images, tuple(image_shape))
+    return _as_array(images), _rate_of(content.get(PARAMS))
+
+
+def _check_size(body: bytes | bytearray, image_shape: Sequence[int], max_images: int) -> None:
+    """Count commas and brackets before decoding: as Python lists, a body takes up to twenty times its bytes."""
+    numbers, lists = body.count(b",") + 1, body.count(b"[") + body.count(b"{")
+    pixels = math.prod(image_shape)
+    if numbers > max_images * pixels + SPARE:
+        raise _too_many(max_images, f"numbers enough for {math.ceil(numbers / pixels):,}")
+    if lists > max_images * sum(itertools.accumulate(image_shape[:-1], operator.mul, initial=1)) + SPARE:
+        raise _too_many(max_images, f"{lists:,} lists")
+
+
+def _too_many(max_images: int, came: str) -> RequestError:
+    return RequestError(
+        413,
+        f"expected at most {max_images:,} images a request, got {came}; send them in several requests, or raise "
+        f"{VARIABLES['max_images']} of the server",
+    )
+
+
+def _parse(body: bytes | bytearray) -> dict[str, Any]:
+    try:
+        content = json.loads(body.decode("utf-8-sig"))
+    except UnicodeDecodeError as exc:
+        raise RequestError(400, f"expected JSON in UTF-8, got bytes that are none at byte {exc.start}") from exc
+    except json.JSONDecodeError as exc:
+        came = f"{exc.msg.lower()} at character {exc.pos:,}" if body else "an empty body"
+        raise RequestError(400, f"expected valid JSON of the form {FORM}, got {came}") from exc
+    except (ValueError, RecursionError) as exc:  # a number of thousands of digits; thousands of nested lists
+        came = "numbers too long or lists too deep"
+        raise RequestError(400, f"expected valid JSON of the form {FORM}, got {came}") from exc
+    if not isinstance(content, dict):
+        raise RequestError(400, f"expected an object of the form {FORM}, got {_kind(content)}")
+    return content
+
+
+def _images_of(content: Mapping[str, Any]) -> list[Any]:
+    """Take the images of a request; a foreign key is refused, since it may be a misspelt one."""
+    named = [name for name in IMAGES if name in content]
+    foreign = [name for name in content if name not in (*IMAGES, PARAMS)]
+    if len(named) != 1 or foreign:
+        came = ", ".join(repr(_shortened(name)) for name in list(content)[:4]) or "no key"
+        raise RequestError(400, f"expected the key 'inputs' and at most 'params' beside it, as in {FORM}, got {came}")
+    images = content[named[0]]
+    if not isinstance(images, list):
+        raise RequestError(400, f"{named[0]}: expected a list of images, got {_kind(images)}")
+    if not images:
+        raise RequestError(400, f"{named[0]}: expected at least one image, got an empty list")
+    return images
+
+
+def _check_shape(images: list[Any], image_shape: tuple[int, ...]) -> None:
+    came = _leading_shape(images)
+    wanted = f"images of shape (N, {', '.join(map(str, image_shape))})"
+    if came[1:] != image_shape:
+        got = f"({', '.join(map(str, came))})" if len(came) > 1 else f"a list whose first entry is {_kind(images[0])}"
+        raise RequestError(400, f"inputs: expected {wanted}, got {got}; send channels first, all at this size")
+    for number, image in enumerate(images):
+        _check_nested(image, image_shape, (number,), wanted)
+
+
+def _leading_shape(value: Any) -> tuple[int, ...]:
+    """Lengths of the lists that come first."""
+    shape = []
+    while isinstance(value, list):
+        shape.append(len(value))
+        value = value[0] if value else None
+    return tuple(shape)
+
+
+def _check_nested(value: Any, shape: tuple[int, ...], place: tuple[int, ...], wanted: str) -> None:
+    if not isinstance(value, list) or len(value) != shape[0]:
+        came = f"a list of {len(value)}" if isinstance(value, list) else _kind(value)
+        raise RequestError(
+            400, f"inputs: expected {wanted}, got {came} at {_path(place)}, where a list of {shape[0]} belongs"
+        )
+    if len(shape) > 1:
+        for number, part in enumerate(value):
+            _check_nested(part, shape[1:], (*place, number), wanted)
+    elif not {int, float}.issuperset(map(type, value)):
+        column = next(number for number, one in enumerate(value) if type(one) not in (int, float))
+        raise RequestError(
+            400, f"inputs: expected numbers as pixels, got {_kind(value[column])} at {_path((*place, column))}"
+        )
+
+
+def _as_array(images: list[Any]) -> NDArray[np.float32]:
+    try:
+        with np.errstate(over="ignore"):  # becomes infinity, which is refused with the range of the pixels
+            return np.array(images, dtype=np.float32)
+    except OverflowError as exc:
+        raise RequestError(400, "inputs: expected finite pixels, got a whole number beyond all size") from exc
+
+
+def _rate_of(params: Any) -> float | None:
+    if params is None:
+        return None
+    if not isinstance(params, dict) or set(params) - {RATE}:
+        came = _kind(params) if not isinstance(params, dict) else repr(_shortened(next(iter(set(params) - {RATE}))))
+        raise RequestError(400, f'params: expected {{"{RATE}": rate}}, got {came}')
+    rate = params.get(RATE)
+    if rate is not None and (type(rate) not in (int, float) or abs(rate) > 1):
+        came = _kind(rate) if type(rate) not in (int, float) else "one above 1"
+        raise RequestError(400, f"{RATE}: expected a rate such as 0.05, got {came}")
+    return None if rate is None else float(rate)
+
+
+def _path(place: Sequence[int]) -> str:
+    return "inputs" + "".join(f"[{number}]" for number in place)
+
+
+def _kind(value: Any) -> str:
+    return KINDS.get(type(value), "a number")
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
