@@ -187,8 +187,8 @@ def _maker(name: str) -> str:
 
 
 def _check_network(params: NetworkParams, catalog: DataCatalog) -> None:
+    from adv_detect.images import shape_of
     from adv_detect.networks.target import build_target
-    from adv_detect.pipelines.target_training.nodes import shape_of
 
     if params.checkpoint is not None and not Path(params.checkpoint).is_file():
         raise ConfigurationError(f"network.checkpoint: expected an existing file, got {params.checkpoint!r}")

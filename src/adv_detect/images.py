@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adv_detect.errors import DataError
+from adv_detect.sharding.fingerprints import fingerprint
 
 UINT8_MAX = 255.0
 DIGEST_DIGITS = 32  # hexadecimal, of SHA-256
@@ -151,3 +152,16 @@ def _checked_unit(batch: Tensor) -> Tensor:
             f"expected images of numbers in [0, 1], got {float(batch.min()):g} to {float(batch.max()):g}; scale them"
         )
     return batch.to(torch.float32)
+
+
+def shape_of(images: ImageSet) -> tuple[int, int, int]:
+    """Read channels, height and width off the first image of a set."""
+    channels, height, width = images[0][0].shape
+    return channels, height, width
+
+
+def image_set_identity(images: ImageSet) -> str:
+    """Identify an image set by what it says of itself, or else by its source ids, labels, class names and pixels."""
+    if own := getattr(images, "identity", None):
+        return str(own)
+    return fingerprint(list(images.source_ids), images.labels, list(images.class_names), image_contents(images).digests)

@@ -91,7 +91,7 @@ def test_an_unwanted_answer_ends_before_the_next_chunk(bundle, images):
 
 def test_a_score_that_is_none_gets_no_verdict(bundle, images):
     class Broken(torch.nn.Module):
-        distances = bundle.model().distances
+        network = bundle.model().network
 
         def forward(self, chunk):
             scores = torch.zeros(len(chunk))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from adv_detect.errors import ConfigurationError
 
@@ -30,3 +31,9 @@ def resolve_device(name: str) -> torch.device:
             f"runtime.device: {name!r} was asked for, but torch sees no CUDA device; use auto or cpu"
         )
     return device
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Find the device that a module lies on: that of its first parameter or buffer, else the processor."""
+    tensors = (tensor for group in (module.parameters(), module.buffers()) for tensor in group)
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))

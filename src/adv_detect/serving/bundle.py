@@ -20,6 +20,7 @@ from torch import Tensor
 
 from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
+from adv_detect.algorithms.device import device_of
 from adv_detect.algorithms.representatives import (
     Representatives,
     representatives_from_tensors,
@@ -182,7 +183,7 @@ def score_images(
     tensor = check_images(images, bundle.network.spec)
     threshold = bundle.threshold(fpr)
     model = bundle.model().eval() if model is None else model
-    device = next(model.network.parameters()).device
+    device = device_of(model.network)
     size = batch_size or (CPU_CHUNK if device.type == "cpu" else CHUNK)
     predicted, scores = [], []
     with torch.no_grad():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adv_detect.algorithms.detectors.activations import Activations
+from adv_detect.algorithms.device import device_of
 from adv_detect.errors import DataError
 from adv_detect.params import DetectorFitParams
 
@@ -159,7 +160,7 @@ def score_activations(detector: nn.Module, activations: Activations, *, block: i
 
 def _in_blocks(detector: nn.Module, parts: Iterable[Activations]) -> Tensor:
     """Score parts one by one in evaluation mode, without gradients; returns ``(N,)`` on the CPU."""
-    place = next((one.device for one in [*detector.parameters(), *detector.buffers()]), torch.device("cpu"))
+    place = device_of(detector)
     was_training = detector.training
     detector.eval()
     try:

@@ -12,7 +12,7 @@ import pandas as pd
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.splits import interleave, keep_copies_together
 from adv_detect.algorithms.splits import split_sources as divide
-from adv_detect.images import ImageSet, image_contents
+from adv_detect.images import ImageSet, image_contents, image_set_identity
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import (
     DEEP_FEATURES,
@@ -30,7 +30,6 @@ from adv_detect.pipelines.adversarial_generation.work import (
     SourceBlock,
     guide_images,
 )
-from adv_detect.pipelines.target_training.nodes import image_set_identity
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
 if TYPE_CHECKING:

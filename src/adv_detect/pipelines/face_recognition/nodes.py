@@ -17,7 +17,7 @@ from adv_detect.algorithms.faces.pairs import LocatedPairs, locate_pairs, parse_
 from adv_detect.algorithms.faces.verification import verify
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import DataError
-from adv_detect.images import ImageSet
+from adv_detect.images import ImageSet, image_set_identity, shape_of
 from adv_detect.names import NATURAL
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import FaceRecognitionParams, RuntimeParams
@@ -25,7 +25,6 @@ from adv_detect.pipelines.face_recognition.identification import build_gallery, 
 from adv_detect.pipelines.face_recognition.rows import TEST, attacked_faces, natural_faces
 from adv_detect.pipelines.face_recognition.verification import attacked_pairs, score_pairs, verification_table
 from adv_detect.pipelines.face_recognition.work import TEMPLATE, AttackedFaceWork, Embedder, FaceWork
-from adv_detect.pipelines.target_training.nodes import image_set_identity, shape_of
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
 LOGGER = logging.getLogger(__name__)

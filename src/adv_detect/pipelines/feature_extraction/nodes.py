@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from adv_detect.images import ImageSet, members_by_class
+from adv_detect.images import ImageSet, image_set_identity, members_by_class
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import FeatureExtractionParams, RuntimeParams
 from adv_detect.pipelines.feature_extraction.work import ClassBlock, FeatureWork
-from adv_detect.pipelines.target_training.nodes import image_set_identity
 from adv_detect.sharding import ShardPlan, ShardSpec, fingerprint
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.target_training import FitSettings, fit_head, fit_target, measure_accuracy
 from adv_detect.errors import DataError
-from adv_detect.images import ImageSet, image_contents
+from adv_detect.images import ImageSet, image_set_identity, shape_of
 from adv_detect.lazy import Lazy
 from adv_detect.networks.finite import check_finite
 from adv_detect.networks.target import TargetNetwork, build_target
@@ -114,16 +114,3 @@ def _identity(
     return fingerprint(
         network, stamp, training, runtime.seed, image_set_identity(train_images), image_set_identity(test_images)
     )
-
-
-def shape_of(images: ImageSet) -> tuple[int, int, int]:
-    """Channels, height and width of the images of a set."""
-    channels, height, width = images[0][0].shape
-    return channels, height, width
-
-
-def image_set_identity(images: ImageSet) -> str:
-    """Identify an image set by what it says of itself, or else by its source ids, labels, class names and pixels."""
-    if own := getattr(images, "identity", None):
-        return str(own)
-    return fingerprint(list(images.source_ids), images.labels, list(images.class_names), image_contents(images).digests)
