@@ -25,7 +25,11 @@ from adv_detect.params import (
         (AttackParams, {"attack": "bim", "splits": ["test"]}, "train: false"),
         (AttackParams, {"attack": "bim", "criteria": ["sideways"]}, "'targeted' or 'untargeted'"),
         (AdversarialGenerationParams, {"attacks": {"bim": None}}, "at least one attack"),
-        (AdversarialGenerationParams, {"attacks": {"a/b": {"attack": "bim"}}}, "a name of at most 64 letters, .* got 'a/b'"),
+        (
+            AdversarialGenerationParams,
+            {"attacks": {"a/b": {"attack": "bim"}}},
+            "a name of at most 64 letters, .* got 'a/b'",
+        ),
         (DetectorParams, {"distance": "manhattan"}, "'mahalanobis'"),
         (DetectorParams, {"top_k": 3}, "only with order: ranked"),
         (DetectorTrainingParams, {"configurations": {"a": {}}, "leave_one_out": ["b"]}, r"expected names of \['a'\]"),

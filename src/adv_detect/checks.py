@@ -105,7 +105,10 @@ def check_attacks(params: AdversarialGenerationParams, network: NetworkParams | 
 
     span = network.bounds[1] - network.bounds[0] if network else math.inf
     for name, attack in params.active.items():
-        built = build_attack(name, attack)
+        try:
+            built = build_attack(name, attack)
+        except ConfigurationError as exc:  # its keys are relative to the block
+            raise ConfigurationError(f"adversarial_generation.{exc}") from exc
         if built.norm == "linf" and built.epsilon is not None and built.epsilon > span:
             raise ConfigurationError(
                 f"adversarial_generation.attacks.{name}.epsilon: expected at most {span:g}, the pixel range of the "

@@ -46,7 +46,10 @@ def sentences(block: str, raw: Any, error: ValidationError) -> Iterator[str]:
     for one in error.errors(include_url=False):
         found.setdefault(".".join([block, *_path(raw, one["loc"])]), []).append(one)
     for key, details in found.items():
-        yield _sentence(key, details)
+        if not any(
+            other.startswith(f"{key}.") for other in found
+        ):  # a list lacks its faulty values: no fault of its own
+            yield _sentence(key, details)
 
 
 def _path(raw: Any, location: Sequence[int | str]) -> Iterator[str]:
@@ -54,7 +57,10 @@ def _path(raw: Any, location: Sequence[int | str]) -> Iterator[str]:
     value: Any = raw
     for number, part in enumerate(location):
         missing = number == len(location) - 1 and isinstance(value, dict) and str(part).isidentifier()
-        inside = part in value if isinstance(value, dict) else isinstance(value, list | tuple) and isinstance(part, int)
+        if isinstance(value, dict):
+            inside = part in value
+        else:
+            inside = isinstance(value, list | tuple) and isinstance(part, int) and part < len(value)
         if inside:
             value = value[part]
         if inside or missing:
