@@ -46,7 +46,7 @@ NONE = type(None)
 FURTHER = ("__default__", "face_recognition", "adaptive_attack")
 SMALL = {
     "runtime": {"device": "cpu", "shard_size": 64, "progress": False},
-    "target_training": {"epochs": 3, "batch_size": 16, "min_accuracy": 0.3},
+    "target_training": {"epochs": 4, "batch_size": 16, "min_accuracy": 0.3},
     "splits": {"max_images": None},
     "adversarial_generation": {
         "attacks": {
@@ -97,9 +97,9 @@ LEGAL: dict[str, list[Any]] = {
     ],
     "serving.name": ["adv-detect", "a", "A_1+b"],
     "serving.fpr": [0.01, 0.05],
-    "target_training.epochs": [3, 4],
-    "target_training.learning_rate": [1e-3, 2e-3],
-    "target_training.batch_size": [8, 16, 33],
+    "target_training.epochs": [4, 5],
+    "target_training.learning_rate": [2e-3, 3e-3],
+    "target_training.batch_size": [8, 16],
     "target_training.optimizer": ["adam"],
     "target_training.workers": [0],
     "target_training.min_accuracy": [0.0, 0.3],
@@ -152,7 +152,7 @@ Path_ = tuple[str, ...]
 
 
 class Stripes:
-    """Noisy grey images with a bright stripe that says the class."""
+    """Noisy grey images with a bright stripe whose height says the class: mirrored they stay the same."""
 
     class_names = ("first", "second", "third", "fourth")
 
@@ -161,7 +161,7 @@ class Stripes:
         self.labels = torch.arange(CLASSES).repeat(per_class)
         self._images = torch.randint(0, 60, (len(self.labels), 1, SIDE, SIDE), generator=generator, dtype=torch.uint8)
         for image, stripe in zip(self._images, self.labels.tolist(), strict=True):
-            image[0, 4:24, 2 + 6 * stripe : 7 + 6 * stripe] += 150
+            image[0, 2 + 6 * stripe : 7 + 6 * stripe, 4:24] += 150
         self.source_ids = tuple(f"{name}-{index:03d}" for index in range(len(self.labels)))
 
     def __len__(self) -> int:
@@ -328,7 +328,7 @@ class Project:
         self.parameters: dict[str, Any] = merged(loader["parameters"], SMALL)
         self._entries = {name: entry for name, entry in loader["catalog"].items() if name not in IMAGES}
         test = Stripes(20, seed=1, name="test")
-        self._images = {"train_images": Stripes(15, seed=0, name="train"), "test_images": test}
+        self._images = {"train_images": Stripes(40, seed=0, name="train"), "test_images": test}
         self._images["verification_images"] = test
         self.pipeline: Pipeline = sum((pipelines[name] for name in FURTHER), start=Pipeline([]))
 

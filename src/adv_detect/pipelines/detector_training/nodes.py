@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
 ALL = "all"
 BOTH = "both"
+LEARNING_SPLITS = ("train", "validation")
+LOGGER = logging.getLogger(__name__)
 
 
 def compute_trajectories(
@@ -118,7 +121,7 @@ def train_detectors(
             fingerprint(digest, detector_training.fit, evaluation.fprs, attacks, repr(job), _content(job.checkpoint)),
             job,
         )
-        for job in _jobs(detector_training, attacks)
+        for job in _with_something_to_learn(_jobs(detector_training, attacks), trajectories)
     )
     return ShardPlan(work=work, shards=shards, runtime=runtime, description="detectors")
 
@@ -238,6 +241,24 @@ def _jobs(params: DetectorTrainingParams, attacks: dict[str, tuple[Criterion, ..
     for name, path in params.reference_checkpoints.items():
         one, criterion = parse_reference_name(path)
         yield DetectorJob(name, one, criterion, REFERENCE, _attacks_of(attacks, criterion), 0, checkpoint=path)
+
+
+def _with_something_to_learn(jobs: Iterator[DetectorJob], trajectories: ShardStore) -> Iterator[DetectorJob]:
+    """Pass over detectors without one attack where the other attacks had no success to learn from or to choose by."""
+    for job in jobs:
+        if job.trained_on in (ALL, REFERENCE) or all(_succeeded(job, split, trajectories) for split in LEARNING_SPLITS):
+            yield job
+        else:
+            LOGGER.warning(
+                "detectors: %s is left out, for its attacks %s had no success", job.key, ", ".join(job.attacks)
+            )
+
+
+def _succeeded(job: DetectorJob, split: str, trajectories: ShardStore) -> bool:
+    """Whether an attack that a detector is trained on had a success in a split."""
+    prefixes = [f"{attack}/{criterion}/{split}-" for attack in job.attacks for criterion in job.criteria]
+    keys = (key for prefix in prefixes for key in trajectories.keys(prefix))
+    return any(bool(trajectories.read(key, names=("success",)).tensors["success"].any()) for key in keys)
 
 
 def _attacks_of(attacks: dict[str, tuple[Criterion, ...]], criterion: str) -> tuple[str, ...]:
