@@ -48,13 +48,13 @@ def check_run(pipeline: Pipeline, catalog: DataCatalog, own_attacks: Mapping[str
         DataError: A dataset that must exist does not.
     """
     inputs = {name for node in pipeline.nodes for name in node.inputs}
-    _check_files(pipeline, catalog)
     network = block_of(catalog, "network", NetworkParams)
     attacks = block_of(catalog, "adversarial_generation", AdversarialGenerationParams)
     detectors = block_of(catalog, "detector_training", DetectorTrainingParams)
     runtime = block_of(catalog, "runtime", RuntimeParams)
     if runtime is not None and "params:runtime" in inputs:
         check_runtime(runtime)
+    _check_files(pipeline, catalog)
     if network is not None and "params:network" in inputs:
         _check_network(network, catalog)
     if {"train_images", "test_images"} <= inputs:

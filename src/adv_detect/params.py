@@ -98,7 +98,7 @@ class NetworkParams(Block):
     name: str = "small"
     arguments: Arguments = Field(default_factory=dict)
     checkpoint: str | None = None
-    layers: Annotated[Names, Field(min_length=1)] | None = None
+    layers: tuple[str, ...] | None = None
     bounds: tuple[Number, Number] = (0.0, 1.0)
     preprocessing: PreprocessingParams = PreprocessingParams()
 

@@ -46,7 +46,7 @@ def interpolated_parameters(folder: Path) -> set[str]:
 
 
 def _unknown_names(parameters: Mapping[str, Any], further: Collection[str]) -> Iterator[str]:
-    known = [*BLOCKS, *further]
+    known = [*BLOCKS, *sorted(further)]
     tops = {one.split(".")[0] for one in further}
     for name, value in parameters.items():
         if name in BLOCKS or str(name).startswith("_"):  # OmegaConf keeps names with _ for values that others refer to
