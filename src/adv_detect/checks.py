@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import pkgutil
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.datasets.overlap import refuse_overlap
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.params import (
     AdversarialGenerationParams,
-    Block,
     DetectorTrainingParams,
     EvaluationParams,
     NetworkParams,
@@ -22,36 +22,40 @@ from adv_detect.params import (
     ServingParams,
     TargetTrainingParams,
 )
+from adv_detect.validation.epsilon import warn_of_epsilons
+from adv_detect.validation.run import block_of, check_further, check_numbers, warn_of_nothing_left_out
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
     from kedro.pipeline import Pipeline
 
-BlockT = TypeVar("BlockT", bound=Block)
 IMAGES = ("train_images", "test_images", "verification_images")
+FEWEST_CLASSES = 2
 SHOWN_NAMES = 5  # of classes, in a message
 OPTIONAL = ("report_parts",)
 
 
-def check_run(pipeline: Pipeline, catalog: DataCatalog) -> None:
+def check_run(pipeline: Pipeline, catalog: DataCatalog, own_attacks: Mapping[str, Any] | None = None) -> None:
     """Check everything that the nodes of a pipeline are going to use.
 
     Args:
         pipeline: The nodes that will run.
         catalog: Their datasets and parameters.
+        own_attacks: ``adversarial_generation.attacks`` as environment and command line state it, without the base
+            configuration; None where that is not known.
 
     Raises:
         ConfigurationError: A value is unknown or values do not fit together.
         DataError: A dataset that must exist does not.
     """
     inputs = {name for node in pipeline.nodes for name in node.inputs}
-    _check_files(pipeline, catalog)
-    network = _block(catalog, "network", NetworkParams)
-    attacks = _block(catalog, "adversarial_generation", AdversarialGenerationParams)
-    detectors = _block(catalog, "detector_training", DetectorTrainingParams)
-    runtime = _block(catalog, "runtime", RuntimeParams)
+    network = block_of(catalog, "network", NetworkParams)
+    attacks = block_of(catalog, "adversarial_generation", AdversarialGenerationParams)
+    detectors = block_of(catalog, "detector_training", DetectorTrainingParams)
+    runtime = block_of(catalog, "runtime", RuntimeParams)
     if runtime is not None and "params:runtime" in inputs:
         check_runtime(runtime)
+    _check_files(pipeline, catalog)
     if network is not None and "params:network" in inputs:
         _check_network(network, catalog)
     if {"train_images", "test_images"} <= inputs:
@@ -60,9 +64,15 @@ def check_run(pipeline: Pipeline, catalog: DataCatalog) -> None:
         refuse_overlap(catalog.load("train_images"), catalog.load("test_images"))
     if attacks is not None and "params:adversarial_generation" in inputs:
         check_attacks(attacks, network)
+        if own_attacks is not None and network is not None and "test_images" in inputs:
+            warn_of_epsilons(attacks, own_attacks, catalog.load("test_images"), network.bounds)
+    if "params:splits" in inputs:
+        check_numbers(catalog)
     if detectors is not None and "params:detector_training" in inputs:
         check_detectors(detectors, attacks)
         _check_published(detectors, catalog)
+        warn_of_nothing_left_out(detectors, attacks)
+    check_further(inputs, catalog)
     _check_rates(catalog)
     _check_stored_network(pipeline, catalog, detectors)
     _check_up_to_date(pipeline, catalog)
@@ -98,7 +108,10 @@ def check_attacks(params: AdversarialGenerationParams, network: NetworkParams | 
 
     span = network.bounds[1] - network.bounds[0] if network else math.inf
     for name, attack in params.active.items():
-        built = build_attack(name, attack)
+        try:
+            built = build_attack(name, attack)
+        except ConfigurationError as exc:  # its keys are relative to the block
+            raise ConfigurationError(f"adversarial_generation.{exc}") from exc
         if built.norm == "linf" and built.epsilon is not None and built.epsilon > span:
             raise ConfigurationError(
                 f"adversarial_generation.attacks.{name}.epsilon: expected at most {span:g}, the pixel range of the "
@@ -116,8 +129,14 @@ def check_detectors(params: DetectorTrainingParams, attacks: AdversarialGenerati
     Raises:
         ConfigurationError: A criterion has no attack, or a checkpoint is missing or has a name that says nothing.
     """
-    from adv_detect.algorithms.detectors import parse_reference_name
+    from adv_detect.algorithms.detectors import LearnsFrom, detector_class, parse_reference_name
 
+    learning = []
+    for name, one in params.active.items():
+        try:
+            learning.append(detector_class(one.kind).learns_from is LearnsFrom.ATTACKS)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"detector_training.configurations.{name}.kind: {exc}") from exc
     for name, path in params.reference_checkpoints.items():
         if not Path(path).is_file():
             raise ConfigurationError(
@@ -125,7 +144,7 @@ def check_detectors(params: DetectorTrainingParams, attacks: AdversarialGenerati
             )
         parse_reference_name(path)
     trained = [one for one in attacks.active.values() if one.train] if attacks else []
-    for criterion in params.criteria if attacks else ():
+    for criterion in params.criteria if attacks and any(learning) else ():
         wanted = {"targeted", "untargeted"} if criterion == "both" else {criterion}
         if not all(any(one in attack.criteria for attack in trained) for one in wanted):
             raise ConfigurationError(
@@ -189,22 +208,30 @@ def _maker(name: str) -> str:
 def _check_network(params: NetworkParams, catalog: DataCatalog) -> None:
     from adv_detect.images import shape_of
     from adv_detect.networks.target import build_target
+    from adv_detect.networks.weights import head_name
 
     if params.checkpoint is not None and not Path(params.checkpoint).is_file():
         raise ConfigurationError(f"network.checkpoint: expected an existing file, got {params.checkpoint!r}")
     images = catalog.load("train_images")
     classes = len(images.class_names)
-    training = _block(catalog, "target_training", TargetTrainingParams) or TargetTrainingParams()
-    build_target(
+    training = block_of(catalog, "target_training", TargetTrainingParams) or TargetTrainingParams()
+    if classes < FEWEST_CLASSES:
+        raise DataError(f"train_images: expected at least {FEWEST_CLASSES} classes, got {classes}")
+    target = build_target(
         params,
         class_names=images.class_names,
         image_shape=shape_of(images),
         strict_head=not training.head_only,
     )
-    detectors = _block(catalog, "detector_training", DetectorTrainingParams)
+    if training.head_only and head_name(target.network) is None:
+        raise ConfigurationError(
+            f"target_training.head_only: expected false, as {params.name} has no linear layer that gives its "
+            "logits, got True"
+        )
+    detectors = block_of(catalog, "detector_training", DetectorTrainingParams)
     if detectors is not None:
         _check_classes_kept(detectors, classes)
-    shown = _block(catalog, "evaluation", EvaluationParams)
+    shown = block_of(catalog, "evaluation", EvaluationParams)
     if shown is not None:
         _check_class_shown(shown, classes)
 
@@ -236,7 +263,7 @@ def _check_stored_network(pipeline: Pipeline, catalog: DataCatalog, detectors: D
             )
     if detectors is not None and "params:detector_training" in inputs:
         _check_classes_kept(detectors, spec.num_classes)
-    shown = _block(catalog, "evaluation", EvaluationParams)
+    shown = block_of(catalog, "evaluation", EvaluationParams)
     if shown is not None and "params:evaluation" in inputs:
         _check_class_shown(shown, spec.num_classes)
 
@@ -284,7 +311,7 @@ def _learned_elsewhere(facts: dict[str, Any], marks: dict[str, str]) -> bool:
 
 def _check_thresholds(catalog: DataCatalog) -> None:
     """Compare the rates with those that thresholds were fixed at."""
-    evaluation = _block(catalog, "evaluation", EvaluationParams)
+    evaluation = block_of(catalog, "evaluation", EvaluationParams)
     assert evaluation is not None
     fixed = sorted(set(catalog.load("thresholds")["fpr"]))
     if not set(evaluation.fprs) <= set(fixed):
@@ -300,17 +327,9 @@ def _some(names: list[str]) -> str:
 
 
 def _check_rates(catalog: DataCatalog) -> None:
-    serving = _block(catalog, "serving", ServingParams)
-    evaluation = _block(catalog, "evaluation", EvaluationParams)
+    serving = block_of(catalog, "serving", ServingParams)
+    evaluation = block_of(catalog, "evaluation", EvaluationParams)
     if serving is not None and evaluation is not None and serving.fpr not in evaluation.fprs:
         raise ConfigurationError(
             f"serving.fpr: expected one of evaluation.fprs {list(evaluation.fprs)}, got {serving.fpr}"
         )
-
-
-def _block(catalog: DataCatalog, name: str, kind: type[BlockT]) -> BlockT | None:
-    key = f"params:{name}"
-    if key not in catalog:
-        return None
-    value: Any = catalog.load(key)
-    return value if isinstance(value, kind) else kind.model_validate(value)

@@ -54,12 +54,26 @@ TABLE_HEAD = """\
 class ConfigurationHooks:
     """Refuses a configuration that could only fail later."""
 
+    def __init__(self) -> None:
+        """Start without a configuration."""
+        self._own_attacks: dict[str, Any] | None = None
+
+    @hook_impl(tryfirst=True)
+    def after_context_created(self, context: KedroContext) -> None:
+        """Check names and values of all parameter files and of the command line, whatever pipeline is asked for."""
+        from adv_detect.validation.blocks import check_parameters
+        from adv_detect.validation.sources import all_parameters, further_parameters, own_attacks
+
+        parameters = all_parameters(context.config_loader)
+        check_parameters(parameters, further=further_parameters(context.config_loader, parameters))
+        self._own_attacks = own_attacks(context.config_loader)
+
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Check all parameters and datasets that the pipeline is going to use."""
         from adv_detect.checks import check_run
 
-        check_run(pipeline, catalog)
+        check_run(pipeline, catalog, self._own_attacks)
 
 
 class TrackingHooks(MlflowHook):  # type: ignore[misc]

@@ -6,11 +6,29 @@ runs: a misspelt key or a value out of range fails early with a message that nam
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from fractions import Fraction
-from typing import Annotated, Any, Literal, get_args
+import math
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from adv_detect.fields import (
+    LARGEST,
+    NAME_WORDS,
+    Arguments,
+    Count,
+    Decay,
+    LearningRate,
+    Names,
+    Once,
+    Rate,
+    Seed,
+    check_name,
+    check_names,
+    parse_fraction,
+)
+from adv_detect.fields import Block as Block  # noqa: PLC0414 - also found here
+from adv_detect.fields import Number as Number  # noqa: PLC0414 - also found here
+from adv_detect.fields import PositiveNumber as PositiveNumber  # noqa: PLC0414 - also found here
 
 Criterion = Literal["targeted", "untargeted"]
 Split = Literal["train", "validation", "test"]
@@ -28,39 +46,18 @@ RESERVED_ATTACKS = ("natural", "noise", "all", "macro", "worst")
 """Names of other rows in the tables."""
 RESERVED_CONFIGURATIONS = ("margin", "untrained")
 """Names of the controls."""
+RESERVED_ADAPTIVE = ("union", "worst")
+"""Names of other rows in the tables of adaptive attacks."""
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+FEWEST_TAILS = 1.0
+"""Resamples that lie outside an interval, on average: with fewer its bounds are not measured."""
 
-
-def _parse_fraction(value: object) -> object:
-    """Turn ``"8/255"`` into a float; other values pass through."""
-    if isinstance(value, str) and "/" in value:
-        try:
-            return float(Fraction(value.replace(" ", "")))
-        except (ValueError, ZeroDivisionError) as exc:
-            raise ValueError(f"expected a number or a fraction such as '8/255', got {value!r}") from exc
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_parse_fraction)]
-PositiveNumber = Annotated[float, BeforeValidator(_parse_fraction), Field(gt=0)]
-
-
-class Block(BaseModel):
-    """Base of all parameter blocks: immutable, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keys_are_known(cls, values: Any) -> Any:
-        """Name the valid keys beside one that is not, which pydantic does not."""
-        for key in values if isinstance(values, dict) else ():
-            if key not in cls.model_fields:
-                close = get_close_matches(str(key), list(cls.model_fields), n=1)
-                hint = f" (did you mean {close[0]!r}?)" if close else ""
-                raise ValueError(f"expected keys of [{', '.join(cls.model_fields)}], got {key!r}{hint}")
-        return values
+Criteria = Annotated[tuple[Criterion, ...], Field(min_length=1), Once]
+TrainedCriteria = Annotated[tuple[Literal["targeted", "untargeted", "both"], ...], Field(min_length=1), Once]
+Budgets = Annotated[
+    dict[Literal["l2", "linf"], Annotated[tuple[PositiveNumber, ...], Field(min_length=1), Once]], Field(min_length=1)
+]
 
 
 class RayParams(Block):
@@ -69,16 +66,16 @@ class RayParams(Block):
     address: str | None = None
     num_cpus: float = Field(1, ge=0)
     num_gpus: float = Field(0, ge=0)
-    max_retries: int = Field(3, ge=0)
+    max_retries: int = Field(3, ge=0, le=LARGEST)
 
 
 class RuntimeParams(Block):
     """Where and how the heavy nodes run."""
 
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     device: str = "auto"
-    batch_size: int = Field(256, ge=1)
-    shard_size: int = Field(500, ge=1)
+    batch_size: Count = 256
+    shard_size: Count = 500
     engine: Literal["local", "ray"] = "local"
     ray: RayParams = RayParams()
     progress: bool = True
@@ -116,7 +113,7 @@ class NetworkParams(Block):
     """
 
     name: str = "small"
-    arguments: dict[str, Any] = {}
+    arguments: Arguments = Field(default_factory=dict)
     checkpoint: str | None = None
     layers: tuple[str | LayerParams, ...] | None = None
     output: str | int | None = None
@@ -136,48 +133,48 @@ class SplitParams(Block):
     ``by: identity`` puts all images of a class into one split.
     """
 
-    train: float = Field(0.5, gt=0, lt=1)
-    validation: float = Field(0.2, gt=0, lt=1)
-    test: float = Field(0.3, gt=0, lt=1)
+    train: Rate = 0.5
+    validation: Rate = 0.2
+    test: Rate = 0.3
     by: Literal["source", "identity"] = "source"
-    max_images: int | None = Field(None, ge=3)
+    max_images: int | None = Field(None, ge=3, le=LARGEST)
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> SplitParams:
         total = self.train + self.validation + self.test
         if abs(total - 1.0) > 1e-6:
-            raise ValueError(f"splits: expected train + validation + test = 1, got {total:g}")
+            raise ValueError(f"expected train + validation + test = 1, got {total:g}")
         return self
 
 
 class TargetTrainingParams(Block):
     """Training of a network under attack that has no checkpoint."""
 
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(64, ge=1)
-    learning_rate: PositiveNumber = 1e-3
-    weight_decay: float = Field(0.0, ge=0)
+    epochs: Count = 10
+    batch_size: Count = 64
+    learning_rate: LearningRate = 1e-3
+    weight_decay: Decay = 0.0
     optimizer: Literal["adam", "sgd"] = "adam"
     schedule: Literal["constant", "cosine", "onecycle"] = "onecycle"
     augmentation: Literal["none", "shift", "crop_flip"] = "none"
     head_only: bool = False
     autocast: bool = False
-    workers: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, le=1024)
     min_accuracy: float = Field(0.0, ge=0, le=1)
 
 
 class FeatureExtractionParams(Block):
     """Which training images the class representatives come from."""
 
-    max_images_per_class: int | None = Field(None, ge=1)
+    max_images_per_class: Count | None = None
 
 
 class RepresentativesParams(Block):
     """Medoids, centroids and the whitening of each layer."""
 
     shrinkage: Literal["ledoit_wolf", "oas"] = "ledoit_wolf"
-    shrinkage_samples: int = Field(10_000, ge=2)
-    memory_budget_mb: int = Field(256, ge=1)
+    shrinkage_samples: int = Field(10_000, ge=2, le=LARGEST)
+    memory_budget_mb: Count = 256
 
 
 class AttackParams(Block):
@@ -190,18 +187,18 @@ class AttackParams(Block):
     attack: str
     norm: Norm | None = None
     epsilon: PositiveNumber | None = None
-    arguments: dict[str, Any] = {}
+    arguments: Arguments = Field(default_factory=dict)
     return_early: bool = True
-    criteria: tuple[Criterion, ...] = ("targeted", "untargeted")
-    splits: tuple[Split, ...] = SPLITS
+    criteria: Criteria = ("targeted", "untargeted")
+    splits: Annotated[tuple[Split, ...], Field(min_length=1), Once] = SPLITS
     train: bool = True
-    max_images: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=1)
+    max_images: Count | None = None
+    batch_size: Count | None = None
 
     @property
     def form(self) -> Literal["early", "confident"]:
         """``early`` stops at the boundary; ``confident`` takes all steps or asks for a margin."""
-        confident = not self.return_early or float(str(_parse_fraction(self.arguments.get("confidence", 0)))) > 0
+        confident = not self.return_early or float(str(parse_fraction(self.arguments.get("confidence", 0)))) > 0
         return "confident" if confident else "early"
 
     @model_validator(mode="after")
@@ -210,6 +207,10 @@ class AttackParams(Block):
             raise ValueError(
                 f"splits: an attack with train: true needs {list(SPLITS)}, got {list(self.splits)}; "
                 "set train: false for an attack that the detector meets in evaluation only"
+            )
+        if "test" not in self.splits:
+            raise ValueError(
+                f"splits: an attack with train: false is met in the test split alone, got {list(self.splits)}; add test"
             )
         return self
 
@@ -229,13 +230,14 @@ class AdversarialGenerationParams(Block):
         """Names of the attacks that aim at the features instead of the class."""
         return tuple(name for name, attack in self.active.items() if attack.attack == DEEP_FEATURES)
 
+    @field_validator("attacks")
+    @classmethod
+    def _names_are_usable(cls, attacks: dict[str, AttackParams | None]) -> dict[str, AttackParams | None]:
+        check_names(attacks, reserved=RESERVED_ATTACKS)
+        return attacks
+
     @model_validator(mode="after")
-    def _names_are_usable(self) -> AdversarialGenerationParams:
-        bad = [name for name in self.attacks if not name or "/" in name or name in RESERVED_ATTACKS]
-        if bad:
-            raise ValueError(
-                f"attacks: a name must be non-empty, hold no '/' and be none of {list(RESERVED_ATTACKS)}, got {bad}"
-            )
+    def _there_are_some(self) -> AdversarialGenerationParams:
         if not self.active:
             raise ValueError("attacks: expected at least one attack, got none")
         return self
@@ -252,9 +254,9 @@ class DetectorParams(Block):
     representative: Representative = "medoid"
     distance: Distance = "cosine"
     order: ClassOrder = "fixed"
-    top_k: int | None = Field(None, ge=1)
-    hidden: int = Field(100, ge=1)
-    arguments: dict[str, Any] = {}
+    top_k: Count | None = None
+    hidden: int = Field(100, ge=1, le=4096)
+    arguments: Arguments = Field(default_factory=dict)
 
     @property
     def reads_trajectories(self) -> bool:
@@ -274,7 +276,7 @@ class DetectorParams(Block):
         if self.reads_trajectories and self.arguments:
             raise ValueError(f"arguments: kind {self.kind} takes none, got {self.arguments}; set its keys beside kind")
         foreign = self.model_fields_set - {"kind", "arguments"}
-        plain = {name for name in foreign if getattr(self, name) == type(self).model_fields[name].default}
+        plain = {name for name in foreign if getattr(self, name) == type(self).model_fields[name].get_default()}
         if not self.reads_trajectories and foreign - plain:
             raise ValueError(
                 f"{', '.join(sorted(foreign - plain))}: only with kind: {', '.join(get_args(TrajectoryKind))}; give a "
@@ -286,13 +288,21 @@ class DetectorParams(Block):
 class DetectorFitParams(Block):
     """The optimisation of one detector."""
 
-    epochs: int = Field(60, ge=1)
-    batch_size: int = Field(128, ge=1)
-    learning_rate: PositiveNumber = 1e-3
-    weight_decay: float = Field(0.0, ge=0)
-    lr_patience: int = Field(5, ge=1)
-    lr_floor: PositiveNumber = 1e-7
-    stop_patience: int = Field(12, ge=1)
+    epochs: Count = 60
+    batch_size: Count = 128
+    learning_rate: LearningRate = 1e-3
+    weight_decay: Decay = 0.0
+    lr_patience: Count = 5
+    lr_floor: LearningRate = 1e-7
+    stop_patience: Count = 12
+
+    @model_validator(mode="after")
+    def _rate_falls(self) -> DetectorFitParams:
+        if self.lr_floor > self.learning_rate:
+            raise ValueError(
+                f"lr_floor: expected at most the learning_rate {self.learning_rate:g}, got {self.lr_floor:g}"
+            )
+        return self
 
 
 class DetectorTrainingParams(Block):
@@ -304,38 +314,57 @@ class DetectorTrainingParams(Block):
     """
 
     configurations: dict[str, DetectorParams | None]
-    criteria: tuple[Literal["targeted", "untargeted", "both"], ...] = ("targeted", "untargeted")
-    seeds: tuple[int, ...] = (0,)
-    leave_one_out: tuple[str, ...] = ()
+    criteria: TrainedCriteria = ("targeted", "untargeted")
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), Once] = (0,)
+    leave_one_out: Names = ()
     fit: DetectorFitParams = DetectorFitParams()
-    reference_checkpoints: dict[str, str] = {}
+    reference_checkpoints: dict[str, str] = Field(default_factory=dict)
 
     @property
     def active(self) -> dict[str, DetectorParams]:
         """The configurations that are not null, in configured order."""
         return {name: one for name, one in self.configurations.items() if one is not None}
 
+    @field_validator("configurations")
+    @classmethod
+    def _names_are_usable(cls, configurations: dict[str, DetectorParams | None]) -> dict[str, DetectorParams | None]:
+        check_names(configurations, reserved=RESERVED_CONFIGURATIONS)
+        return configurations
+
+    @field_validator("reference_checkpoints")
+    @classmethod
+    def _published_names_are_usable(cls, checkpoints: dict[str, str]) -> dict[str, str]:
+        check_names(checkpoints, reserved=RESERVED_CONFIGURATIONS)
+        return checkpoints
+
     @model_validator(mode="after")
     def _names_exist(self) -> DetectorTrainingParams:
-        bad = [name for name in self.configurations if not name or "/" in name or name in RESERVED_CONFIGURATIONS]
-        if bad:
-            raise ValueError(
-                f"configurations: a name must be non-empty, hold no '/' and be none of "
-                f"{list(RESERVED_CONFIGURATIONS)}, got {bad}"
-            )
+        names = [*self.configurations, *self.reference_checkpoints]
+        twice = sorted(
+            name for name in self.reference_checkpoints if [one.lower() for one in names].count(name.lower()) > 1
+        )
+        if twice:
+            raise ValueError(f"reference_checkpoints: expected other names than those of configurations, got {twice}")
         unknown = sorted(set(self.leave_one_out) - set(self.active))
         if unknown:
             raise ValueError(f"leave_one_out: expected names of {sorted(self.active)}, got {unknown}")
-        if not self.active or not self.criteria or not self.seeds:
-            raise ValueError("expected at least one of each: configurations, criteria, seeds")
+        if not self.active:
+            raise ValueError("configurations: expected at least one, got none")
         return self
+
+
+def _model_name(value: str) -> str:
+    """MLflow takes no dot in the name of a logged model."""
+    if "." in value:
+        raise ValueError(f"expected a name of {NAME_WORDS.replace(chr(39) + '.' + chr(39) + ', ', '')}, got {value!r}")
+    return check_name(value)
 
 
 class ServingParams(Block):
     """The registered model."""
 
-    name: str = "adv-detect"
-    fpr: float = 0.05
+    name: Annotated[str, AfterValidator(_model_name)] = "adv-detect"
+    fpr: Rate = 0.05
     max_images: int = Field(256, ge=1)
     max_bytes: int = Field(32 * 2**20, ge=1024)
 
@@ -343,11 +372,21 @@ class ServingParams(Block):
 class EvaluationParams(Block):
     """What is measured and shown."""
 
-    fprs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.01, 0.03, 0.05, 0.10)
-    bootstrap: int = Field(1000, ge=0)
-    confidence_level: float = Field(0.95, gt=0, lt=1)
-    show_class: int = Field(0, ge=0)
-    show_examples: int = Field(6, ge=1)
+    fprs: tuple[Rate, ...] = (0.01, 0.03, 0.05, 0.10)
+    bootstrap: int = Field(1000, ge=0, le=1_000_000)
+    confidence_level: float = Field(0.95, ge=0.5, le=0.999)
+    show_class: int = Field(0, ge=0, le=LARGEST)
+    show_examples: int = Field(6, ge=1, le=20)
+
+    @model_validator(mode="after")
+    def _bounds_can_be_measured(self) -> EvaluationParams:
+        least = math.ceil(FEWEST_TAILS / (1 - self.confidence_level) - 1e-6)
+        if 0 < self.bootstrap < least:
+            raise ValueError(
+                f"bootstrap: expected 0 (no intervals) or at least {least} resamples for confidence_level "
+                f"{self.confidence_level:g}, got {self.bootstrap}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rates_can_be_shown(self) -> EvaluationParams:
@@ -368,11 +407,17 @@ class FacePairsParams(Block):
     """
 
     source: Literal["file", "drawn"] = "drawn"
-    number: int = Field(600, ge=2, multiple_of=2)
-    folds: int = Field(10, ge=2)
+    number: int = Field(600, ge=2, le=LARGEST, multiple_of=2)
+    folds: int = Field(10, ge=2, le=LARGEST)
 
-
-Rate = Annotated[float, Field(gt=0, lt=1)]
+    @model_validator(mode="after")
+    def _folds_hold_pairs(self) -> FacePairsParams:
+        if self.source == "drawn" and self.number < 2 * self.folds:
+            raise ValueError(
+                f"number: expected at least {2 * self.folds}, a pair of each kind for each of {self.folds} folds, got "
+                f"{self.number}"
+            )
+        return self
 
 
 class FaceRecognitionParams(Block):
@@ -385,10 +430,17 @@ class FaceRecognitionParams(Block):
 
     pairs: FacePairsParams = FacePairsParams()
     mirror: bool = False
-    fars: tuple[Rate, ...] = (0.1, 0.01, 0.001)
-    thresholds: tuple[Literal["accuracy", "eer"] | Rate, ...] = Field(("accuracy", "eer", 0.001), min_length=1)
-    galleries: tuple[Literal["medoid", "centroid", "images"], ...] = Field(("medoid", "images"), min_length=1)
-    neighbours: int = Field(1, ge=1)
+    fars: Annotated[tuple[Rate, ...], Once] = (0.1, 0.01, 0.001)
+    thresholds: Annotated[tuple[Literal["accuracy", "eer"] | Rate, ...], Field(min_length=1), Once] = (
+        "accuracy",
+        "eer",
+        0.001,
+    )
+    galleries: Annotated[tuple[Literal["medoid", "centroid", "images"], ...], Field(min_length=1), Once] = (
+        "medoid",
+        "images",
+    )
+    neighbours: Count = 1
     metric: Literal["euclidean", "cosine"] = "euclidean"
     engine: Literal["sklearn", "faiss"] = "sklearn"
 
@@ -403,15 +455,15 @@ class AdaptiveAttackSpec(Block):
     """
 
     attack: str
-    detectors: tuple[str, ...] | None = None
+    detectors: Annotated[Names, Field(min_length=1)] | None = None
     role: Literal["white_box", "single_step", "transfer"] = "white_box"
     form: Literal["correct", "reference"] = "correct"
     classifier: Literal["network", "nearest_medoid"] = "network"
-    budgets: dict[Literal["l2", "linf"], tuple[PositiveNumber, ...]] | None = None
-    criteria: tuple[Criterion, ...] | None = None
-    arguments: dict[str, Any] = {}
-    max_images: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=1)
+    budgets: Budgets | None = None
+    criteria: Criteria | None = None
+    arguments: Arguments = Field(default_factory=dict)
+    max_images: Count | None = None
+    batch_size: Count | None = None
 
 
 class SubstituteParams(Block):
@@ -422,9 +474,9 @@ class SubstituteParams(Block):
     """
 
     network: NetworkParams | None = None
-    epochs: int = Field(6, ge=1)
-    attacks: tuple[str, ...] = ("bim", "mi-fgsm")
-    max_images: int = Field(400, ge=4)
+    epochs: Count = 6
+    attacks: Names = ("bim", "mi-fgsm")
+    max_images: int = Field(400, ge=4, le=LARGEST)
 
 
 class HardeningParams(Block):
@@ -434,12 +486,12 @@ class HardeningParams(Block):
     ``adaptive_attack.attacks``. ``rounds: 0`` leaves it out.
     """
 
-    rounds: int = Field(1, ge=0)
-    detectors: tuple[str, ...] = ()
-    attacks: tuple[str, ...] = ()
-    test_attacks: tuple[str, ...] = ()
-    train_images: int = Field(200, ge=1)
-    validation_images: int = Field(80, ge=1)
+    rounds: int = Field(1, ge=0, le=LARGEST)
+    detectors: Names = ()
+    attacks: Names = ()
+    test_attacks: Names = ()
+    train_images: Count = 200
+    validation_images: Count = 80
 
 
 class AdaptiveAttackParams(Block):
@@ -450,27 +502,30 @@ class AdaptiveAttackParams(Block):
     the network classifies correctly and the detector passes.
     """
 
-    detectors: tuple[str, ...]
-    trained_criteria: tuple[Literal["targeted", "untargeted", "both"], ...] = ("both",)
-    criteria: tuple[Criterion, ...] = ("untargeted",)
-    budgets: dict[Literal["l2", "linf"], tuple[PositiveNumber, ...]]
-    max_images: int = Field(100, ge=1)
-    max_images_per_class: int | None = Field(None, ge=1)
+    detectors: Annotated[Names, Field(min_length=1)]
+    trained_criteria: TrainedCriteria = ("both",)
+    criteria: Criteria = ("untargeted",)
+    budgets: Budgets
+    max_images: Count = 100
+    max_images_per_class: Count | None = None
     attacks: dict[str, AdaptiveAttackSpec | None]
     substitute: SubstituteParams = SubstituteParams()
     hardening: HardeningParams = HardeningParams()
-    show_examples: int = Field(6, ge=1)
+    show_examples: int = Field(6, ge=1, le=20)
 
     @property
     def active(self) -> dict[str, AdaptiveAttackSpec]:
         """The attacks that are not null, in configured order."""
         return {name: one for name, one in self.attacks.items() if one is not None}
 
+    @field_validator("attacks")
+    @classmethod
+    def _names_are_usable(cls, attacks: dict[str, AdaptiveAttackSpec | None]) -> dict[str, AdaptiveAttackSpec | None]:
+        check_names(attacks, reserved=RESERVED_ADAPTIVE)
+        return attacks
+
     @model_validator(mode="after")
     def _names_exist(self) -> AdaptiveAttackParams:
-        bad = [name for name in self.attacks if not name or "/" in name or name in ("union", "worst")]
-        if bad:
-            raise ValueError(f"attacks: a name must be non-empty, hold no '/' and not be 'union' or 'worst', got {bad}")
         for key in ("attacks", "test_attacks") if self.hardening.rounds else ():
             unknown = sorted(set(getattr(self.hardening, key)) - set(self.active))
             if unknown:
@@ -480,6 +535,23 @@ class AdaptiveAttackParams(Block):
             raise ValueError(
                 f"hardening.detectors: expected some of detectors {list(self.detectors)}, got {unattacked}"
             )
-        if not self.active or not self.detectors or not self.trained_criteria:
-            raise ValueError("expected at least one of each: attacks, detectors, trained_criteria")
+        if not self.active:
+            raise ValueError("attacks: expected at least one attack, got none")
         return self
+
+
+BLOCKS: dict[str, type[Block]] = {
+    "runtime": RuntimeParams,
+    "network": NetworkParams,
+    "splits": SplitParams,
+    "serving": ServingParams,
+    "target_training": TargetTrainingParams,
+    "feature_extraction": FeatureExtractionParams,
+    "representatives": RepresentativesParams,
+    "adversarial_generation": AdversarialGenerationParams,
+    "detector_training": DetectorTrainingParams,
+    "evaluation": EvaluationParams,
+    "face_recognition": FaceRecognitionParams,
+    "adaptive_attack": AdaptiveAttackParams,
+}
+"""Every block of the parameter files by name."""

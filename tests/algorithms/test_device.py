@@ -20,7 +20,7 @@ def test_a_named_device_is_taken():
     assert resolve_device("cpu") == torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["banana", "", "cuda:x"])
+@pytest.mark.parametrize("name", ["banana", "", "cuda:x", "mps", "meta", "cpu:1", "cuda:-1"])
 def test_another_name_is_refused(name):
     with pytest.raises(ConfigurationError, match=rf"runtime.device: expected auto, cpu.*got '{name}'"):
         resolve_device(name)
@@ -31,3 +31,12 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
 
     with pytest.raises(ConfigurationError, match=r"'cuda:1' was asked for, but torch sees no CUDA device"):
         resolve_device("cuda:1")
+
+
+def test_a_gpu_beyond_the_last_one_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ConfigurationError, match="expected cuda:0 to cuda:1 on this machine, got 'cuda:9'"):
+        resolve_device("cuda:9")

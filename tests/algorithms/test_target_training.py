@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from adv_detect.algorithms.target_training import FitSettings, augment, fit_target, measure_accuracy
+from adv_detect.errors import DataError
 from adv_detect.images import load_images
 from adv_detect.networks.target import build_target, target_digest
 from adv_detect.params import NetworkParams, TargetTrainingParams
@@ -61,6 +62,18 @@ def test_two_shades_are_learnt(values):
     assert measure_accuracy(target, Shades(40, seed=1), batch_size=16, device=CPU) > 0.9
     assert history[-1]["loss"] < history[0]["loss"]
     assert [row["epoch"] for row in history] == [float(epoch + 1) for epoch in range(values.get("epochs", 2))]
+
+
+def test_a_training_that_diverges_ends_at_once_with_its_learning_rate():
+    target = build_target(
+        NetworkParams(name="small", arguments={"image_size": 16}, preprocessing={"scale": 1e30}),
+        class_names=NAMES,
+        image_shape=(1, 16, 16),
+    )
+    params = TargetTrainingParams(epochs=50, batch_size=8, optimizer="sgd", learning_rate=1.0)
+
+    with pytest.raises(DataError, match=r"target_training: expected a finite loss, got \w+ in epoch [12]; .*\(1\)"):
+        fit_target(target, Shades(16), params=params, settings=FitSettings(seed=0, device=CPU, progress=False))
 
 
 def test_the_trained_network_is_frozen():

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import nn
 
 from adv_detect.errors import ConfigurationError
+
+SUPPORTED = re.compile(r"cpu|cuda(:\d{1,3})?")
+"""Devices that everything here runs on."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -22,14 +27,16 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as exc:
-        raise ConfigurationError(f"runtime.device: expected auto, cpu, cuda or cuda:<index>, got {name!r}") from exc
+    if not SUPPORTED.fullmatch(name):
+        raise ConfigurationError(f"runtime.device: expected auto, cpu, cuda or cuda:<index>, got {name!r}")
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError(
             f"runtime.device: {name!r} was asked for, but torch sees no CUDA device; use auto or cpu"
         )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise ConfigurationError(f"runtime.device: expected cuda:0 to cuda:{last} on this machine, got {name!r}")
     return device
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from adv_detect.algorithms.finite import finite_rows
 from adv_detect.algorithms.head import HeadParams, fit_linear_head
-from adv_detect.errors import ConfigurationError
+from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.images import ImageSet, load_images
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.networks.weights import head_name
@@ -62,6 +63,11 @@ def fit_target(
         for epoch in range(params.epochs):
             row = _epoch(target, loader, optimizer, schedule, params=params, settings=settings, epoch=epoch)
             LOGGER.info("target_training: epoch %d, loss %.4f, accuracy %.4f", epoch + 1, row["loss"], row["accuracy"])
+            if not math.isfinite(row["loss"]):
+                raise DataError(
+                    f"target_training: expected a finite loss, got {row['loss']} in epoch {epoch + 1}; lower "
+                    f"learning_rate ({params.learning_rate:g}), or check network.preprocessing and bounds"
+                )
             history.append(row)
     target.freeze()
     return history

@@ -78,6 +78,25 @@ def with_other_test_images(finished, folder):
     return store
 
 
+class NoSuccessOfCw(ShardStore):
+    """The finished trajectories, but Carlini-Wagner reached no target."""
+
+    def read(self, key, names=None):
+        content = super().read(key, names)
+        tensors = dict(content.tensors)
+        if key.startswith("cw/targeted/"):
+            tensors["success"] = torch.zeros_like(tensors["success"])
+        return ShardContent(tensors, content.metadata)
+
+
+def test_what_is_left_without_an_attack_must_have_succeeded(finished, detector_plan, caplog):
+    keys = detector_plan(NoSuccessOfCw(finished["trajectories"].root)).keys
+
+    assert set(detector_plan().keys) - set(keys) == {"ranked/targeted/without-bim/0"}
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message == "detectors: ranked/targeted/without-bim/0 is left out, for its attacks cw had no success"
+
+
 @pytest.mark.parametrize("key", ["natural/test-0000", "bim/targeted/train-0001", "cw/untargeted/validation-0000"])
 def test_activations_equal_a_direct_computation(finished, key):
     network = finished["network_weights"]

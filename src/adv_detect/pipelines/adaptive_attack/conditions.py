@@ -152,7 +152,10 @@ def _check_gradients(params: AdaptiveAttackParams, training: DetectorTrainingPar
 
 def _check_condition(condition: Condition, bounds: tuple[float, float]) -> None:
     spec, place = condition.spec, f"adaptive_attack.attacks.{condition.name}"
-    condition.build(bounds)
+    try:
+        condition.build(bounds)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"{place}: {exc}") from exc
     if spec.attack in SMALLEST and spec.budgets is not None:
         raise ConfigurationError(f"{place}.budgets: {spec.attack} searches for the smallest L2 perturbation; leave out")
     if spec.attack in BOUNDED_BY_ARGUMENT and ("max_thres" in spec.arguments or condition.norm != "linf"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -9,9 +11,10 @@ import pandas as pd
 from adv_detect.algorithms.detector_keys import SUMMARY_FIGURES, rate_label
 from adv_detect.algorithms.detectors import parse_reference_name
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
-from adv_detect.jobs.activations import ActivationBlock, activation_plan
+from adv_detect.jobs.activations import ActivationBlock, activation_plan, shard_keys
 from adv_detect.jobs.detectors import (
     CRITERIA,
+    LEARNING_SPLITS,
     DetectorJob,
     DetectorWork,
     ValidationScores,
@@ -21,7 +24,7 @@ from adv_detect.jobs.detectors import (
     plan_jobs,
     restore,
 )
-from adv_detect.names import REFERENCE
+from adv_detect.names import NATURAL, REFERENCE, ShardKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import (
     AdversarialGenerationParams,
@@ -34,6 +37,7 @@ from adv_detect.serving.bundle import ScoringBundle
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
 DESCRIBED = ("configuration", "trained_criterion", "trained_on", "seed")
+LOGGER = logging.getLogger(__name__)
 
 
 def compute_activations(
@@ -91,7 +95,7 @@ def train_detectors(
             ),
             job,
         )
-        for job in _jobs(detector_training, adversarial_generation)
+        for job in _with_something_to_learn(_jobs(detector_training, adversarial_generation), activations)
     )
     return ShardPlan(work=work, shards=shards, runtime=runtime, description="detectors")
 
@@ -233,6 +237,25 @@ def _jobs(params: DetectorTrainingParams, attacks: AdversarialGenerationParams) 
         fitting = attacks_of(learned, criterion)
         published.append(DetectorJob(name, one, criterion, REFERENCE, fitting, 0, checkpoint=path))
     return [*trained, *published]
+
+
+def _with_something_to_learn(jobs: list[DetectorJob], activations: ShardStore) -> Iterator[DetectorJob]:
+    """Pass over detectors without one attack where the other attacks had no success to learn from or to choose by."""
+    for job in jobs:
+        left_out = job.trained_on.startswith("without-")
+        if not left_out or all(_succeeded(job, split, activations) for split in LEARNING_SPLITS):
+            yield job
+        else:
+            LOGGER.warning(
+                "detectors: %s is left out, for its attacks %s had no success", job.key, ", ".join(job.attacks)
+            )
+
+
+def _succeeded(job: DetectorJob, split: str, activations: ShardStore) -> bool:
+    """Whether an attack that a detector is trained on had a success in a split."""
+    keys = shard_keys(activations, split=split, attacks=job.attacks, criteria=job.criteria)
+    attacked = (key for key in keys if ShardKey.parse(key).attack != NATURAL)
+    return any(bool(activations.read(key, names=("success",)).tensors["success"].any()) for key in attacked)
 
 
 def _content(checkpoint: str | None) -> str | None:

@@ -16,7 +16,7 @@ from adv_detect.algorithms.evaluation_tables import score_samples, train_test_ma
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import restore
-from adv_detect.names import EARLY, NATURAL, ShardKey
+from adv_detect.names import BOTH_CRITERIA, EARLY, NATURAL, ShardKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import DetectorTrainingParams, EvaluationParams
 from adv_detect.reporting import chosen_detector
@@ -25,6 +25,7 @@ from adv_detect.sharding import ShardStore
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+TRAINED_ON = {BOTH_CRITERIA: "targeted and untargeted"}
 HARDEST_FIRST = ("untargeted", "targeted")
 GRID_SEPARATOR = "/"
 SHOWN = ("auc_overview", "roc", "score_histograms", "mean_trajectory", "adversarial_grid", "train_test_matrix")
@@ -52,9 +53,9 @@ def draw_detection(
     described = describe_detectors(detector_summary)
     figures: dict[str, Any] = {}
     for criterion in _criteria(detection_metrics):
-        figures[f"auc_overview/{criterion}"] = plots.auc_overview(detection_metrics, criterion=criterion)
         key = chosen_detector(described, criterion)
-        if key is not None:
+        if key is not None:  # else no detector was trained for this criterion
+            figures[f"auc_overview/{criterion}"] = plots.auc_overview(detection_metrics, criterion=criterion)
             natural, attacked = score_samples(scores, detector=key, criterion=criterion)
             title = f"{key}, {criterion} attacks"
             figures[f"roc/{criterion}"] = plots.roc_figure(natural, attacked, title=title)
@@ -131,14 +132,18 @@ def _nothing(name: str) -> Figure:
 
 
 def _criteria(metrics: pd.DataFrame) -> list[str]:
-    measured = metrics.loc[metrics["form"] == EARLY, "criterion"].unique()
+    """Criteria of which an early attack had a success, the harder one first."""
+    measured = metrics.loc[(metrics["form"] == EARLY) & metrics["auc"].notna(), "criterion"].unique()
     return [name for name in HARDEST_FIRST if name in measured]
 
 
 def _curves(histories: pd.DataFrame, described: pd.DataFrame, criterion: str) -> Figure:
-    own = described[(described["trained_criterion"] == criterion) & (described["trained_on"] == "all")]
+    """Curves of the detectors of a criterion or, where there are none, of those trained on both."""
+    whole = described[described["trained_on"] == "all"]
+    kind = criterion if criterion in set(whole["trained_criterion"]) else BOTH_CRITERIA
+    own = whole[whole["trained_criterion"] == kind]
     rows = {str(key): histories[histories["detector"] == key].to_dict("records") for key in own["detector"]}
-    return plots.training_curves(rows, title=f"detectors trained on {criterion} attacks")
+    return plots.training_curves(rows, title=f"detectors trained on {TRAINED_ON.get(kind, kind)} attacks")
 
 
 def _matrices(metrics: pd.DataFrame, configurations: tuple[str, ...], criterion: str) -> dict[str, Figure]:

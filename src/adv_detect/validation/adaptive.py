@@ -1,0 +1,89 @@
+"""Whether the adaptive attacks fit the detectors and attacks that are configured."""
+
+from __future__ import annotations
+
+import logging
+
+from adv_detect.errors import ConfigurationError
+from adv_detect.params import (
+    AdaptiveAttackParams,
+    AdaptiveAttackSpec,
+    AdversarialGenerationParams,
+    DetectorTrainingParams,
+    NetworkParams,
+)
+from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive
+from adv_detect.pipelines.adaptive_attack.substitute import LEARNING_SPLITS
+from adv_detect.validation.numbers import LEAST_IMAGES
+
+LOGGER = logging.getLogger(__name__)
+KINDS = {"both": {"targeted", "untargeted"}}
+
+
+def check_adaptive_block(
+    params: AdaptiveAttackParams,
+    *,
+    training: DetectorTrainingParams,
+    attacks: AdversarialGenerationParams | None,
+    network: NetworkParams | None,
+) -> None:
+    """Check all that can be known of the adaptive attacks without detectors and images.
+
+    Args:
+        params: The adaptive attacks.
+        training: The detectors there are.
+        attacks: The ordinary attacks, which a substitute learns from.
+        network: The network, for its pixel range.
+
+    Raises:
+        ConfigurationError: A name is unknown, or parts do not fit together.
+    """
+    check_adaptive(params, training, (network or NetworkParams()).bounds)
+    if params.hardening.rounds and params.hardening.detectors:
+        for key in ("attacks", "test_attacks"):
+            if not getattr(params.hardening, key):
+                raise ConfigurationError(
+                    f"adaptive_attack.hardening.{key}: expected some of {sorted(params.active)} for rounds: "
+                    f"{params.hardening.rounds}, got none"
+                )
+    if attacks is not None and any(spec.role == "transfer" for spec in params.active.values()):
+        _check_substitute(params, attacks)
+    _warn_of_idle(params)
+
+
+def _check_substitute(params: AdaptiveAttackParams, attacks: AdversarialGenerationParams) -> None:
+    wanted, place = params.substitute.attacks, "adaptive_attack.substitute"
+    usable = {name: one for name, one in attacks.active.items() if set(LEARNING_SPLITS) <= set(one.splits)}
+    unknown = [name for name in wanted if name not in usable]
+    if unknown or not wanted:
+        raise ConfigurationError(
+            f"{place}.attacks: expected attacks of adversarial_generation with train and validation splits, some "
+            f"of {sorted(usable)}, got {unknown or 'none'}"
+        )
+    for criterion in params.trained_criteria:
+        for one in KINDS.get(criterion, {criterion}):
+            if not any(one in usable[name].criteria for name in wanted):
+                raise ConfigurationError(
+                    f"{place}.attacks: trained_criteria {criterion!r} needs one with the criterion {one!r}, got "
+                    f"{list(wanted)}"
+                )
+    if params.substitute.max_images < LEAST_IMAGES:
+        raise ConfigurationError(
+            f"{place}.max_images: expected at least {LEAST_IMAGES} images, got {params.substitute.max_images}"
+        )
+
+
+def _warn_of_idle(params: AdaptiveAttackParams) -> None:
+    """Say which attacks are meant for detectors that are not attacked."""
+    idle = [name for name, spec in params.active.items() if not _meant(spec, params)]
+    if idle:
+        LOGGER.warning(
+            "adaptive_attack.attacks: %s: meant for detectors that are not among adaptive_attack.detectors %s, so they "
+            "are not run",
+            ", ".join(idle),
+            list(params.detectors),
+        )
+
+
+def _meant(spec: AdaptiveAttackSpec, params: AdaptiveAttackParams) -> bool:
+    return spec.detectors is None or bool(set(spec.detectors) & set(params.detectors))

@@ -1,0 +1,49 @@
+"""Detectors of one criterion alone are drawn and reported."""
+
+from __future__ import annotations
+
+import pytest
+
+from adv_detect.algorithms.detector_keys import CONTROL_KEYS
+from adv_detect.pipelines.evaluation.figures import SHOWN, draw_detection, draw_inputs, show_figures
+from adv_detect.pipelines.evaluation.report import write_evaluation_part
+
+CRITERIA = ("targeted", "untargeted", "both")
+SUBSETS = [{one} for one in CRITERIA]
+
+
+@pytest.mark.parametrize("trained", SUBSETS, ids=lambda some: "-".join(sorted(some)))
+def test_detectors_of_one_criterion_reach_the_report(finished, blocks, trained):
+    summary = finished["detector_summary"]
+    summary = summary[summary["trained_criterion"].isin(trained)]
+    kept = {*summary["detector"], *CONTROL_KEYS}
+    scores, metrics = (
+        table[table["detector"].isin(kept)] for table in (finished["scores"], finished["detection_metrics"])
+    )
+    scores = scores.assign(detector=scores["detector"].cat.remove_unused_categories())
+    training, evaluation = blocks["detector_training"], blocks["evaluation"]
+
+    drawn = draw_detection(scores, metrics, summary, finished["detector_histories"], training)
+    inputs = draw_inputs(
+        finished["adversarials"], finished["trajectories"], finished["network_weights"], summary, training, evaluation
+    )
+    stored = (finished[name] for name in ("attack_records", "source_splits", "network_weights"))
+    part = write_evaluation_part(metrics, summary, *stored, drawn, inputs, dict(blocks))
+
+    tested = {"targeted", "untargeted"} if "both" in trained else trained
+    for name in ("auc_overview", "roc", "score_histograms", "training_curves"):
+        assert {key.split("/")[1] for key in drawn if key.startswith(f"{name}/")} == tested
+    assert len(show_figures(drawn, inputs)) == len(SHOWN)
+    assert part is not None
+
+
+def test_an_attack_without_a_success_leaves_its_criterion_out_of_the_figures(finished, blocks):
+    metrics = finished["detection_metrics"].copy()
+    metrics.loc[metrics["criterion"] == "targeted", "auc"] = float("nan")
+
+    drawn = draw_detection(
+        finished["scores"], metrics, finished["detector_summary"], finished["detector_histories"],
+        blocks["detector_training"],
+    )  # fmt: skip
+
+    assert {key.split("/")[1] for key in drawn} == {"untargeted"}
