@@ -90,7 +90,7 @@ class NoSuccessOfCw(ShardStore):
 
 
 def test_what_is_left_without_an_attack_must_have_succeeded(finished, detector_plan, caplog):
-    keys = detector_plan(NoSuccessOfCw(finished["trajectories"].root)).keys
+    keys = detector_plan(NoSuccessOfCw(finished["activations"].root)).keys
 
     assert set(detector_plan().keys) - set(keys) == {"ranked/targeted/without-bim/0"}
     (message,) = (record.getMessage() for record in caplog.records)

@@ -24,9 +24,8 @@ def test_detectors_of_one_criterion_reach_the_report(finished, blocks, trained):
     training, evaluation = blocks["detector_training"], blocks["evaluation"]
 
     drawn = draw_detection(scores, metrics, summary, finished["detector_histories"], training)
-    inputs = draw_inputs(
-        finished["adversarials"], finished["trajectories"], finished["network_weights"], summary, training, evaluation
-    )
+    shown = ("adversarials", "activations", "network_weights", "representatives", "detectors")
+    inputs = draw_inputs(*(finished[name] for name in shown), summary, evaluation)
     stored = (finished[name] for name in ("attack_records", "source_splits", "network_weights"))
     part = write_evaluation_part(metrics, summary, *stored, drawn, inputs, dict(blocks))
 
