@@ -15,7 +15,7 @@ import mlflow
 import pandas as pd
 import pytest
 import torch
-from tests.projects import NETWORK, new_project, session, take_over
+from tests.projects import NETWORK, RESULTS, new_project, session, take_over
 
 from adv_detect.algorithms.detector_keys import CONTROL_KEYS
 from adv_detect.errors import DataError
@@ -55,9 +55,9 @@ def command(folder: Path, *options: str) -> subprocess.Popen[str]:
 
 def modified(folder: Path) -> dict[str, int]:
     """When each shard and the network were written."""
-    files = [file for name in SHARDED for file in (folder / "data" / name).rglob("*.safetensors")]
-    files.append(folder / "data/06_models/network.safetensors")
-    return {str(file.relative_to(folder / "data")): file.stat().st_mtime_ns for file in files if file.exists()}
+    files = [file for name in SHARDED for file in (folder / RESULTS / name).rglob("*.safetensors")]
+    files.append(folder / "data/test/06_models/network.safetensors")
+    return {str(file.relative_to(folder / RESULTS)): file.stat().st_mtime_ns for file in files if file.exists()}
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +71,7 @@ def finished_run(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_the_command_leaves_table_report_and_registered_model(finished_run):
-    reporting = finished_run / "data/08_reporting"
+    reporting = finished_run / "data/test/08_reporting"
     table = pd.read_csv(reporting / "detection_metrics.csv")
     report = (reporting / "report.html").read_text(encoding="utf-8")
 
@@ -86,13 +86,13 @@ def test_the_command_leaves_table_report_and_registered_model(finished_run):
     assert "Params(" not in report
 
     client = mlflow.MlflowClient(f"sqlite:///{finished_run / 'mlflow.db'}")
-    champion = client.get_model_version_by_alias("adv-detect", "champion")
+    champion = client.get_model_version_by_alias("adv-detect-test", "champion")
     assert client.get_run(champion.run_id).info.status == "FINISHED"
 
 
 def test_every_metric_row_belongs_to_a_detector_or_control(finished_run):
-    table = pd.read_csv(finished_run / "data/08_reporting/detection_metrics.csv")
-    detectors = ShardStore(str(finished_run / "data/06_models/detectors"))
+    table = pd.read_csv(finished_run / "data/test/08_reporting/detection_metrics.csv")
+    detectors = ShardStore(str(finished_run / "data/test/06_models/detectors"))
 
     assert set(table["detector"]) == {*detectors.keys(), *CONTROL_KEYS}
 
@@ -100,17 +100,17 @@ def test_every_metric_row_belongs_to_a_detector_or_control(finished_run):
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_a_pipeline_runs_alone_from_what_lies_on_disk_and_makes_nothing_twice(finished_run, pipeline):
     before = modified(finished_run)
-    records = pd.read_parquet(finished_run / "data/03_primary/attack_records.parquet")
-    table = pd.read_csv(finished_run / "data/08_reporting/detection_metrics.csv")
+    records = pd.read_parquet(finished_run / "data/test/03_primary/attack_records.parquet")
+    table = pd.read_csv(finished_run / "data/test/08_reporting/detection_metrics.csv")
 
     with session(finished_run) as one:
         one.run(pipeline_names=[pipeline])
 
     assert modified(finished_run) == before
-    again = pd.read_parquet(finished_run / "data/03_primary/attack_records.parquet")
+    again = pd.read_parquet(finished_run / "data/test/03_primary/attack_records.parquet")
     pd.testing.assert_frame_equal(again, records)
     # scores are computed anew: how arrays lie in memory decides their last bits
-    table_again = pd.read_csv(finished_run / "data/08_reporting/detection_metrics.csv")
+    table_again = pd.read_csv(finished_run / "data/test/08_reporting/detection_metrics.csv")
     pd.testing.assert_frame_equal(table_again, table, rtol=1e-3, atol=1e-3)
 
 
@@ -128,7 +128,7 @@ def resumed(finished_run: Path, project: Path, tmp_path_factory: pytest.TempPath
     folder = new_project(tmp_path_factory.mktemp("resumed"), project)
     take_over(folder, finished_run, *NETWORK, "04_feature/representatives.safetensors")
     process = command(folder, "--pipelines=adversarial_generation")
-    store = ShardStore(str(folder / "data/03_primary/adversarials"))
+    store = ShardStore(str(folder / "data/test/03_primary/adversarials"))
     deadline = time.monotonic() + DEADLINE_SECONDS
     while len(store) < SHARDS_BEFORE_KILL and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -151,10 +151,12 @@ def test_a_killed_generation_goes_on_where_it_stopped(resumed):
 
 def test_a_resumed_generation_ends_like_an_unbroken_one(resumed, finished_run):
     tables = [
-        pd.read_parquet(folder / "data/03_primary/attack_records.parquet")
+        pd.read_parquet(folder / "data/test/03_primary/attack_records.parquet")
         for folder in (resumed["folder"], finished_run)
     ]
-    stores = [ShardStore(str(folder / "data/03_primary/adversarials")) for folder in (resumed["folder"], finished_run)]
+    stores = [
+        ShardStore(str(folder / "data/test/03_primary/adversarials")) for folder in (resumed["folder"], finished_run)
+    ]
 
     pd.testing.assert_frame_equal(*tables)
     assert stores[0].fingerprints() == stores[1].fingerprints()
@@ -169,7 +171,7 @@ def test_a_resumed_generation_ends_like_an_unbroken_one(resumed, finished_run):
 
 
 def test_no_source_image_of_a_real_run_stands_in_two_splits(finished_run):
-    records = pd.read_parquet(finished_run / "data/03_primary/attack_records.parquet")
+    records = pd.read_parquet(finished_run / "data/test/03_primary/attack_records.parquet")
 
     assert (records.groupby("source_id")["split"].nunique() == 1).all()
     assert set(records["split"]) == {"train", "validation", "test"}
@@ -178,7 +180,7 @@ def test_no_source_image_of_a_real_run_stands_in_two_splits(finished_run):
 def test_a_changed_attack_remakes_its_own_shards_only(resumed):
     folder = resumed["folder"]
     before = modified(folder)
-    records = pd.read_parquet(folder / "data/03_primary/attack_records.parquet")
+    records = pd.read_parquet(folder / "data/test/03_primary/attack_records.parquet")
 
     with session(folder, adversarial_generation={"attacks": {"bim": {"arguments": {"steps": 4}}}}) as one:
         one.run(pipeline_names=["adversarial_generation"])
@@ -187,7 +189,7 @@ def test_a_changed_attack_remakes_its_own_shards_only(resumed):
     remade = {name for name in before if after[name] != before[name]}
     assert after.keys() == before.keys()
     assert remade == {name for name in before if name.startswith("03_primary/adversarials/bim/")}
-    changed = pd.read_parquet(folder / "data/03_primary/attack_records.parquet")
+    changed = pd.read_parquet(folder / "data/test/03_primary/attack_records.parquet")
     others = [table[table["attack"] != "bim"].reset_index(drop=True) for table in (records, changed)]
     pd.testing.assert_frame_equal(*others)
     assert not changed[changed["attack"] == "bim"].equals(records[records["attack"] == "bim"])
@@ -227,7 +229,7 @@ def test_the_further_pipelines_run_from_what_the_main_job_left(finished_run, tmp
     output, _ = process.communicate(timeout=DEADLINE_SECONDS)
 
     assert process.returncode == 0, output[-3000:]
-    reporting = folder / "data/08_reporting"
+    reporting = folder / "data/test/08_reporting"
     summary = pd.read_csv(reporting / "adaptive_summary.csv")
     assert {"selective", "worst", "union"} <= set(summary["attack"])
     verification = pd.read_csv(reporting / "face_verification.csv")

@@ -24,7 +24,7 @@ from adv_detect.tracking.addresses import (
 )
 from adv_detect.tracking.relocation import PROJECT_TAG
 
-IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 DEFAULT_EXPERIMENT = "0"
 SHOWN = 200  # characters of an error of others, in a message
 
@@ -133,9 +133,16 @@ def _explained(address: str, variable: str) -> Iterator[None]:
     except (MlflowException, RequestException, OSError) as exc:
         if not is_server(address):
             raise
-        cause = " ".join(str(exc).split())
-        cause = cause if len(cause) <= SHOWN else f"{cause[:SHOWN]} ..."
+        cause = _cause(exc)
         raise TrackingError(
             f"{variable}: expected an MLflow server that answers at {address}, got: {cause}; start it, correct the "
             f"address ({variable} or conf/<env>/mlflow.yml), or unset it to use the project's own database"
         ) from exc
+
+
+def _cause(error: BaseException) -> str:
+    """What the innermost error says, in a line: libraries wrap a refused connection several times."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
