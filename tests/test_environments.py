@@ -14,7 +14,6 @@ from adv_detect.environments import (
     check_registered_name,
     check_results,
     own_name,
-    results_folder,
 )
 from adv_detect.errors import ConfigurationError
 from adv_detect.settings import CONFIG_LOADER_ARGS
@@ -90,12 +89,9 @@ def test_a_name_that_is_configured_stands(conf):
 
 
 @pytest.mark.parametrize(
-    "env", ["01_raw", "08_reporting", "02_x", "", "a/b", "../x", ".hidden", "a b", "ä", "x" * 65, "a:b"]
+    "env", ["01_raw", "08_reporting", "02_x", "a/b", "../x", ".hidden", "a b", "ä", "x" * 65, "a:b"]
 )
 def test_a_name_that_is_no_folder_of_results_is_refused(conf, env):
-    if env == "":
-        assert results_folder(env) == "data"
-        return
     with pytest.raises(
         ConfigurationError, match=r"--env: expected a name of at most 64 .* results go to data/<env>, got"
     ):
