@@ -48,7 +48,7 @@ def relocate(project: Path) -> list[str]:
         with FileLock(f"{file}.lock"):
             former = _former_folders(file, project)
             _rewrite(file, former, project)
-    except (sqlite3.OperationalError, OSError) as exc:
+    except (sqlite3.DatabaseError, OSError) as exc:
         LOGGER.warning("mlflow: %s could not be read or written (%s); models may be looked for elsewhere", file, exc)
         return []
     if former:
