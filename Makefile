@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Results of the default environment lie in data, those of another in data/<env>; data/01_raw is nobody's result.
+LAYERS := 02_intermediate 03_primary 04_feature 05_model_input 06_models 07_model_output 08_reporting
+RESULTS := $(filter-out data/01_raw/%,$(wildcard $(foreach part,$(LAYERS) .run.lock .run.json,data/$(part) data/*/$(part))))
+
 # Keeps freed memory in the process: gradient-heavy work on a CPU runs about twice as fast.
 export MALLOC_TRIM_THRESHOLD_ := 1000000000
 export MALLOC_MMAP_THRESHOLD_ := 1000000000
@@ -31,6 +35,7 @@ viz: $(VENV)/.installed
 
 mlflow: export MLFLOW_DISABLE_TELEMETRY := true
 mlflow: $(VENV)/.installed
+	@$(BIN)/python -m adv_detect.tracking.relocation
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db
 
 bench: $(VENV)/.installed-bench
@@ -57,4 +62,5 @@ constraints: $(VENV)/bin/uv
 	$(BIN)/uv pip compile --quiet --python $(BIN)/python --all-extras --no-header --no-annotate --upgrade pyproject.toml -o constraints.txt
 
 clean:
-	rm -rf $(VENV) data/0[2-8]_* mlflow.db mlruns
+	rm -rf $(VENV) $(RESULTS) mlflow.db mlflow.db.lock mlruns
+	@if [ -d data ]; then find data -mindepth 1 -maxdepth 1 -type d -empty ! -name 01_raw -exec rmdir {} +; fi

@@ -38,11 +38,13 @@ def _facts_of_images_are_kept_apart(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(autouse=True)
 def _no_run_stays_open():
-    """A test that fails in the middle of an MLflow run must not hand that run to the next test."""
+    """A test must hand neither its MLflow run nor its tracking store to the next one; MLflow exports the latter."""
     yield
     mlflow = sys.modules.get("mlflow")
     while mlflow is not None and mlflow.active_run() is not None:
         mlflow.end_run()
+    if mlflow is not None:
+        mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture(autouse=True)

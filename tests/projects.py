@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from kedro.framework.startup import bootstrap_project
 
 NETWORK = ("06_models/network.safetensors", "06_models/network.json")
 """Files of the trained network, for `take_over`."""
+RESULTS = "data/test"
+"""Where the environment ``test`` keeps its results, in a project."""
 
 
 def new_project(folder: Path, source: Path) -> Path:
@@ -26,22 +29,22 @@ def new_project(folder: Path, source: Path) -> Path:
 
 
 def take_over(folder: Path, source: Path, *names: str) -> None:
-    """Copy files below ``data`` from another project."""
+    """Copy results from another project."""
     for name in names:
-        (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source / "data" / name, folder / "data" / name)
+        (folder / RESULTS / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / RESULTS / name, folder / RESULTS / name)
 
 
 @contextlib.contextmanager
-def session(folder: Path, **parameters: object) -> Iterator[KedroSession]:
-    """A Kedro session of the environment ``test`` in this process, on one thread; what it changes is restored."""
-    tracking = mlflow.get_tracking_uri()
+def session(folder: Path, *, environment: str = "test", **parameters: object) -> Iterator[KedroSession]:
+    """A Kedro session in this process, on one thread; what it changes is restored."""
+    tracking = os.environ.get("MLFLOW_TRACKING_URI")  # None unless a test asked for a store
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with contextlib.chdir(folder):
             bootstrap_project(folder)
-            with KedroSession.create(project_path=folder, env="test", runtime_params=parameters) as one:
+            with KedroSession.create(project_path=folder, env=environment, runtime_params=parameters) as one:
                 yield one
         assert mlflow.active_run() is None, "the run of the session is still open"
     finally:

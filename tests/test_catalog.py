@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kedro.config import OmegaConfigLoader
 from kedro.framework.project import configure_project, pipelines
 from kedro.io import DataCatalog
 from kedro.validation import ParameterValidationError
 from kedro.validation.parameter_validator import ParameterValidator
 
-from adv_detect.settings import CONFIG_LOADER_ARGS
+from adv_detect.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 ENVIRONMENTS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "local")
@@ -32,7 +31,7 @@ FACES_ONLY = {"verification_images", "verification_pairs"}  # such images come w
 
 @cache
 def load(env: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    loader = OmegaConfigLoader(conf_source=str(CONF), env=env, **CONFIG_LOADER_ARGS)
+    loader = CONFIG_LOADER_CLASS(conf_source=str(CONF), env=env, **CONFIG_LOADER_ARGS)
     return loader["catalog"], loader["parameters"]
 
 

@@ -52,7 +52,7 @@ def folders(project: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 def records(folder: Path) -> pd.DataFrame:
-    return pd.read_parquet(folder / "data/03_primary/attack_records.parquet")
+    return pd.read_parquet(folder / "data/test/03_primary/attack_records.parquet")
 
 
 def test_the_same_images_are_attacked_with_the_same_outcome(folders):
@@ -72,7 +72,7 @@ def test_clean_images_get_the_same_prediction_and_features(folders):
     fast, plain = (records(folder).query("attack == 'natural'") for folder in folders)
     assert (fast["adversarial_class"] == plain["adversarial_class"]).all()
 
-    stores = [ShardStore(str(folder / "data/04_feature/features")) for folder in folders]
+    stores = [ShardStore(str(folder / "data/test/04_feature/features")) for folder in folders]
     for key, content in stores[0]:
         other = stores[1].read(key)
         for name, value in content.tensors.items():
@@ -80,7 +80,7 @@ def test_clean_images_get_the_same_prediction_and_features(folders):
 
 
 def test_detection_is_measured_alike(folders):
-    tables = [pd.read_csv(folder / "data/08_reporting/detection_metrics.csv") for folder in folders]
+    tables = [pd.read_csv(folder / "data/test/08_reporting/detection_metrics.csv") for folder in folders]
     keys = ["detector", "attack", "criterion"]
     fast, plain = (table.set_index(keys)["auc"].dropna() for table in tables)
 

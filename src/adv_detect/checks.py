@@ -78,6 +78,32 @@ def check_run(pipeline: Pipeline, catalog: DataCatalog, own_attacks: Mapping[str
     _check_up_to_date(pipeline, catalog)
 
 
+def runtime_of(catalog: DataCatalog) -> RuntimeParams:
+    """Read how a run goes about its work.
+
+    Args:
+        catalog: Datasets and parameters.
+
+    Returns:
+        The block ``runtime``; the defaults where there is none.
+    """
+    return block_of(catalog, "runtime", RuntimeParams) or RuntimeParams()
+
+
+def registered_name(pipeline: Pipeline, catalog: DataCatalog) -> str | None:
+    """Read the name under which a pipeline registers its model.
+
+    Args:
+        pipeline: The nodes that will run.
+        catalog: Datasets and parameters.
+
+    Returns:
+        ``serving.name``; None where no node asks for it.
+    """
+    serving = block_of(catalog, "serving", ServingParams) if "params:serving" in pipeline.inputs() else None
+    return serving.name if serving is not None else None
+
+
 def check_runtime(params: RuntimeParams) -> None:
     """Check that this machine has the device, and the engine is installed.
 

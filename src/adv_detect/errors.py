@@ -30,6 +30,14 @@ class AttackError(AdvDetectError, RuntimeError):
     """An attack returned something that cannot be an adversarial example."""
 
 
+class BusyError(AdvDetectError, RuntimeError):
+    """Another run writes where this one would."""
+
+
+class TrackingError(AdvDetectError, RuntimeError):
+    """MLflow cannot be reached, or keeps results where this project cannot use them."""
+
+
 class NotFittedError(AdvDetectError, RuntimeError):
     """Something was asked of a detector before it was trained."""
 

@@ -1,62 +1,103 @@
-"""What happens around a run: configuration is checked before work starts, results go to MLflow."""
+"""What happens around a run: its results are locked, its configuration is checked, what it finds goes to MLflow."""
 
 from __future__ import annotations
 
 import atexit
 import logging
-import math
 import os
-import tempfile
-import time
 import warnings
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 
-from adv_detect.algorithms.detector_keys import MACRO, MARGIN, WORST
+from adv_detect.environments import check_registered_name, check_results, results_folder
+from adv_detect.locks import RunLock
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from kedro.config import AbstractConfigLoader
     from kedro.framework.context import KedroContext
     from kedro.io import DataCatalog
     from kedro.pipeline import Pipeline
     from kedro.pipeline.node import Node
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
 with warnings.catch_warnings(record=True):  # importing the plugin defines a class that MLflow has advice about
     from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
+    from kedro_mlflow.framework.hooks.utils import _assert_mlflow_enabled
+
+    from adv_detect.tracking.addresses import is_server
+    from adv_detect.tracking.config import tracking_config
+    from adv_detect.tracking.records import (
+        MAX_PARAMS,
+        MAX_VALUE,
+        flatten_parameters,
+        log_champion,
+        log_detectors,
+        log_file,
+        log_metrics,
+        metric,
+    )
+    from adv_detect.tracking.relocation import relocate
 
 # Kedro and kedro-mlflow still call OmegaConf by the old name; nobody who runs this project can change that.
 warnings.filterwarnings("ignore", message="register_new_resolver", category=UserWarning)
 
 LOGGER = logging.getLogger(__name__)
 TALKATIVE = ("kedro_mlflow", "mlflow")  # they set their own level when they are imported, after logging.yml was read
+SILENT = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+RANDOM_NAME = "km.random_name"  # of kedro-mlflow, for run.name in mlflow.yml
 METRICS_TABLE = "detection_metrics"
 SUMMARY_TABLE = "detector_summary"
 HISTORIES_TABLE = "detector_histories"
-LOGGED_VALUES = ("auc", "eer", "eer_accuracy", "tpr_at_fpr_01", "tpr_at_fpr_03", "tpr_at_fpr_05", "tpr_at_fpr_10")
-CHAMPION_VALUES = {
-    MACRO: ("auc", "tpr_at_fpr_01", "tpr_at_fpr_03", "tpr_at_fpr_05", "tpr_at_fpr_10"),
-    WORST: ("auc",),
-}
 ARTIFACT_FOLDERS = {"artifact": None, "figure": "figures"}
-MAX_PARAMS = 100  # of one request to MLflow
-MAX_METRICS = 1000
-MAX_VALUE = 6000  # characters of a parameter
-TABLE_HEAD = """\
-| attacks | mean AUC | least AUC | margin control, mean AUC | detected at 1 % FPR | at 5 % FPR |
-| --- | --- | --- | --- | --- | --- |
-"""
+
+
+class RunLockHooks:
+    """Lets one run at a time write into the results of an environment; who reads is not asked."""
+
+    def __init__(self) -> None:
+        """Start without a run."""
+        self._lock: RunLock | None = None
+
+    @hook_impl(wrapper=True, tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any], catalog: DataCatalog) -> Generator[None, Any, Any]:
+        """Take the lock before anything is looked at; a run that is refused gives it back."""
+        from adv_detect.checks import runtime_of
+
+        self._release()  # a run that was interrupted in this process, in a notebook, still has it
+        folder = Path(run_params["project_path"]) / results_folder(run_params["env"])
+        self._lock = RunLock(folder, wait_seconds=runtime_of(catalog).wait_seconds).acquire()
+        try:
+            return (yield)
+        except BaseException:
+            self._release()
+            raise
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self) -> None:
+        """Give the lock back."""
+        self._release()
+
+    @hook_impl(trylast=True)
+    def on_pipeline_error(self) -> None:
+        """Give the lock back."""
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
 
 class ConfigurationHooks:
     """Refuses a configuration that could only fail later."""
 
     def __init__(self) -> None:
-        """Start without a configuration."""
+        """Start without a project."""
         self._own_attacks: dict[str, Any] | None = None
+        self._context: KedroContext | None = None
+        self._entries: dict[str, Any] = {}
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
@@ -64,16 +105,32 @@ class ConfigurationHooks:
         from adv_detect.validation.blocks import check_parameters
         from adv_detect.validation.sources import all_parameters, further_parameters, own_attacks
 
+        self._context = context
         parameters = all_parameters(context.config_loader)
         check_parameters(parameters, further=further_parameters(context.config_loader, parameters))
         self._own_attacks = own_attacks(context.config_loader)
 
+    @hook_impl
+    def after_catalog_created(self, conf_catalog: dict[str, Any]) -> None:
+        """Note where datasets lie."""
+        self._entries = conf_catalog
+
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Check all parameters and datasets that the pipeline is going to use."""
-        from adv_detect.checks import check_run
+        from adv_detect.checks import check_run, registered_name
 
+        if self._context is not None:
+            self._check_environment(self._context, pipeline, registered_name(pipeline, catalog))
         check_run(pipeline, catalog, self._own_attacks)
+
+    def _check_environment(self, context: KedroContext, pipeline: Pipeline, name: str | None) -> None:
+        """What this environment writes and registers is its own."""
+        entries = {one: self._entries.get(one) or {} for one in pipeline.all_outputs()}
+        paths = {one: entry.get("filepath") or entry.get("path") for one, entry in entries.items()}
+        check_results({one: path for one, path in paths.items() if path}, context.env, context.project_path)
+        if name is not None:
+            check_registered_name(name, context.env, Path(context.config_loader.conf_source))
 
 
 class TrackingHooks(MlflowHook):  # type: ignore[misc]
@@ -94,19 +151,32 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Read ``mlflow.yml``; MLflow reports to nobody and says what matters only."""
+        """Read ``mlflow.yml``; MLflow reports to nobody and says what matters only. Nothing is connected yet."""
+        import mlflow
+
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
         _stop_telemetry()
-        super().after_context_created(context)
+        relocate(context.project_path)
+        if mlflow.active_run() is not None:  # somebody else tracks: kedro-mlflow joins that run
+            super().after_context_created(context)
+            return
+        self._already_active_mlflow = False
+        self.mlflow_config = tracking_config(_mlflow_yml(context.config_loader), context.project_path)
+        self.mlflow_config.setup(context)
+        context.__setattr__("mlflow", self.mlflow_config)  # the name by which notebooks know it
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Open a run, after the configuration was found good, and log the parameters that the pipeline uses."""
+        tracked = _assert_mlflow_enabled(run_params.get("pipeline_names") or ["__default__"], self.mlflow_config)
+        if tracked and not self._already_active_mlflow:
+            self.mlflow_config.connect()
         super().before_pipeline_run(run_params, pipeline, catalog)
         self._catalog = catalog
         if self._is_mlflow_enabled:
             self._log_parameters(pipeline, catalog)
+            self._say_where()
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], is_async: bool) -> None:
@@ -128,11 +198,19 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
         if kind in ARTIFACT_FOLDERS:
             log_file(client, self.run_id, self._catalog.get(dataset_name), ARTIFACT_FOLDERS[kind])
         elif kind == "metrics":
-            log_metrics(client, self.run_id, [_metric(name, value) for name, value in data.items()])
+            log_metrics(client, self.run_id, [metric(name, value) for name, value in data.items()])
         if dataset_name == METRICS_TABLE:
             summary = self._catalog.load(SUMMARY_TABLE)
             log_detectors(client, self.run_id, data, summary, self._catalog.load(HISTORIES_TABLE))
             log_champion(client, self.run_id, data, summary)
+
+    def _say_where(self) -> None:
+        """Name the run's page on a server; MLflow itself would do so at the end of every nested run."""
+        server, experiment = self.mlflow_config.server, self.mlflow_config.tracking.experiment._experiment
+        os.environ.setdefault(SILENT, "true")
+        if is_server(server.mlflow_tracking_uri):
+            page = f"{server.mlflow_tracking_uri}/#/experiments/{experiment.experiment_id}/runs/{self.run_id}"
+            LOGGER.info("mlflow: %s", page)
 
     def _mark(self, dataset_name: str) -> Any:
         assert self._catalog is not None
@@ -160,150 +238,20 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
             mlflow.end_run("KILLED")
 
 
-def flatten_parameters(value: Any, name: str) -> dict[str, str]:
-    """Name each leaf of nested parameters by its path.
+def _mlflow_yml(loader: AbstractConfigLoader) -> dict[str, Any]:
+    """Content of ``mlflow.yml``; nothing where there is none."""
+    from kedro.config import MissingConfigException, OmegaConfigLoader
+    from kedro_mlflow.config.resolvers import resolve_random_name
+    from omegaconf import OmegaConf
 
-    Args:
-        value: A parameter block, nested dictionaries, or a single value.
-        name: Name of the whole.
-
-    Returns:
-        Dotted name to value as text.
-    """
-    plain = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-    if not isinstance(plain, dict) or not plain:
-        return {name: str(plain)}
-    flat: dict[str, str] = {}
-    for key, one in plain.items():
-        flat |= flatten_parameters(one, f"{name}.{key}")
-    return flat
-
-
-def log_file(client: MlflowClient, run_id: str, dataset: Any, folder: str | None) -> None:
-    """Log the file that a dataset wrote, wherever it lies.
-
-    Args:
-        client: Where to log.
-        run_id: The run.
-        dataset: A file-based dataset of Kedro.
-        folder: Folder among the artifacts of the run; None means the top.
-    """
-    path = str(dataset._get_load_path())
-    with tempfile.TemporaryDirectory() as scratch:
-        local = str(Path(scratch) / Path(path).name)
-        dataset._fs.get(path, local)
-        client.log_artifact(run_id, local, folder)
-
-
-def log_metrics(client: MlflowClient, run_id: str, metrics: list[Metric]) -> None:
-    """Log any number of metrics in as few requests as MLflow takes.
-
-    Args:
-        client: Where to log.
-        run_id: The run.
-        metrics: What to log.
-    """
-    for start in range(0, len(metrics), MAX_METRICS):
-        client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS])
-
-
-def log_detectors(
-    client: MlflowClient, parent_id: str, metrics: pd.DataFrame, summary: pd.DataFrame, histories: pd.DataFrame
-) -> None:
-    """Make one nested run per detector with its configuration, training curves and test metrics.
-
-    Args:
-        client: Where to log.
-        parent_id: The run to nest in.
-        metrics: The detection metrics.
-        summary: One row per detector.
-        histories: One row per detector and epoch.
-    """
-    from mlflow.entities import Param
-
-    experiment = client.get_run(parent_id).info.experiment_id
-    for row in summary.to_dict("records"):
-        key = str(row["detector"])
-        run = client.create_run(experiment, run_name=key, tags={"mlflow.parentRunId": parent_id}).info.run_id
-        entries = [*_test_metrics(metrics, key), *_curves(histories[histories["detector"] == key])]
-        client.log_batch(run, metrics=entries[:MAX_METRICS], params=[Param(str(k), str(v)) for k, v in row.items()])
-        log_metrics(client, run, entries[MAX_METRICS:])
-        client.set_terminated(run)
-    LOGGER.info("mlflow: %d nested runs, one per detector", len(summary))
-
-
-def log_champion(client: MlflowClient, run_id: str, metrics: pd.DataFrame, summary: pd.DataFrame) -> None:
-    """Log on the run itself how the champion and, beside it, the margin control do, and describe the run.
-
-    Args:
-        client: Where to log.
-        run_id: The run.
-        metrics: The detection metrics.
-        summary: One row per detector.
-    """
-    from adv_detect.jobs.detectors import best_detector
-
-    key = best_detector(summary)
-    short = metrics[metrics["attack"].isin(CHAMPION_VALUES)]
-    for attack, wanted in CHAMPION_VALUES.items():
-        rows = metrics[metrics["attack"] == attack]
-        entries = [*_test_metrics(rows, key, "champion/", wanted), *_test_metrics(rows, MARGIN, f"{MARGIN}/", ("auc",))]
-        log_metrics(client, run_id, entries)
-    client.set_tag(run_id, "champion", key)
-    client.set_tag(run_id, "mlflow.note.content", describe_run(short, key))
-
-
-def describe_run(metrics: pd.DataFrame, champion: str) -> str:
-    """Describe a run for its page in MLflow.
-
-    Args:
-        metrics: The rows ``macro`` and ``worst`` of the detection metrics.
-        champion: Key of the best detector.
-
-    Returns:
-        Markdown: what the champion is, a small table of what it detects, where to look further.
-    """
-    rows = metrics[metrics["variant"] == "float"].to_dict("records")
-    found = {tuple(str(row[name]) for name in ("detector", "criterion", "form", "attack")): row for row in rows}
-    lines = []
-    for criterion, form in [key[1:3] for key in found if key[0] == champion and key[3] == MACRO]:
-        mean, least, control = (
-            found.get((name, criterion, form, attack), {})
-            for name, attack in ((champion, MACRO), (champion, WORST), (MARGIN, MACRO))
-        )
-        figures = (mean["auc"], least.get("auc"), control.get("auc"), mean["tpr_at_fpr_01"], mean["tpr_at_fpr_05"])
-        cells = (f"{criterion}, {form}", *("" if value is None else f"{value:.3f}" for value in figures))
-        lines.append(f"| {' | '.join(cells)} |")
-    head = f"Champion: `{champion}`, chosen on validation images and registered.\n\n{TABLE_HEAD}"
-    tail = "\n\nEvery detector is a nested run. The whole story is in the artifact `report.html`."
-    return head + "\n".join(lines) + tail
-
-
-def _test_metrics(
-    metrics: pd.DataFrame, detector: str, prefix: str = "", wanted: tuple[str, ...] = LOGGED_VALUES
-) -> list[Metric]:
-    """Metrics ``<prefix><criterion>/<form>/<attack>/<what>`` of a detector on attacks as they were made."""
-    values: dict[str, float] = {}
-    for row in metrics[(metrics["detector"] == detector) & (metrics["variant"] == "float")].to_dict("records"):
-        place = "/".join(str(row[name]) for name in ("criterion", "form", "attack"))
-        known = {name: row[name] for name in wanted if name in row}
-        values |= {f"{prefix}{place}/{name}": value for name, value in known.items() if not math.isnan(value)}
-    return [_metric(name, value) for name, value in values.items()]
-
-
-def _curves(history: pd.DataFrame) -> list[Metric]:
-    return [
-        _metric(f"training/{name}", value, int(row["epoch"]))
-        for row in history.drop(columns="detector").to_dict("records")
-        for name, value in row.items()
-        if name != "epoch"
-    ]
-
-
-def _metric(name: object, value: float, step: int = 0) -> Metric:
-    from mlflow.entities import Metric
-
-    return Metric(str(name), float(value), int(time.time() * 1000), step)
+    assert isinstance(loader, OmegaConfigLoader)
+    loader.config_patterns.setdefault("mlflow", ["mlflow*", "mlflow*/**", "**/mlflow*"])
+    if not OmegaConf.has_resolver(RANDOM_NAME):
+        OmegaConf.register_new_resolver(RANDOM_NAME, resolve_random_name, use_cache=True)
+    try:
+        return dict(loader["mlflow"] or {})
+    except MissingConfigException:
+        return {}
 
 
 def _stop_telemetry() -> None:

@@ -79,6 +79,7 @@ class RuntimeParams(Block):
     engine: Literal["local", "ray"] = "local"
     ray: RayParams = RayParams()
     progress: bool = True
+    wait_seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
 class PreprocessingParams(Block):

@@ -211,3 +211,24 @@ def test_where(tmp_path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     report.write_text("x")
     assert main([str(report)]) == 0
     assert report.as_uri() in capsys.readouterr().out
+
+
+def test_where_of_another_environment(tmp_path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KEDRO_ENV", raising=False)
+    for name in ("data/08_reporting", "data/mine/08_reporting", "conf/mine", "conf/other"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "report.html").touch()
+
+    assert [main(["--env=mine"]), main([])] == [0, 0]
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("report")] == [
+        "report: data/mine/08_reporting/report.html",
+        "report: data/08_reporting/report.html",
+    ]
+    assert [main(["--env=other"]), main(["--env=nope"])] == [1, 1]
+    said = capsys.readouterr().err
+    assert "no report at data/other/08_reporting/report.html: run `kedro run --env=other`" in said
+    assert "--env: expected one of [mine, other], got 'nope'" in said
+    monkeypatch.setenv("KEDRO_ENV", "mine")
+    assert main([]) == 0
+    assert "data/mine/" in capsys.readouterr().out

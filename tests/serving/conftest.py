@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def database(tmp_path_factory) -> str:
 @pytest.fixture
 def tracking(database):
     """The database as the one that MLflow logs to during a test."""
-    before = mlflow.get_tracking_uri()
+    before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(database)
     yield database
     while mlflow.active_run() is not None:
@@ -84,7 +85,7 @@ def tracking(database):
 @pytest.fixture(scope="session")
 def registered(database, bundle, tmp_path_factory) -> Registered:
     """The bundle, saved within a run of the database and so registered."""
-    before = mlflow.get_tracking_uri()
+    before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(database)
     folder = tmp_path_factory.mktemp("models") / "champion"
     try:

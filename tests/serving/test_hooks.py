@@ -17,8 +17,9 @@ from kedro_datasets.text import TextDataset
 
 from adv_detect import settings
 from adv_detect.errors import ConfigurationError
-from adv_detect.hooks import MAX_VALUE, ConfigurationHooks, TrackingHooks, describe_run, flatten_parameters
+from adv_detect.hooks import ConfigurationHooks, TrackingHooks
 from adv_detect.params import EvaluationParams, NetworkParams, RuntimeParams, ServingParams
+from adv_detect.tracking.records import MAX_VALUE, describe_run, flatten_parameters
 
 RUN = {
     "pipeline_names": ["tiny"],
@@ -97,7 +98,7 @@ class Project:
     """A project of one catalog, run with hooks as Kedro runs them."""
 
     def __init__(self, folder: Path, uri: str, name: str, *, untracked: str = "") -> None:
-        self.client, self.name = mlflow.MlflowClient(uri), name
+        self.uri, self.name = uri, name
         self.hooks = TrackingHooks()
         (folder / "conf").mkdir()
         (folder / "conf" / "mlflow.yml").write_text(
@@ -124,10 +125,15 @@ class Project:
         manager.hook.after_pipeline_run(**given, run_result={})
 
     @property
+    def client(self) -> mlflow.MlflowClient:
+        return mlflow.MlflowClient(self.uri)
+
+    @property
     def runs(self) -> list:
         """Runs of the project, the outermost first."""
-        experiment = self.client.get_experiment_by_name(self.name).experiment_id
-        return sorted(self.client.search_runs([experiment]), key=lambda run: "mlflow.parentRunId" in run.data.tags)
+        experiment = self.client.get_experiment_by_name(self.name)
+        found = self.client.search_runs([experiment.experiment_id]) if experiment is not None else []
+        return sorted(found, key=lambda run: "mlflow.parentRunId" in run.data.tags)
 
 
 @pytest.fixture
@@ -251,6 +257,14 @@ def test_the_description_does_without_a_control():
     rows = metric_rows()
     text = describe_run(rows[rows["detector"] != "margin"], KEYS[1])
     assert "| targeted, early | 0.750 | 0.700 |  | 0.400 | 0.600 |" in text
+
+
+def test_the_store_is_not_asked_before_a_run_begins(tmp_path, catalog):
+    project = Project(tmp_path, f"sqlite:///{tmp_path / 'fresh.db'}", "later")
+    project.hooks.after_context_created(project.context)
+    assert not (tmp_path / "fresh.db").exists()
+    assert mlflow.get_tracking_uri() == f"sqlite:///{tmp_path / 'fresh.db'}"
+    assert project.context.mlflow.tracking.experiment.name == "later"
 
 
 def test_the_hooks_of_the_plugin_are_replaced():

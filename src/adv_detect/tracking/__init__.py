@@ -1,0 +1,1 @@
+"""Where runs, metrics and models are kept: the MLflow database of the project, or a server."""
