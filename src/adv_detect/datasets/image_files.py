@@ -16,8 +16,10 @@ from torch import Tensor
 from adv_detect.datasets.file_sources import FileSource
 from adv_detect.errors import DataError
 from adv_detect.params import Block
+from adv_detect.progress import track
 
 Verify = Literal["header", "decode"]
+MANY_FILES = 10_000  # from here on progress is shown
 
 # What Pillow and zipfile raise on damaged files.
 DECODE_ERRORS = (
@@ -108,7 +110,9 @@ def inspect_files(source: FileSource, sizes: dict[str, int], verify: Verify | No
         For each path its header, or what is wrong with it.
     """
     found: dict[str, Header | str] = {}
-    for path, size in sizes.items():
+    for path, size in track(
+        sizes.items(), f"headers of {source.address}", unit="files", shown=len(sizes) >= MANY_FILES
+    ):
         key = (source.address, path, size, verify or "header")
         if key not in _CHECKED:
             _CHECKED[key] = "empty file" if size == 0 else _inspect(source, path, verify or "header")

@@ -192,18 +192,18 @@ def test_an_untrained_detector_is_at_one_half_on_average(finished):
     assert min(aucs) < 0.5 < max(aucs)
 
 
-def test_rates_without_a_threshold_say_what_to_run(finished):
+def test_rates_without_a_threshold_say_what_to_run(finished, blocks):
     inputs = [finished[name] for name in ("trajectories", "control_trajectories", "detectors", "detector_summary")]
 
     with pytest.raises(
         DataError, match=r"evaluation.fprs: .* got \[0.01, 0.02, 0.05\]; .*--pipeline=detector_training"
     ):
-        score_images(*inputs, EvaluationParams(fprs=(0.01, 0.02, 0.05)))
+        score_images(*inputs, EvaluationParams(fprs=(0.01, 0.02, 0.05)), blocks["runtime"])
 
 
 def test_scoring_twice_gives_the_same_table(finished, blocks):
     inputs = [finished[name] for name in ("trajectories", "control_trajectories", "detectors", "detector_summary")]
 
-    again = score_images(*inputs, blocks["evaluation"])
+    again = score_images(*inputs, blocks["evaluation"], blocks["runtime"])
 
     pd.testing.assert_frame_equal(again.astype({"detector": str}), finished["scores"].astype({"detector": str}))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 import torch
@@ -36,7 +34,8 @@ from adv_detect.pipelines.evaluation.scoring import (
     score_shard,
     with_verdicts,
 )
-from adv_detect.sharding import ShardContent, ShardPlan, ShardStore, fingerprint
+from adv_detect.progress import track
+from adv_detect.sharding import ShardPlan, ShardStore, fingerprint
 
 SCORED_SPLITS = ("validation", "test")
 SUMMARY_FIGURES = ("validation_macro_auc", "validation_macro_auc_all")
@@ -85,6 +84,7 @@ def score_images(
     detectors: ShardStore,
     detector_summary: pd.DataFrame,
     evaluation: EvaluationParams,
+    runtime: RuntimeParams,
 ) -> pd.DataFrame:
     """Score every test image with every detector and control, and the clean validation images beside them.
 
@@ -94,6 +94,7 @@ def score_images(
         detectors: The trained detectors.
         detector_summary: Their validation figures; the best gives the untrained control its shape.
         evaluation: The false-positive rates of the verdicts.
+        runtime: Whether progress is shown.
 
     Returns:
         One row per image x detector; the columns are those of
@@ -108,7 +109,9 @@ def score_images(
     _check_rates(scorers, fprs)
     frames: list[pd.DataFrame] = []
     parts: dict[str, list[FloatArray]] = {scorer.key: [] for scorer in scorers}
-    for content in _scored_shards(trajectories, control_trajectories):
+    shards = _scored_shards(trajectories, control_trajectories)
+    for store, key in track(shards, "scores", unit="shards", shown=runtime.progress):
+        content = store.read(key)
         frames.append(describe_images(content))
         for scorer in scorers:
             parts[scorer.key].append(score_shard(content, scorer))
@@ -135,7 +138,7 @@ def measure_detection(
         detector_training: The configurations.
         adversarial_generation: The attacks, to tell those on features apart.
         evaluation: Number of resamples, level of confidence.
-        runtime: Seed of the resamples.
+        runtime: Seed of the resamples; whether progress is shown.
 
     Returns:
         The table that :func:`adv_detect.algorithms.detection_metrics.metric_table` describes, twice: for parquet and
@@ -148,6 +151,7 @@ def measure_detection(
         resamples=evaluation.bootstrap,
         confidence_level=evaluation.confidence_level,
         seed=runtime.seed,
+        progress=runtime.progress,
     )
     return table, table
 
@@ -181,12 +185,9 @@ def _check_rates(scorers: list[Scorer], fprs: tuple[float, ...]) -> None:
             )
 
 
-def _scored_shards(trajectories: ShardStore, controls: ShardStore) -> Iterator[ShardContent]:
-    for key in trajectories.keys():  # noqa: SIM118 - a store is no dictionary
-        if _is_scored(key):
-            yield trajectories.read(key)
-    for _, content in controls:
-        yield content
+def _scored_shards(trajectories: ShardStore, controls: ShardStore) -> list[tuple[ShardStore, str]]:
+    own = [(trajectories, key) for key in trajectories.keys() if _is_scored(key)]  # noqa: SIM118 - no dictionary
+    return own + [(controls, key) for key in controls.keys()]  # noqa: SIM118
 
 
 def _is_scored(key: str) -> bool:

@@ -33,7 +33,14 @@ def _measuring() -> list[Any]:
         ),
         node(
             score_images,
-            inputs=["trajectories", "control_trajectories", "detectors", "detector_summary", "params:evaluation"],
+            inputs=[
+                "trajectories",
+                "control_trajectories",
+                "detectors",
+                "detector_summary",
+                "params:evaluation",
+                "params:runtime",
+            ],
             outputs="scores",
             name="score_images",
         ),

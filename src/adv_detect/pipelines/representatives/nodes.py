@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -10,12 +10,16 @@ from torch import Tensor
 from adv_detect.algorithms.representatives import Representatives, fit_representatives
 from adv_detect.lazy import Lazy
 from adv_detect.networks.target import TargetNetwork
-from adv_detect.params import RepresentativesParams
+from adv_detect.params import RepresentativesParams, RuntimeParams
+from adv_detect.progress import track
 from adv_detect.sharding import ShardStore, fingerprint
 
 
 def compute_representatives(
-    features: ShardStore, network_weights: TargetNetwork, representatives: RepresentativesParams
+    features: ShardStore,
+    network_weights: TargetNetwork,
+    representatives: RepresentativesParams,
+    runtime: RuntimeParams,
 ) -> Lazy[Representatives]:
     """Compute medoids, centroids and whitening from the features, one class in memory at a time.
 
@@ -25,6 +29,7 @@ def compute_representatives(
         features: Shards of features per class.
         network_weights: The network under attack, for its layers and class names.
         representatives: Shrinkage and memory budget.
+        runtime: Whether progress is shown.
 
     Returns:
         The representatives of every layer, made when they are saved.
@@ -32,8 +37,9 @@ def compute_representatives(
     spec = network_weights.spec
 
     def make() -> Representatives:
+        labels = track(range(len(spec.class_names)), "representatives", unit="classes", shown=runtime.progress)
         return fit_representatives(
-            lambda: _by_class(features, len(spec.class_names), len(spec.layers)),
+            _by_class(features, labels, len(spec.layers)),
             layers=spec.layers,
             class_names=spec.class_names,
             params=representatives,
@@ -43,9 +49,11 @@ def compute_representatives(
     return Lazy(fingerprint=ingredients, make=make)
 
 
-def _by_class(features: ShardStore, classes: int, layers: int) -> Iterator[tuple[int, list[Tensor], list[str]]]:
+def _by_class(
+    features: ShardStore, labels: Iterable[int], layers: int
+) -> Iterator[tuple[int, list[Tensor], list[str]]]:
     """Give class, features ``(n, D_l)`` per layer and source ids, class by class."""
-    for label in range(classes):
+    for label in labels:
         contents = [features.read(key) for key in features.keys(f"{label:05d}/")]
         if not contents:
             continue
