@@ -55,6 +55,13 @@ class ConfigurationHooks:
     """Refuses a configuration that could only fail later."""
 
     @hook_impl(tryfirst=True)
+    def after_context_created(self, context: KedroContext) -> None:
+        """Check that the environment exists."""
+        from adv_detect.choices import check_environment
+
+        check_environment(context.config_loader.conf_source, context.env)
+
+    @hook_impl(tryfirst=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Check all parameters and datasets that the pipeline is going to use."""
         from adv_detect.checks import check_run

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from adv_detect.keys import NAME_RULE, is_name
+
 Criterion = Literal["targeted", "untargeted"]
 Split = Literal["train", "validation", "test"]
 Norm = Literal["l1", "l2", "linf"]
@@ -213,11 +215,9 @@ class AdversarialGenerationParams(Block):
 
     @model_validator(mode="after")
     def _names_are_usable(self) -> AdversarialGenerationParams:
-        bad = [name for name in self.attacks if not name or "/" in name or name in RESERVED_ATTACKS]
+        bad = [name for name in self.attacks if not is_name(name) or name in RESERVED_ATTACKS]
         if bad:
-            raise ValueError(
-                f"attacks: a name must be non-empty, hold no '/' and be none of {list(RESERVED_ATTACKS)}, got {bad}"
-            )
+            raise ValueError(f"attacks: names: {NAME_RULE}, and to be none of {list(RESERVED_ATTACKS)}, got {bad}")
         if not self.active:
             raise ValueError("attacks: expected at least one attack, got none")
         return self
@@ -274,12 +274,12 @@ class DetectorTrainingParams(Block):
 
     @model_validator(mode="after")
     def _names_exist(self) -> DetectorTrainingParams:
-        bad = [name for name in self.configurations if not name or "/" in name or name in RESERVED_CONFIGURATIONS]
-        if bad:
-            raise ValueError(
-                f"configurations: a name must be non-empty, hold no '/' and be none of "
-                f"{list(RESERVED_CONFIGURATIONS)}, got {bad}"
-            )
+        for key in ("configurations", "reference_checkpoints"):
+            bad = [name for name in getattr(self, key) if not is_name(name) or name in RESERVED_CONFIGURATIONS]
+            if bad:
+                raise ValueError(
+                    f"{key}: names: {NAME_RULE}, and to be none of {list(RESERVED_CONFIGURATIONS)}, got {bad}"
+                )
         unknown = sorted(set(self.leave_one_out) - set(self.active))
         if unknown:
             raise ValueError(f"leave_one_out: expected names of {sorted(self.active)}, got {unknown}")
@@ -423,9 +423,9 @@ class AdaptiveAttackParams(Block):
 
     @model_validator(mode="after")
     def _names_exist(self) -> AdaptiveAttackParams:
-        bad = [name for name in self.attacks if not name or "/" in name or name in ("union", "worst")]
+        bad = [name for name in self.attacks if not is_name(name) or name in ("union", "worst")]
         if bad:
-            raise ValueError(f"attacks: a name must be non-empty, hold no '/' and not be 'union' or 'worst', got {bad}")
+            raise ValueError(f"attacks: names: {NAME_RULE}, and to be none of ['union', 'worst'], got {bad}")
         for key in ("attacks", "test_attacks") if self.hardening.rounds else ():
             unknown = sorted(set(getattr(self.hardening, key)) - set(self.active))
             if unknown:

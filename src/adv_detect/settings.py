@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adv_detect.hooks import ConfigurationHooks, TrackingHooks
+from adv_detect.session import CheckedSession
 from adv_detect.terminal import install_short_errors
 
 PROJECT_PATH = Path(__file__).resolve().parents[2]
@@ -27,5 +28,6 @@ CONFIG_LOADER_ARGS = {
 
 install_short_errors()
 
+SESSION_CLASS = CheckedSession
 HOOKS = (ConfigurationHooks(), TrackingHooks())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow", "kedro-mlflow")  # TrackingHooks extends them; either spelling of the name
