@@ -7,9 +7,11 @@ MAX_NAME_BYTES = 200
 """File systems take 255; an ending and the mark of a temporary file are added."""
 MAX_KEY_BYTES = 900
 """Object stores take 1,024 with the folder."""
+REFUSED = ("/", "\\", "*", "?", "[", "]", TEMPORARY)
+"""Signs of paths and patterns: moving a file on a remote store reads its name as a pattern."""
 NAME_RULE = (
-    f"expected 1 to {MAX_NAME_BYTES} bytes of printable characters, without '/', '\\' and '{TEMPORARY}', not '.', '..' "
-    "and not starting with '_'"
+    f"expected 1 to {MAX_NAME_BYTES} bytes of printable characters, without any of {' '.join(REFUSED)}, "
+    "not '.' or '..', not starting with '_'"
 )
 KEY_RULE = f"expected names joined by '/', {MAX_KEY_BYTES} bytes at most; of each name {NAME_RULE}"
 
@@ -23,7 +25,7 @@ def is_name(name: str) -> bool:
     Returns:
         True where it follows ``NAME_RULE``.
     """
-    if not name.isprintable() or any(part in name for part in ("/", "\\", TEMPORARY)):  # also refuses NUL and newline
+    if not name.isprintable() or any(part in name for part in REFUSED):  # also refuses NUL and newline
         return False
     return name not in ("", ".", "..") and not name.startswith("_") and len(name.encode()) <= MAX_NAME_BYTES
 
