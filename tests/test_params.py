@@ -28,7 +28,7 @@ from adv_detect.params import (
         (AttackParams, {"attack": "bim", "splits": ["test"]}, "train: false"),
         (AttackParams, {"attack": "bim", "criteria": ["sideways"]}, "'targeted' or 'untargeted'"),
         (AdversarialGenerationParams, {"attacks": {"bim": None}}, "at least one attack"),
-        (AdversarialGenerationParams, {"attacks": {"a/b": {"attack": "bim"}}}, "without '/'"),
+        (AdversarialGenerationParams, {"attacks": {"a/b": {"attack": "bim"}}}, "without any of /"),
         (DetectorParams, {"distance": "manhattan"}, "'mahalanobis'"),
         (DetectorParams, {"top_k": 3}, "only with order: ranked"),
         (DetectorTrainingParams, {"configurations": {"a": {}}, "leave_one_out": ["b"]}, r"expected names of \['a'\]"),

@@ -150,7 +150,7 @@ def test_repeated_keys_are_refused(make_plan):
         make_plan([1, 1])
 
 
-BAD_KEYS = ["", "/a", "a/", "a//b", "../a", "a/./b", "_complete", "a/_b", "a\\b", "a.tmp-1"]
+BAD_KEYS = ["", "/a", "a/", "a//b", "../a", "a/./b", "_complete", "a/_b", "a\\b", "a.tmp-1", "a*b", "a/b?", "[a]"]
 UNPRINTABLE_KEYS = ["a\0b", "a\nb", "bim/tar\tgeted", "a\x7f", "a\ud800"]
 LONG_KEYS = ["a" * 300, "é" * 101, "/".join(["a" * 200] * 5)]
 
@@ -170,7 +170,7 @@ def test_keys_that_cannot_name_a_file_are_refused(key):
     assert message.isprintable()
 
 
-@pytest.mark.parametrize("key", ["a" * 200, "é" * 100, "a b/ü.x-1", "a*b", "a?b/[c]", "a%20b", "a#b", "{a}", "-a"])
+@pytest.mark.parametrize("key", ["a" * 200, "é" * 100, "a b/ü.x-1", "a%20b", "a#b", "{a}", "-a"])
 def test_keys_within_the_rule_can_be_written_and_read(store, key):
     plan = ShardPlan(lambda _: ShardContent({"x": torch.ones(2)}), (ShardSpec(key, "f", None),), QUIET, "things")
 
