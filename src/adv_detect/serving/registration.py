@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch", "tqdm")
 PACKAGE = Path(__file__).resolve().parents[1]
-CODE = ("__init__.py", "errors.py", "params.py", "algorithms", "networks", "serving")
+CODE = ("__init__.py", "errors.py", "keys.py", "params.py", "progress.py", "algorithms", "networks", "serving")
 NOT_SERVED = ("attacks", "faces", "plots", "adaptive_*", "registration.py", "__pycache__", "*.pyc")
 INSTALLED = ("site-packages", "dist-packages")
 EXAMPLE_IMAGES = 2
