@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.projects import DEADLINE_SECONDS, command, new_project
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -34,6 +35,16 @@ def shared_data() -> Path:
 def _facts_of_images_are_kept_apart(tmp_path_factory: pytest.TempPathFactory):
     """Nothing is written to the user's cache folder."""
     os.environ["ADV_DETECT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def finished_run(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which ``kedro run --env=test`` has succeeded, from nothing; tests leave its results as they are."""
+    folder = new_project(tmp_path_factory.mktemp("finished_run"), project)
+    process = command(folder)
+    output, _ = process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 0, output[-3000:]
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,20 @@ NETWORK = ("06_models/network.safetensors", "06_models/network.json")
 """Files of the trained network, for `take_over`."""
 RESULTS = "data/test"
 """Where the environment ``test`` keeps its results, in a project."""
+DEADLINE_SECONDS = 600.0
+
+
+def command(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """Start ``kedro run --env=test`` in a project folder."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "DO_NOT_TRACK": "1", "COLUMNS": "200"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "kedro", "run", "--env=test", *options],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def new_project(folder: Path, source: Path) -> Path:

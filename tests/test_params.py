@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from pydantic import ValidationError
 
 from adv_detect.params import (
+    AdaptiveAttackParams,
     AdversarialGenerationParams,
     AttackParams,
     DetectorParams,
@@ -41,6 +44,29 @@ from adv_detect.params import (
 def test_a_bad_value_is_named(kind: type, values: dict, message: str):
     with pytest.raises(ValidationError, match=message):
         kind.model_validate(values)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a\0b", "a\nb", "a" * 300, "_a", "..", "a\\b"])
+@pytest.mark.parametrize(
+    ("kind", "key", "values"),
+    [
+        (AdversarialGenerationParams, "attacks", lambda name: {"attacks": {name: {"attack": "bim"}}}),
+        (DetectorTrainingParams, "configurations", lambda name: {"configurations": {name: {}}}),
+        (
+            DetectorTrainingParams,
+            "reference_checkpoints",
+            lambda name: {"configurations": {"a": {}}, "reference_checkpoints": {name: "b.pth"}},
+        ),
+        (
+            AdaptiveAttackParams,
+            "attacks",
+            lambda name: {"detectors": ["a"], "budgets": {"linf": [0.1]}, "attacks": {name: {"attack": "selective"}}},
+        ),
+    ],
+)
+def test_a_name_that_cannot_be_a_folder_is_refused(kind: type, key: str, values: Callable, name: str):
+    with pytest.raises(ValidationError, match=rf"{key}: names: expected 1 to 200 bytes of printable characters"):
+        kind.model_validate(values(name))
 
 
 def test_an_epsilon_may_be_a_fraction():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 
 
 class AdvDetectError(Exception):
@@ -71,7 +72,9 @@ def unknown_choice(key: str, value: object, choices: Iterable[str]) -> Configura
         choices: Every valid name.
 
     Returns:
-        An error to raise, whose message lists the valid choices.
+        An error to raise, whose message lists the valid choices, and the nearest one.
     """
-    valid = ", ".join(sorted(choices))
-    return ConfigurationError(f"{key}: expected one of [{valid}], got {value!r}")
+    valid = sorted(choices)
+    close = get_close_matches(str(value), valid, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return ConfigurationError(f"{key}: expected one of [{', '.join(valid)}], got {value!r}{hint}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from kedro.framework.project import find_pipelines
+from kedro.framework.project import pipelines as requested
 from kedro.pipeline import Pipeline
+
+from adv_detect.choices import check_pipelines
 
 MAIN_ORDER = (
     "target_training",
@@ -17,6 +20,7 @@ MAIN_ORDER = (
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Register every pipeline; ``__default__`` is the main job from images to report."""
+    check_pipelines(requested._requested_pipelines or ())  # Kedro says only that a module cannot be imported
     pipelines: dict[str, Pipeline] = find_pipelines(raise_errors=True)
     main = [pipelines[name] for name in MAIN_ORDER if name in pipelines]
     pipelines["__default__"] = sum(main, start=Pipeline([]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adv_detect.environments import EnvironmentConfigLoader, resolvers
 from adv_detect.hooks import ConfigurationHooks, RunLockHooks, TrackingHooks
+from adv_detect.session import CheckedSession
 from adv_detect.terminal import install_short_errors
 
 CONFIG_LOADER_CLASS = EnvironmentConfigLoader
@@ -16,5 +17,6 @@ CONFIG_LOADER_ARGS = {
 
 install_short_errors()
 
+SESSION_CLASS = CheckedSession
 HOOKS = (RunLockHooks(), ConfigurationHooks(), TrackingHooks())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow", "kedro-mlflow")  # TrackingHooks extends them; either spelling of the name

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from adv_detect.keys import TEMPORARY
 from adv_detect.params import AdaptiveAttackParams, RayParams
 from adv_detect.pipelines.adaptive_attack.attacking import Scene
 from adv_detect.pipelines.adaptive_attack.nodes import attack_detectors
@@ -213,5 +214,5 @@ def test_a_worker_killed_in_the_middle_of_an_attack_loses_nothing(moment, planne
     killer.join(SECONDS_TO_KILL)
     assert len(killed) == 1
     assert os.getpid() not in killed
-    assert len(list((tmp_path / "ray").rglob(f"*{files.TEMPORARY}*"))) == (moment == "writing")
+    assert len(list((tmp_path / "ray").rglob(f"*{TEMPORARY}*"))) == (moment == "writing")
     assert_equal_but_for_seconds(made, carry_out(plans["local"], tmp_path / "local"))

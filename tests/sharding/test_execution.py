@@ -9,6 +9,8 @@ from adv_detect.errors import ShardError
 from adv_detect.params import RuntimeParams
 from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, execute_plan
 
+QUIET = RuntimeParams(progress=False)
+
 
 def contents(store):
     return {key: (store.fingerprint(key), content.tensors["x"].tolist()) for key, content in store}
@@ -148,18 +150,46 @@ def test_repeated_keys_are_refused(make_plan):
         make_plan([1, 1])
 
 
-@pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/./b", "_complete", "a/_b", "a\\b", "a.tmp-1"])
+BAD_KEYS = ["", "/a", "a/", "a//b", "../a", "a/./b", "_complete", "a/_b", "a\\b", "a.tmp-1", "a*b", "a/b?", "[a]"]
+UNPRINTABLE_KEYS = ["a\0b", "a\nb", "bim/tar\tgeted", "a\x7f", "a\ud800"]
+LONG_KEYS = ["a" * 300, "é" * 101, "/".join(["a" * 200] * 5)]
+
+
+@pytest.mark.parametrize("key", [*BAD_KEYS, *UNPRINTABLE_KEYS, *LONG_KEYS])
 def test_keys_that_cannot_name_a_file_are_refused(key):
-    with pytest.raises(ShardError, match="shard key"):
-        ShardPlan(print, (ShardSpec(key, "f", None),), RuntimeParams(), "things")
+    with pytest.raises(ShardError) as caught:
+        ShardPlan(print, (ShardSpec("good", "f", None), ShardSpec(key, "f", None)), RuntimeParams(), "things")
+
+    message = str(caught.value)
+    assert message.startswith(
+        f"things: shard key {key!r}: expected" if len(key) <= 80 else f"things: shard key '{key[:80]}"
+    )
+    assert "expected names joined by '/', 900 bytes at most" in message
+    assert "1 to 200 bytes of printable characters" in message
+    assert len(message) < 500
+    assert message.isprintable()
 
 
-@pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False)])
-def test_progress_bar_counts_kept_shards(store, make_plan, capsys, progress, shown):
+@pytest.mark.parametrize("key", ["a" * 200, "é" * 100, "a b/ü.x-1", "a%20b", "a#b", "{a}", "-a"])
+def test_keys_within_the_rule_can_be_written_and_read(store, key):
+    plan = ShardPlan(lambda _: ShardContent({"x": torch.ones(2)}), (ShardSpec(key, "f", None),), QUIET, "things")
+
+    execute_plan(plan, store)
+
+    assert store.keys() == (key,)
+    assert store.fingerprints() == {key: "f"}
+    assert torch.equal(store.read(key).tensors["x"], torch.ones(2))
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_counts_kept_shards(store, make_plan, caplog, progress):
     execute_plan(make_plan([0]), store)
-    execute_plan(make_plan([0, 1, 2], runtime=RuntimeParams(progress=progress)), store)
-    error = capsys.readouterr().err
-    assert ("numbers (1 kept)" in error and "3/3" in error) is shown
+    with caplog.at_level(logging.INFO, logger="adv_detect.progress"):
+        execute_plan(make_plan([0, 1, 2], runtime=RuntimeParams(progress=progress)), store)
+
+    lines = [record.getMessage() for record in caplog.records if record.name == "adv_detect.progress"]
+    expected = ["numbers (1 kept): 2 of 3 shards", "numbers (1 kept): 3 of 3 shards"]
+    assert [line.split(", ")[0] for line in lines] == (expected if progress else [])
 
 
 def test_one_line_is_logged_at_the_end(store, make_plan, caplog):

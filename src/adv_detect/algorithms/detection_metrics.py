@@ -24,6 +24,7 @@ from adv_detect.algorithms.detector_keys import (
 )
 from adv_detect.algorithms.metrics import BoolArray, FloatArray, check_scores, ranking_metrics
 from adv_detect.errors import DataError
+from adv_detect.progress import track
 
 Index: TypeAlias = NDArray[np.intp]
 Row: TypeAlias = dict[str, Any]
@@ -67,6 +68,7 @@ def metric_table(
     resamples: int = 1000,
     confidence_level: float = 0.95,
     seed: int = 0,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Measure every detector on every attack of the test split.
 
@@ -103,6 +105,7 @@ def metric_table(
         resamples: Bootstrap resamples; 0 leaves the intervals empty.
         confidence_level: Coverage of the intervals.
         seed: Fixes the resamples, the same for all detectors.
+        progress: Whether progress is shown.
 
     Returns:
         The table, a row per detector x attack x criterion x variant.
@@ -114,7 +117,8 @@ def metric_table(
     _check(scores, detectors)
     columns = _test_columns(scores)
     bootstrap = AucBootstrap(resamples=resamples, confidence_level=confidence_level, seed=seed)
-    measured = {name: _Measurement(name, columns, bootstrap, frozenset(on_features)) for name in columns.groups}
+    names = track(columns.groups, "detection metrics", unit="detectors", shown=progress)
+    measured = {name: _Measurement(name, columns, bootstrap, frozenset(on_features)) for name in names}
     control = measured.get(MARGIN)
     rows = [
         {"detector": name} | row | _gain(row, one, control, bootstrap)

@@ -19,6 +19,7 @@ from adv_detect.images import ImageSet, load_images
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.networks.weights import head_name
 from adv_detect.params import TargetTrainingParams
+from adv_detect.progress import Advance, show_progress, track
 
 LOGGER = logging.getLogger(__name__)
 SGD_MOMENTUM = 0.9
@@ -28,7 +29,7 @@ CROP_PADDING = 4
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Seed, device and whether a progress bar is shown."""
+    """Seed, device and whether progress is shown."""
 
     seed: int
     device: torch.device
@@ -60,15 +61,21 @@ def fit_target(
         optimizer = _optimizer(target, params)
         schedule = _schedule(optimizer, params, len(loader))
         history = []
-        for epoch in range(params.epochs):
-            row = _epoch(target, loader, optimizer, schedule, params=params, settings=settings, epoch=epoch)
-            LOGGER.info("target_training: epoch %d, loss %.4f, accuracy %.4f", epoch + 1, row["loss"], row["accuracy"])
-            if not math.isfinite(row["loss"]):
-                raise DataError(
-                    f"target_training: expected a finite loss, got {row['loss']} in epoch {epoch + 1}; lower "
-                    f"learning_rate ({params.learning_rate:g}), or check network.preprocessing and bounds"
-                )
-            history.append(row)
+        batches = params.epochs * len(loader)
+        with show_progress("target_training", batches, unit="batches", shown=settings.progress) as advance:
+            for epoch in range(params.epochs):
+                row = _epoch(
+                    target, loader, optimizer, schedule,
+                    params=params, device=settings.device, epoch=epoch, advance=advance,
+                )  # fmt: skip
+                loss, accuracy = row["loss"], row["accuracy"]
+                LOGGER.info("target_training: epoch %d, loss %.4f, accuracy %.4f", epoch + 1, loss, accuracy)
+                if not math.isfinite(loss):
+                    raise DataError(
+                        f"target_training: expected a finite loss, got {loss} in epoch {epoch + 1}; lower "
+                        f"learning_rate ({params.learning_rate:g}), or check network.preprocessing and bounds"
+                    )
+                history.append(row)
     target.freeze()
     return history
 
@@ -119,13 +126,11 @@ def _embed(
     target: TargetNetwork, head: nn.Module, images: ImageSet, *, batch_size: int, settings: FitSettings
 ) -> Tensor:
     """What the head reads, for all images, shape ``(N, D)``, on the CPU."""
-    from tqdm import tqdm
-
     parts: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda _, inputs: parts.append(inputs[0].detach().cpu()))
     try:
         starts = range(0, len(images), batch_size)
-        for start in tqdm(starts, desc="embeddings for the head", disable=not settings.progress, leave=False):
+        for start in track(starts, "embeddings for the head", unit="batches", shown=settings.progress):
             rows = range(start, min(start + batch_size, len(images)))
             target(load_images(images, rows, target.spec.bounds).to(settings.device))
     finally:
@@ -134,7 +139,9 @@ def _embed(
 
 
 @torch.no_grad()
-def measure_accuracy(target: TargetNetwork, images: ImageSet, *, batch_size: int, device: torch.device) -> float:
+def measure_accuracy(
+    target: TargetNetwork, images: ImageSet, *, batch_size: int, device: torch.device, progress: bool = False
+) -> float:
     """Share of images that the network classifies as labelled.
 
     Args:
@@ -142,13 +149,15 @@ def measure_accuracy(target: TargetNetwork, images: ImageSet, *, batch_size: int
         images: Labelled images.
         batch_size: Images a forward pass.
         device: Where to run.
+        progress: Whether progress is shown.
 
     Returns:
         Accuracy in [0, 1].
     """
     target.to(device)
     correct = 0
-    for start in range(0, len(images), batch_size):
+    starts = range(0, len(images), batch_size)
+    for start in track(starts, "accuracy of the network", unit="batches", shown=progress):
         rows = range(start, min(start + batch_size, len(images)))
         batch = load_images(images, rows, target.spec.bounds).to(device)
         logits = target(batch).cpu()
@@ -215,18 +224,16 @@ def _epoch(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     *,
     params: TargetTrainingParams,
-    settings: FitSettings,
+    device: torch.device,
     epoch: int,
+    advance: Advance,
 ) -> dict[str, float]:
-    from tqdm import tqdm
-
-    loss_sum = torch.zeros((), device=settings.device)
-    correct = torch.zeros((), device=settings.device)
+    loss_sum = torch.zeros((), device=device)
+    correct = torch.zeros((), device=device)
     seen = 0
-    label = f"target_training epoch {epoch + 1}/{params.epochs}"
-    for batch, labels in tqdm(loader, desc=label, disable=not settings.progress, leave=False):
-        images, classes = augment(batch.to(settings.device), params.augmentation), labels.to(settings.device)
-        with torch.autocast(settings.device.type, torch.bfloat16, enabled=params.autocast):
+    for batch, labels in loader:
+        images, classes = augment(batch.to(device), params.augmentation), labels.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=params.autocast):
             logits = target(images)
         loss = functional.cross_entropy(logits.float(), classes)
         optimizer.zero_grad(set_to_none=True)
@@ -236,6 +243,7 @@ def _epoch(
         loss_sum += loss.detach() * len(classes)
         correct += (logits.detach().argmax(dim=1) == classes).sum()
         seen += len(classes)
+        advance()
     return {
         "epoch": float(epoch + 1),
         "loss": float(loss_sum) / seen,

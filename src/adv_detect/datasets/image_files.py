@@ -29,6 +29,7 @@ from adv_detect.datasets.file_sources import FileEntry, FileSource
 from adv_detect.datasets.pictures import Colour, check_mode, plain_picture, upright_size
 from adv_detect.errors import DataError
 from adv_detect.params import Block
+from adv_detect.progress import show_progress
 
 logger = logging.getLogger(__name__)
 
@@ -127,12 +128,17 @@ def inspect_files(
     known = remembered(source.place)
     found = {path: known[path] for path, entry in entries.items() if _still_true(known.get(path), entry, level)}
     missing = [path for path in entries if path not in found]
-    if len(missing) >= TALKATIVE_FROM:
+    many = len(missing) >= TALKATIVE_FROM
+    if many:
         logger.info("reads %d image files of %s; kept in %s", len(missing), source.address, cache_folder())
-    for start in range(0, len(missing), BLOCK):
-        fresh = {path: _inspect(source, path, entries[path], level) for path in missing[start : start + BLOCK]}
-        remember(source.place, {path: facts for path, facts in fresh.items() if facts.stamp})
-        found |= fresh
+    with show_progress(f"files of {source.address}", len(missing), unit="files", shown=many) as advance:
+        for start in range(0, len(missing), BLOCK):
+            fresh = {}
+            for path in missing[start : start + BLOCK]:
+                fresh[path] = _inspect(source, path, entries[path], level)
+                advance()
+            remember(source.place, {path: facts for path, facts in fresh.items() if facts.stamp})
+            found |= fresh
     return {path: found[path] for path in entries}
 
 

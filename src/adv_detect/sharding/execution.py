@@ -6,8 +6,7 @@ import logging
 from collections.abc import Callable
 from time import perf_counter
 
-from tqdm import tqdm
-
+from adv_detect.progress import show_progress
 from adv_detect.sharding.local import run_local
 from adv_detect.sharding.plan import ShardPlan, ShardSpec
 from adv_detect.sharding.store import ShardStore
@@ -52,10 +51,9 @@ def execute_plan(plan: ShardPlan, store: ShardStore) -> None:
 def _make(plan: ShardPlan, store: ShardStore, missing: tuple[ShardSpec, ...]) -> None:
     kept = len(plan.shards) - len(missing)
     title = f"{plan.description} ({kept} kept)" if kept else plan.description
-    silent = not plan.runtime.progress or not missing
-    with tqdm(total=len(plan.shards), initial=kept, desc=title, unit="shard", disable=silent) as bar:
+    with show_progress(title, len(plan.shards), unit="shards", done=kept, shown=plan.runtime.progress) as advance:
         if missing:
-            _engine(plan.runtime.engine)(plan, store, missing, bar.update)
+            _engine(plan.runtime.engine)(plan, store, missing, advance)
 
 
 def _engine(name: str) -> Engine:

@@ -16,10 +16,10 @@ from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
 
 from adv_detect.errors import DataError
+from adv_detect.keys import TEMPORARY
 
 LENGTH_BYTES = 8  # a safetensors file starts with the length of its JSON header, little endian
 MAX_HEADER_BYTES = 100_000_000
-TEMPORARY = ".tmp-"
 
 
 def write_tensors(fs: AbstractFileSystem, path: str, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from adv_detect.errors import ShardError
+from adv_detect.keys import KEY_RULE, is_key
 from adv_detect.params import RuntimeParams
 
-RESERVED = ".tmp-"
+SHOWN_KEY = 80
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class ShardPlan:
     Attributes:
         work: Called with the arguments of one shard, returns its content; picklable for the Ray engine.
         shards: The shards, in the order in which they are made.
-        runtime: Engine, progress bar and resources.
-        description: What is made, for the progress bar and for errors.
+        runtime: Engine, progress and resources.
+        description: What is made, for the progress and for errors.
 
     Raises:
         ShardError: Two shards have one key, or a key cannot name a file.
@@ -68,7 +69,7 @@ class ShardPlan:
         if repeated:
             raise ShardError(f"{self.description}: expected each shard key once, got twice or more: {repeated[:5]}")
         for key in self.keys:
-            check_key(key)
+            check_key(key, self.description)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -81,17 +82,16 @@ class ShardPlan:
         return {spec.key: spec.fingerprint for spec in self.shards}
 
 
-def check_key(key: str) -> None:
-    """Refuse a key that would leave the folder of the store or clash with its own files.
+def check_key(key: str, description: str) -> None:
+    """Refuse a key that no file can have, that would leave the folder of the store or clash with its own files.
 
     Args:
         key: Name of a shard.
+        description: What it belongs to.
 
     Raises:
         ShardError: The key is not usable.
     """
-    parts = key.split("/")
-    if any(part in ("", ".", "..") or part.startswith("_") for part in parts) or RESERVED in key or "\\" in key:
-        raise ShardError(
-            f"shard key: expected names joined by '/', none of them empty, '.', '..' or starting with '_', got {key!r}"
-        )
+    if not is_key(key):
+        shown = key if len(key) <= SHOWN_KEY else f"{key[:SHOWN_KEY]}... ({len(key)} characters)"
+        raise ShardError(f"{description}: shard key {shown!r}: {KEY_RULE}")

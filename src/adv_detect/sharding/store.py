@@ -10,6 +10,7 @@ from typing import Any
 from fsspec.core import url_to_fs
 
 from adv_detect.errors import DataError, ShardError
+from adv_detect.keys import TEMPORARY
 from adv_detect.sharding import files
 from adv_detect.sharding.fingerprints import digest_of
 from adv_detect.sharding.plan import ShardContent, ShardPlan
@@ -175,7 +176,7 @@ class ShardStore:
     def remove_leftovers(self) -> None:
         """Delete temporary files of runs that were killed."""
         for path in self._files():
-            if files.TEMPORARY in path[len(self.root) :]:
+            if TEMPORARY in path[len(self.root) :]:
                 self._remove(path)
 
     def _files(self, folder: str = "") -> list[str]:

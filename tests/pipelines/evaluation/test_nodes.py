@@ -206,6 +206,6 @@ SCORED = (
 
 
 def test_scoring_twice_gives_the_same_table(finished, blocks):
-    again = score_images(*(finished[name] for name in SCORED), blocks["evaluation"])
+    again = score_images(*(finished[name] for name in SCORED), blocks["evaluation"], blocks["runtime"])
 
     pd.testing.assert_frame_equal(again.astype({"detector": str}), finished["scores"].astype({"detector": str}))

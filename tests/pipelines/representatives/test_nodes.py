@@ -7,7 +7,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 
 from adv_detect.errors import DataError
-from adv_detect.params import RepresentativesParams
+from adv_detect.params import RepresentativesParams, RuntimeParams
 from adv_detect.pipelines.representatives.nodes import compute_representatives
 from adv_detect.sharding import ShardContent, ShardStore
 
@@ -49,7 +49,7 @@ def test_a_class_without_a_correct_image_is_named(finished, tmp_path):
         if not key.startswith("00001/"):
             store.write(key, ShardContent(content.tensors, content.metadata), "f")
 
-    lazy = compute_representatives(store, finished["network_weights"], RepresentativesParams())
+    lazy = compute_representatives(store, finished["network_weights"], RepresentativesParams(), RuntimeParams())
     with pytest.raises(DataError, match="'middle'"):
         lazy.make()
 
@@ -59,7 +59,9 @@ def test_other_features_or_parameters_ask_for_new_representatives(finished, tmp_
         store = ShardStore(str(tmp_path))
         for key, content in finished["features"]:
             store.write(key, ShardContent(content.tensors, content.metadata), content_mark)
-        return compute_representatives(store, finished["network_weights"], RepresentativesParams(**params)).fingerprint
+        return compute_representatives(
+            store, finished["network_weights"], RepresentativesParams(**params), RuntimeParams()
+        ).fingerprint
 
     assert mark() == mark()
     assert mark() != mark("g")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 import torch
@@ -24,7 +22,8 @@ from adv_detect.pipelines.evaluation.scoring import (
     scored_detectors,
     with_verdicts,
 )
-from adv_detect.sharding import ShardContent, ShardPlan, ShardStore, fingerprint
+from adv_detect.progress import track
+from adv_detect.sharding import ShardPlan, ShardStore, fingerprint
 
 
 def compute_control_activations(
@@ -70,6 +69,7 @@ def score_images(
     thresholds: pd.DataFrame,
     representatives: Representatives,
     evaluation: EvaluationParams,
+    runtime: RuntimeParams,
 ) -> pd.DataFrame:
     """Score every test image with every detector and control, and the clean validation images beside them.
 
@@ -81,6 +81,7 @@ def score_images(
         thresholds: Their thresholds.
         representatives: Class representatives.
         evaluation: The false-positive rates of the verdicts.
+        runtime: Whether progress is shown.
 
     Returns:
         One row per image x detector; the columns are those of
@@ -90,7 +91,9 @@ def score_images(
     scored = scored_detectors(detectors, best_detector(detector_summary), representatives, clean)
     frames: list[pd.DataFrame] = []
     parts: dict[str, list[Tensor]] = {one.key: [] for one in scored}
-    for content in _scored_shards(activations, control_activations):
+    shards = _scored_shards(activations, control_activations)
+    for store, key in track(shards, "scores", unit="shards", shown=runtime.progress):
+        content = store.read(key)
         frames.append(describe_images(content))
         images = read_activations(content)
         for one in scored:
@@ -118,7 +121,7 @@ def measure_detection(
         detector_summary: One row per trained detector.
         adversarial_generation: The attacks, to tell those on features apart.
         evaluation: Number of resamples, level of confidence.
-        runtime: Seed of the resamples.
+        runtime: Seed of the resamples; whether progress is shown.
 
     Returns:
         The table that :func:`adv_detect.algorithms.detection_metrics.metric_table` describes, twice: for parquet and
@@ -131,6 +134,7 @@ def measure_detection(
         resamples=evaluation.bootstrap,
         confidence_level=evaluation.confidence_level,
         seed=runtime.seed,
+        progress=runtime.progress,
     )
     return table, table
 
@@ -146,12 +150,9 @@ def _all_thresholds(fixed: pd.DataFrame, scored: list[StoredDetector], fprs: tup
     return pd.concat([fixed[fixed["fpr"].isin(fprs)], pd.DataFrame(rows)], ignore_index=True)
 
 
-def _scored_shards(activations: ShardStore, controls: ShardStore) -> Iterator[ShardContent]:
-    for key in activations.keys():  # noqa: SIM118 - a store is no dictionary
-        if _is_scored(ShardKey.parse(key)):
-            yield activations.read(key)
-    for _, content in controls:
-        yield content
+def _scored_shards(activations: ShardStore, controls: ShardStore) -> list[tuple[ShardStore, str]]:
+    own = [(activations, key) for key in activations.keys() if _is_scored(ShardKey.parse(key))]  # noqa: SIM118
+    return own + [(controls, key) for key in controls.keys()]  # noqa: SIM118 - a store is no dictionary
 
 
 def _is_scored(key: ShardKey) -> bool:

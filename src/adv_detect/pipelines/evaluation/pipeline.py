@@ -40,6 +40,7 @@ def _measuring() -> list[Any]:
                 "thresholds",
                 "representatives",
                 "params:evaluation",
+                "params:runtime",
             ],
             outputs="scores",
             name="score_images",

@@ -11,12 +11,16 @@ from torch import Tensor
 from adv_detect.algorithms.representatives import Representatives, fit_representatives
 from adv_detect.lazy import Lazy
 from adv_detect.networks.target import TargetNetwork
-from adv_detect.params import RepresentativesParams
+from adv_detect.params import RepresentativesParams, RuntimeParams
+from adv_detect.progress import track
 from adv_detect.sharding import ShardStore, fingerprint
 
 
 def compute_representatives(
-    features: ShardStore, network_weights: TargetNetwork, representatives: RepresentativesParams
+    features: ShardStore,
+    network_weights: TargetNetwork,
+    representatives: RepresentativesParams,
+    runtime: RuntimeParams,
 ) -> Lazy[Representatives]:
     """Compute medoids, centroids and whitening from the features, one class in memory at a time.
 
@@ -26,6 +30,7 @@ def compute_representatives(
         features: Shards of features per class.
         network_weights: The network under attack, for its layers and class names.
         representatives: Shrinkage and memory budget.
+        runtime: Whether progress is shown.
 
     Returns:
         The representatives of every layer, made when they are saved.
@@ -34,7 +39,7 @@ def compute_representatives(
 
     def make() -> Representatives:
         return fit_representatives(
-            lambda: _by_class(features, len(spec.layers)),
+            lambda: _by_class(features, len(spec.layers), shown=runtime.progress),
             layers=spec.layers,
             class_names=spec.class_names,
             params=representatives,
@@ -44,9 +49,10 @@ def compute_representatives(
     return Lazy(fingerprint=ingredients, make=make)
 
 
-def _by_class(features: ShardStore, layers: int) -> Iterator[tuple[int, list[Tensor], list[str]]]:
+def _by_class(features: ShardStore, layers: int, *, shown: bool) -> Iterator[tuple[int, list[Tensor], list[str]]]:
     """Give class, features ``(n, D_l)`` per layer and source ids, class by class; the store is listed once."""
-    for label, keys in groupby(features.keys(), key=lambda key: key.split("/")[0]):
+    classes = [(label, list(keys)) for label, keys in groupby(features.keys(), key=lambda key: key.split("/")[0])]
+    for label, keys in track(classes, "representatives", unit="classes", shown=shown):
         contents = [features.read(key) for key in keys]
         names = [name for content in contents for name in content.metadata["source_ids"]]
         tensors = [

@@ -15,7 +15,7 @@ def create_pipeline(**_: Any) -> Pipeline:
         [
             node(
                 compute_representatives,
-                inputs=["features", "network_weights", "params:representatives"],
+                inputs=["features", "network_weights", "params:representatives", "params:runtime"],
                 outputs="representatives",
                 name="compute_representatives",
             ),

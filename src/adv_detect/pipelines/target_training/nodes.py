@@ -88,7 +88,11 @@ def _with_accuracy(
     runtime: RuntimeParams,
 ) -> TargetNetwork:
     accuracy = measure_accuracy(
-        target.freeze(), images, batch_size=runtime.batch_size, device=resolve_device(runtime.device)
+        target.freeze(),
+        images,
+        batch_size=runtime.batch_size,
+        device=resolve_device(runtime.device),
+        progress=runtime.progress,
     )
     if accuracy < params.min_accuracy:
         raise DataError(
