@@ -19,6 +19,28 @@ class DataError(AdvDetectError, ValueError):
     """Data on disk is missing, corrupt or of another form than expected."""
 
 
+class DamagedFileError(DataError):
+    """A file is not what was written: its digest, length or form says so.
+
+    Args:
+        path: The file.
+        reason: What gives it away.
+        remedy: What makes it again.
+    """
+
+    def __init__(self, path: str, reason: str, remedy: str = "delete it and run the pipeline that makes it again"):
+        super().__init__(path, reason, remedy)
+        self.path, self.reason, self.remedy = path, reason, remedy
+
+    def __str__(self) -> str:
+        """Say which file, why, and what to do."""
+        return f"{self.path} is damaged ({self.reason}); {self.remedy}"
+
+    def remade_by(self, remedy: str) -> DamagedFileError:
+        """Return the same error with another remedy."""
+        return DamagedFileError(self.path, self.reason, remedy)
+
+
 class CheckpointError(AdvDetectError, ValueError):
     """A weight file does not fit the network it is loaded into."""
 

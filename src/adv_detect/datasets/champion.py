@@ -11,7 +11,7 @@ from typing import Any
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import JSONPreview
 
-from adv_detect.errors import DataError
+from adv_detect.errors import DamagedFileError, DataError
 from adv_detect.serving.bundle import PARTS, ScoringBundle
 from adv_detect.serving.description import version_tags
 
@@ -49,6 +49,8 @@ class ChampionModelDataset(AbstractDataset[ScoringBundle, ScoringBundle]):
         """Read the bundle from its folder."""
         try:
             return ScoringBundle.load(self._folder)
+        except DamagedFileError as exc:
+            raise DatasetError(str(exc)) from exc
         except DataError as exc:
             raise DatasetError(f"{exc}; run `kedro run --pipeline=detector_training` first") from exc
 

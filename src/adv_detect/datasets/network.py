@@ -9,6 +9,7 @@ from kedro.io import AbstractDataset, DatasetError
 from pydantic import ValidationError
 
 from adv_detect.datasets.location import how_to_make, open_location
+from adv_detect.errors import DamagedFileError
 from adv_detect.lazy import Lazy
 from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_digest, target_from_spec, target_tensors
 from adv_detect.sharding import files
@@ -70,10 +71,16 @@ class NetworkDataset(AbstractDataset[TargetNetwork | Lazy[TargetNetwork], Target
             The network, frozen, in evaluation mode, on the CPU.
 
         Raises:
-            DatasetError: The network is absent, or its two files do not belong together.
+            DatasetError: The network is absent, damaged, or its two files do not belong together.
         """
         if not self._exists():
             raise DatasetError(f"there is no network at {self._path}; {how_to_make(self._made_by)}")
+        try:
+            return self._read()
+        except DamagedFileError as exc:
+            raise DatasetError(str(exc.remade_by(how_to_make(self._made_by)))) from exc
+
+    def _read(self) -> TargetNetwork:
         description = files.read_json(self._fs, self._spec_path)
         if files.read_header(self._fs, self._path).get("fingerprint") != description.get("fingerprint"):
             raise DatasetError(
@@ -102,6 +109,8 @@ class NetworkDataset(AbstractDataset[TargetNetwork | Lazy[TargetNetwork], Target
 
     def _write(self, target: TargetNetwork, fingerprint: str) -> None:
         """Write the tensors, then the spec; a kill in between leaves no spec and so no network."""
+        files.remove_leftovers(self._fs, self._path)
+        files.remove_leftovers(self._fs, self._spec_path)
         if self._fs.exists(self._spec_path):
             self._fs.rm_file(self._spec_path)
         files.write_tensors(self._fs, self._path, target_tensors(target), {"fingerprint": fingerprint})
@@ -111,8 +120,13 @@ class NetworkDataset(AbstractDataset[TargetNetwork | Lazy[TargetNetwork], Target
     def _stored_fingerprint(self) -> str | None:
         if not self._exists():
             return None
-        stored = files.read_json(self._fs, self._spec_path).get("fingerprint")
-        return stored if files.read_header(self._fs, self._path).get("fingerprint") == stored else None
+        try:
+            stored: str | None = files.read_json(self._fs, self._spec_path).get("fingerprint")
+            files.read_tensors(self._fs, self._path)
+            return stored if files.read_header(self._fs, self._path).get("fingerprint") == stored else None
+        except DamagedFileError as exc:
+            self._logger.warning("%s", exc.remade_by("it is made again"))
+            return None
 
     def _spec(self, description: dict[str, Any]) -> NetworkSpec:
         try:

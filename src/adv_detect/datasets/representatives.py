@@ -14,6 +14,7 @@ from adv_detect.algorithms.representatives import (
     representatives_tensors,
 )
 from adv_detect.datasets.location import how_to_make, open_location
+from adv_detect.errors import DamagedFileError
 from adv_detect.lazy import Lazy
 from adv_detect.sharding import files
 
@@ -67,12 +68,15 @@ class RepresentativesDataset(AbstractDataset[Representatives | Lazy[Representati
             The representatives, on the CPU.
 
         Raises:
-            DatasetError: The file is absent.
+            DatasetError: The file is absent or damaged.
         """
         if not self._exists():
             raise DatasetError(f"there are no representatives at {self._path}; {how_to_make(self._made_by)}")
-        header = json.loads(files.read_header(self._fs, self._path).get("metadata", "{}"))
-        return representatives_from_tensors(files.read_tensors(self._fs, self._path), header)
+        try:
+            header = json.loads(files.read_header(self._fs, self._path).get("metadata", "{}"))
+            return representatives_from_tensors(files.read_tensors(self._fs, self._path), header)
+        except DamagedFileError as exc:
+            raise DatasetError(str(exc.remade_by(how_to_make(self._made_by)))) from exc
 
     def save(self, data: Representatives | Lazy[Representatives]) -> None:
         """Write the representatives, whole or not at all, making them first where needed.
@@ -87,14 +91,25 @@ class RepresentativesDataset(AbstractDataset[Representatives | Lazy[Representati
             self._write(data, {})
         elif not isinstance(data, Lazy):
             raise DatasetError(f"{self._path}: expected Representatives or Lazy, got {type(data).__name__}")
-        elif self._exists() and files.read_header(self._fs, self._path).get("fingerprint") == data.fingerprint:
+        elif self._stored_fingerprint() == data.fingerprint:
             self._logger.info("%s is up to date", self._path)
         else:
             self._write(data.make(), {"fingerprint": data.fingerprint})
 
     def _write(self, data: Representatives, marks: dict[str, str]) -> None:
+        files.remove_leftovers(self._fs, self._path)
         tensors, header = representatives_tensors(data)
         files.write_tensors(self._fs, self._path, tensors, marks | {"metadata": json.dumps(header)})
+
+    def _stored_fingerprint(self) -> str | None:
+        if not self._exists():
+            return None
+        try:
+            files.read_tensors(self._fs, self._path)
+            return files.read_header(self._fs, self._path).get("fingerprint")
+        except DamagedFileError as exc:
+            self._logger.warning("%s", exc.remade_by("it is made again"))
+            return None
 
     def _exists(self) -> bool:
         return bool(self._fs.exists(self._path))

@@ -52,7 +52,7 @@ class ShardedSafetensorsDataset(AbstractDataset[ShardPlan, ShardStore]):
         """
         self.metadata = metadata
         self._made_by = made_by
-        self._store = ShardStore(str(filepath), storage_options(credentials, fs_args))
+        self._store = ShardStore(str(filepath), storage_options(credentials, fs_args), how_to_make(made_by))
 
     def load(self) -> ShardStore:
         """Return the store of a complete data set.
@@ -62,11 +62,13 @@ class ShardedSafetensorsDataset(AbstractDataset[ShardPlan, ShardStore]):
 
         Raises:
             DatasetError: The data set is absent or incomplete.
+            DamagedFileError: The header of a shard is damaged, or of another plan.
         """
         if not self._store.complete:
             raise DatasetError(
                 f"{self._store.root} is not a complete data set ({self._store.progress}); {how_to_make(self._made_by)}"
             )
+        self._store.check_marks()
         return self._store
 
     def save(self, data: ShardPlan) -> None:

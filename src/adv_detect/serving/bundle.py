@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adv_detect.algorithms.detectors import StoredDetector
@@ -26,9 +25,10 @@ from adv_detect.algorithms.representatives import (
     representatives_from_tensors,
     representatives_tensors,
 )
-from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.errors import ConfigurationError, DamagedFileError, DataError
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_from_spec, target_tensors
+from adv_detect.sharding import files, fingerprint
 
 PARTS = ("network", "representatives", "detector")
 RANGE_TOLERANCE = 1e-4
@@ -106,12 +106,16 @@ class ScoringBundle:
             The bundle, on the CPU, in evaluation mode.
 
         Raises:
-            DataError: A file is missing.
+            DataError: A file is missing, or not what was written.
         """
-        missing = [name for name in PARTS if not (folder / f"{name}.safetensors").is_file()]
+        kept = [f"{name}{suffix}" for name in PARTS for suffix in (".safetensors", ".json")]
+        missing = [name for name in kept if not (folder / name).is_file()]
         if missing:
             raise DataError(f"{folder}: expected the files of a scoring bundle, missing: {missing}")
-        network, representatives, detector = (_read(folder, name) for name in PARTS)
+        try:
+            network, representatives, detector = (_read(folder, name) for name in PARTS)
+        except DamagedFileError as exc:
+            raise exc.remade_by("make and register it again with: kedro run --pipeline=detector_training") from exc
         with _plain_defaults():
             classes, facts = representatives_from_tensors(*representatives), detector[1]
             return cls(
@@ -234,12 +238,15 @@ def _plain_defaults() -> Iterator[None]:
 
 
 def _write(folder: Path, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    save_file(
-        {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors"
-    )
-    (folder / f"{name}.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
+    """Write tensors and facts, each with its digest; the tensors name the facts that they belong to."""
+    fs = LocalFileSystem()
+    files.write_tensors(fs, str(folder / f"{name}.safetensors"), tensors, {"name": name, "about": fingerprint(about)})
+    files.write_json(fs, str(folder / f"{name}.json"), dict(about))
 
 
 def _read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    about: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    return load_file(folder / f"{name}.safetensors"), about
+    fs, path = LocalFileSystem(), str(folder / f"{name}.safetensors")
+    about = files.read_json(fs, str(folder / f"{name}.json"))
+    if files.read_header(fs, path) != {"name": name, "about": fingerprint(about)}:
+        raise DamagedFileError(path, f"it does not belong to {name}.json")
+    return files.read_tensors(fs, path), about

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch", "tqdm")
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = (
-    "__init__.py", "errors.py", "fields.py", "names.py", "params.py", "progress.py",
-    "algorithms", "networks", "serving",
+    "__init__.py", "errors.py", "fields.py", "keys.py", "names.py", "params.py", "progress.py",
+    "algorithms", "networks", "serving", "sharding",
 )  # fmt: skip
 NOT_SERVED = ("attacks", "faces", "plots", "adaptive_*", "registration.py", "__pycache__", "*.pyc")
 INSTALLED = ("site-packages", "dist-packages")

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from time import perf_counter
 
+from adv_detect.errors import DamagedFileError
 from adv_detect.progress import show_progress
 from adv_detect.sharding.local import run_local
 from adv_detect.sharding.plan import ShardPlan, ShardSpec
@@ -19,7 +20,7 @@ Engine = Callable[[ShardPlan, ShardStore, tuple[ShardSpec, ...], Callable[[], ob
 def execute_plan(plan: ShardPlan, store: ShardStore) -> None:
     """Bring a store to exactly what a plan says.
 
-    Shards whose fingerprint agrees are kept, the others are made and written one by one, shards that are not
+    Shards whose fingerprint and digests agree are kept, the others are made and written one by one, shards that are not
     planned are deleted at the end, and the marker of completeness is written last. After a failure or a kill the
     finished shards stay, and the next call goes on from there.
 
@@ -33,8 +34,7 @@ def execute_plan(plan: ShardPlan, store: ShardStore) -> None:
     """
     started = perf_counter()
     store.remove_leftovers()
-    present = store.fingerprints()
-    missing = tuple(spec for spec in plan.shards if present.get(spec.key) != spec.fingerprint)
+    missing = tuple(spec for spec in plan.shards if not _sound(store, spec))
     if missing or not store.holds(plan) or not store.complete:
         store.begin(plan)
         _make(plan, store, missing)
@@ -46,6 +46,20 @@ def execute_plan(plan: ShardPlan, store: ShardStore) -> None:
         len(plan.shards) - len(missing),
         perf_counter() - started,
     )
+
+
+def _sound(store: ShardStore, spec: ShardSpec) -> bool:
+    """Whether a shard lies there, made from what the plan says, every byte as it was written."""
+    if spec.key not in store:
+        return False
+    try:
+        if store.fingerprint(spec.key) != spec.fingerprint:
+            return False
+        store.check(spec.key)
+    except DamagedFileError as exc:
+        logger.warning("%s", exc.remade_by("it is made again"))
+        return False
+    return True
 
 
 def _make(plan: ShardPlan, store: ShardStore, missing: tuple[ShardSpec, ...]) -> None:

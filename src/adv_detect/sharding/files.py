@@ -1,4 +1,4 @@
-"""Safetensors and JSON files on any fsspec filesystem: headers read alone, writing all or nothing."""
+"""Safetensors and JSON files on any fsspec filesystem: headers read alone, writing all or nothing, digests."""
 
 from __future__ import annotations
 
@@ -15,38 +15,48 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
 
-from adv_detect.errors import DataError
+from adv_detect.errors import DamagedFileError
 from adv_detect.keys import TEMPORARY
+from adv_detect.sharding.seals import (
+    CONTENT,
+    Seal,
+    opened_json,
+    opened_metadata,
+    sealed_json,
+    sealed_metadata,
+    tensor_digest,
+)
 
 LENGTH_BYTES = 8  # a safetensors file starts with the length of its JSON header, little endian
 MAX_HEADER_BYTES = 100_000_000
 
 
 def write_tensors(fs: AbstractFileSystem, path: str, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file so that it exists whole or not at all.
+    """Write a safetensors file so that it exists whole or not at all, with digests of all that is in it.
 
     Args:
         fs: Filesystem.
         path: Path on it; an existing file is replaced.
         tensors: Tensors by name.
-        metadata: Text for the header; with more than one entry their order in the file is random.
+        metadata: Text for the header.
     """
     separate = _separate(tensors)
+    header = {CONTENT: sealed_metadata(separate, metadata)}  # one entry: safetensors writes several in random order
     if isinstance(fs, LocalFileSystem):
-        write_whole(fs, path, lambda temporary: save_file(separate, temporary, metadata=metadata))
+        write_whole(fs, path, lambda temporary: save_file(separate, temporary, metadata=header))
     else:
-        write_bytes(fs, path, save(separate, metadata=metadata))
+        write_bytes(fs, path, save(separate, metadata=header))
 
 
-def write_json(fs: AbstractFileSystem, path: str, content: Any) -> None:
-    """Write a JSON file so that it exists whole or not at all.
+def write_json(fs: AbstractFileSystem, path: str, content: dict[str, Any]) -> None:
+    """Write a JSON file so that it exists whole or not at all, with a digest of its content.
 
     Args:
         fs: Filesystem.
         path: Path on it; an existing file is replaced.
-        content: JSON-able value.
+        content: JSON-able values by name.
     """
-    write_bytes(fs, path, json.dumps(content, indent=1).encode())
+    write_bytes(fs, path, sealed_json(content))
 
 
 def write_bytes(fs: AbstractFileSystem, path: str, content: bytes) -> None:
@@ -82,8 +92,21 @@ def write_whole(fs: AbstractFileSystem, path: str, write: Callable[[str], object
         raise
 
 
+def remove_leftovers(fs: AbstractFileSystem, path: str) -> None:
+    """Delete temporary files that killed runs left beside a file.
+
+    Args:
+        fs: Filesystem.
+        path: Path of the file that they were to become.
+    """
+    folder = path.rpartition("/")[0]
+    for left in fs.find(folder, maxdepth=1) if fs.isdir(folder) else ():
+        if left.startswith(f"{path}{TEMPORARY}"):
+            fs.rm_file(left)
+
+
 def read_tensors(fs: AbstractFileSystem, path: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
-    """Read tensors of a safetensors file.
+    """Read tensors of a safetensors file and compare them with their digests.
 
     Args:
         fs: Filesystem.
@@ -91,24 +114,27 @@ def read_tensors(fs: AbstractFileSystem, path: str, names: Collection[str] | Non
         names: Which ones, None for all; the bytes of others are not fetched.
 
     Returns:
-        Tensors by name, on the CPU; on a local disk their pages are read when they are first used.
+        Tensors by name, on the CPU.
 
     Raises:
-        DataError: The file is damaged, or lacks one of the names.
+        DamagedFileError: The file is not what was written, or lacks one of the names.
     """
+    seal, index, begin = _read_index(fs, path)
     try:
-        if isinstance(fs, LocalFileSystem):
-            every = load_file(path)
-            return dict(every) if names is None else {name: every[name] for name in names}
-        return load(fs.cat_file(path)) if names is None else _read_ranges(fs, path, names)
+        chosen = index if names is None else {name: index[name] for name in names}
+        tensors = _read_chosen(fs, path, chosen, begin)
     except KeyError as exc:
-        raise _damaged(path, f"no tensor {exc}") from exc
+        raise DamagedFileError(path, f"no tensor {exc}") from exc
     except SafetensorError as exc:
-        raise _damaged(path, str(exc)) from exc
+        raise DamagedFileError(path, str(exc)) from exc
+    for name, tensor in tensors.items():
+        if tensor_digest(tensor) != seal.digests[name]:
+            raise DamagedFileError(path, f"the digest of tensor {name!r} is another one")
+    return tensors
 
 
-def read_json(fs: AbstractFileSystem, path: str) -> Any:
-    """Read a JSON file.
+def read_json(fs: AbstractFileSystem, path: str) -> dict[str, Any]:
+    """Read a JSON file and compare it with its digest.
 
     Args:
         fs: Filesystem.
@@ -118,16 +144,13 @@ def read_json(fs: AbstractFileSystem, path: str) -> Any:
         Its content.
 
     Raises:
-        DataError: The file is not JSON.
+        DamagedFileError: The file is not what was written.
     """
-    try:
-        return json.loads(fs.cat_file(path))
-    except ValueError as exc:
-        raise _damaged(path, str(exc)) from exc
+    return opened_json(fs.cat_file(path), path)
 
 
 def read_header(fs: AbstractFileSystem, path: str) -> dict[str, str]:
-    """Read the text metadata of a safetensors file without its tensors, and check the file's length.
+    """Read the text metadata of a safetensors file without its tensors; check the header's digest and the length.
 
     Args:
         fs: Filesystem.
@@ -137,45 +160,44 @@ def read_header(fs: AbstractFileSystem, path: str) -> dict[str, str]:
         Metadata by name.
 
     Raises:
-        DataError: The file is shorter or longer than its header says, or no safetensors file.
+        DamagedFileError: The header is not what was written, or the file is shorter or longer than it says.
     """
-    return _read_index(fs, path)[0]
+    return _read_index(fs, path)[0].metadata
 
 
-def _read_index(fs: AbstractFileSystem, path: str) -> tuple[dict[str, str], dict[str, Any], int]:
-    """Read text metadata, the description of each tensor, and where their bytes begin."""
+def _read_index(fs: AbstractFileSystem, path: str) -> tuple[Seal, dict[str, Any], int]:
+    """Read metadata and digests, the description of each tensor, and where their bytes begin."""
     with fs.open(path, "rb", **({} if isinstance(fs, LocalFileSystem) else {"block_size": 1 << 16})) as file:
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
         if not 2 <= length <= MAX_HEADER_BYTES:
-            raise _damaged(path, f"header of {length} bytes")
+            raise DamagedFileError(path, f"header of {length} bytes")
         raw = file.read(length)
     begin = LENGTH_BYTES + length
     try:
         header = json.loads(raw)
-        metadata = header.pop("__metadata__", {})
+        content = header.pop("__metadata__", {})
         end = begin + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        described = {name: (entry["dtype"], entry["shape"]) for name, entry in header.items()}
     except (ValueError, AttributeError, KeyError, IndexError, TypeError) as exc:
-        raise _damaged(path, "unreadable header") from exc
+        raise DamagedFileError(path, "unreadable header") from exc
     if fs.size(path) != end:
-        raise _damaged(path, f"expected {end} bytes, got {fs.size(path)}")
-    return dict(metadata), header, begin
+        raise DamagedFileError(path, f"expected {end} bytes, got {fs.size(path)}")
+    return opened_metadata(content, described, path), header, begin
 
 
-def _read_ranges(fs: AbstractFileSystem, path: str, names: Collection[str]) -> dict[str, Tensor]:
-    """Fetch single tensors: a file of their own is made from their bytes."""
-    _, header, begin = _read_index(fs, path)
+def _read_chosen(fs: AbstractFileSystem, path: str, chosen: Mapping[str, Any], begin: int) -> dict[str, Tensor]:
+    """Read tensors without the others: on a local disk their pages, elsewhere a file made from their bytes."""
+    if isinstance(fs, LocalFileSystem):
+        every = load_file(path)
+        return {name: every[name] for name in chosen}
     entries, parts, length = {}, [], 0
-    for name in names:
-        first, last = header[name]["data_offsets"]
+    for name, entry in chosen.items():
+        first, last = entry["data_offsets"]
         parts.append(fs.cat_file(path, begin + first, begin + last) if last > first else b"")
-        entries[name] = header[name] | {"data_offsets": [length, length + last - first]}
+        entries[name] = entry | {"data_offsets": [length, length + last - first]}
         length += last - first
     text = json.dumps(entries).encode()
     return load(len(text).to_bytes(LENGTH_BYTES, "little") + text + b"".join(parts))
-
-
-def _damaged(path: str, reason: str) -> DataError:
-    return DataError(f"{path} is damaged ({reason}); delete it and run the pipeline that makes it again")
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

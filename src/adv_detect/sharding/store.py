@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from fsspec.core import url_to_fs
 
-from adv_detect.errors import DataError, ShardError
+from adv_detect.errors import DamagedFileError, ShardError
 from adv_detect.keys import TEMPORARY
 from adv_detect.sharding import files
 from adv_detect.sharding.fingerprints import digest_of
 from adv_detect.sharding.plan import ShardContent, ShardPlan
 
+logger = logging.getLogger(__name__)
+
 SUFFIX = ".safetensors"
 COMPLETE = "_complete.json"
 PLANNED = "_planned.json"
-HEADER = "shard"  # one entry only: safetensors writes several in random order, and equal shards are equal files
+HEADER = "shard"
 
 
 class ShardStore:
@@ -30,9 +33,13 @@ class ShardStore:
     Args:
         root: Folder, as a path or an fsspec address such as ``s3://bucket/folder``.
         storage_options: Arguments of the fsspec filesystem.
+        remedy: What makes the data set again, for the error on a damaged file.
     """
 
-    def __init__(self, root: str, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, root: str, storage_options: Mapping[str, Any] | None = None, remedy: str = "run what makes it again"
+    ) -> None:
+        self._remedy = remedy
         self.fs, path = url_to_fs(str(root), **dict(storage_options or {}))
         self.root = path.rstrip("/")
 
@@ -86,7 +93,10 @@ class ShardStore:
             DataError: Its file is damaged.
         """
         metadata = self.metadata(key)
-        return ShardContent(files.read_tensors(self.fs, self.path(key), names), metadata)
+        try:
+            return ShardContent(files.read_tensors(self.fs, self.path(key), names), metadata)
+        except DamagedFileError as exc:
+            raise exc.remade_by(self._remedy) from exc
 
     def metadata(self, key: str) -> dict[str, Any]:
         """Read the metadata of one shard without its tensors.
@@ -110,6 +120,28 @@ class ShardStore:
             The fingerprint, or None where a file of another origin has none.
         """
         return self._header(key).get("fingerprint")
+
+    def check(self, key: str) -> None:
+        """Read all bytes of a shard and compare them with their digests.
+
+        Args:
+            key: Which one.
+
+        Raises:
+            DamagedFileError: The file is not what was written.
+        """
+        self.read(key)
+
+    def check_marks(self) -> None:
+        """Compare the header of each shard with the marker of completeness: shards of another plan do not belong here.
+
+        Raises:
+            DamagedFileError: A shard is damaged, or was made from other ingredients than the marker says.
+        """
+        marks = (self._state(COMPLETE) or {}).get("fingerprints", {})
+        for key, mark in marks.items():
+            if self.fingerprint(key) != mark:
+                raise DamagedFileError(self.path(key), "it was made from other ingredients", self._remedy)
 
     def fingerprints(self) -> dict[str, str]:
         """Return the fingerprints of the sound shards by key; files that are damaged or foreign are left out."""
@@ -151,7 +183,7 @@ class ShardStore:
             content: What it holds.
             fingerprint: Digest of what it was made from.
         """
-        header = json.dumps({"fingerprint": fingerprint, "metadata": content.metadata})
+        header = json.dumps({"key": key, "fingerprint": fingerprint, "metadata": content.metadata})
         files.write_tensors(self.fs, self.path(key), content.tensors, {HEADER: header})
 
     def begin(self, plan: ShardPlan) -> None:
@@ -190,19 +222,28 @@ class ShardStore:
             self.fs.rm_file(path)
 
     def _state(self, name: str) -> dict[str, Any] | None:
+        """Read a marker; one that is damaged counts as none, so that the plan is gone through again."""
         path = f"{self.root}/{name}"
-        return files.read_json(self.fs, path) if self.fs.exists(path) else None
+        try:
+            return files.read_json(self.fs, path) if self.fs.exists(path) else None
+        except DamagedFileError as exc:
+            logger.warning("%s", exc.remade_by("it is left out"))
+            return None
 
     def _header(self, key: str) -> dict[str, Any]:
         try:
             header: dict[str, Any] = json.loads(files.read_header(self.fs, self.path(key)).get(HEADER, "{}"))
-            return header
+        except DamagedFileError as exc:
+            raise exc.remade_by(self._remedy) from exc
         except FileNotFoundError as exc:
             near = difflib.get_close_matches(key, self.keys(), n=3, cutoff=0.0)
             raise ShardError(f"{self.root}: no shard {key!r} among {len(self)}; closest: {near}") from exc
+        if header.get("key", key) != key:
+            raise DamagedFileError(self.path(key), f"it holds shard {header['key']!r}", self._remedy)
+        return header
 
     def _fingerprint_or_none(self, key: str) -> str | None:
         try:
             return self.fingerprint(key)
-        except DataError:
+        except DamagedFileError:
             return None

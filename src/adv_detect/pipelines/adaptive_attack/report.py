@@ -28,7 +28,7 @@ from adv_detect.reporting import (
 from adv_detect.sharding import ShardStore
 
 TITLE = "If the attacker knows the detector"
-PART_NAME = "adaptive"
+PART_NAME = "adaptive_attack"  # name of its file among the parts
 CONDITION = ["detector", "classifier", "criterion", "norm", "epsilon"]
 CHECK_COLUMNS = ["detector", "name", "passed", "detail"]
 

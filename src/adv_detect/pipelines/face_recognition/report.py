@@ -16,7 +16,7 @@ from adv_detect.pipelines.face_recognition.verification import DODGING, IMPERSON
 from adv_detect.reporting import Card, Cards, Figure, Note, Report, ReportPart, Section, Table, Text, drawn_part
 from adv_detect.reporting.blocks import SCORE, Block
 
-PART = "faces"
+PART = "face_recognition"  # name of its file among the parts
 NAMED_RULES = ("accuracy", "eer")
 SHARES = {
     "fooled": ".1%",
