@@ -84,7 +84,12 @@ def capture_activations(
     Raises:
         ConfigurationError: As in :func:`extract_features`; or the axis of a layer is not given.
     """
-    modules = _find(inner_network(network), layers)
+    inner = inner_network(network)
+    if isinstance(inner, nn.DataParallel) and len(inner.device_ids) > 1:
+        raise ConfigurationError(
+            "network: layers cannot be read from copies on several devices; give the network inside (network.module)"
+        )
+    modules = _find(inner, layers)
     axes = _stated_axes(network) if channels is None else channels
     unknown = [name for name in layers if name not in axes]
     if unknown:

@@ -113,9 +113,9 @@ def find_readings(
     layers = _first_look(probe)
     for layer in layers:
         _settle_without_probing(layer, (stated or {}).get(layer.name))
-    for size in _other_sizes(image_shape[1:]):
+    for shape in _other_shapes(image_shape):
         if _open(layers):
-            _compare_sizes(_open(layers), probe.shapes_at(size))
+            _compare_sizes(_open(layers), probe.shapes_at(shape))
     if _open(layers):
         _ask_modules(_open(layers), probe)
     for layer in _open(layers):
@@ -194,26 +194,23 @@ class _Probe:
     forward: Forward
     grey: float
 
-    def shapes_at(self, size: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    def shapes_at(self, image_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
         """Shapes of the layers that are run before the network fails on images of this size, if it does."""
         collected = _Shapes()
         try:
-            self.run(collected, PROBES + 1, size)
+            self.run(collected, PROBES + 1, image_shape)
         except Exception as exc:  # any error: the forward pass of a network is arbitrary code
-            LOGGER.debug("the network does not take images of %s: %s", tuple(size), exc)
+            LOGGER.debug("the network does not take images of %s: %s", tuple(image_shape), exc)
         return {name: shape for name, shape in collected.seen.items() if shape[0] == PROBES + 1}
 
     @torch.no_grad()
-    def run(self, collected: _Shapes | Outputs, count: int, size: Sequence[int]) -> None:
-        images = self._images(count, size)
+    def run(self, collected: _Shapes | Outputs, count: int, image_shape: Sequence[int]) -> None:
+        device = next((one.device for one in self.network.parameters()), torch.device("cpu"))
+        images = torch.full((count, *image_shape), self.grey, device=device)
         named = {name: self.network.get_submodule(full) for name, full in self.modules.items()}
         wanted = collected.modules(self.network) if isinstance(collected, Outputs) else named
         with unread(), read_modules(wanted, collected.receive), torch.random.fork_rng(devices=[]):
             self.forward(self.network, images)
-
-    def _images(self, count: int, size: Sequence[int]) -> Tensor:
-        device = next((one.device for one in self.network.parameters()), torch.device("cpu"))
-        return torch.full((count, self.image_shape[0], *size), self.grey, device=device)
 
 
 def _copy(network: nn.Module) -> nn.Module:
@@ -233,7 +230,7 @@ def _copy(network: nn.Module) -> nn.Module:
 def _first_look(probe: _Probe) -> list[_Layer]:
     """Run the network at the size of the data."""
     collected = _Shapes()
-    probe.run(collected, PROBES, probe.image_shape[1:])
+    probe.run(collected, PROBES, probe.image_shape)
     missing = [name for name in probe.modules if name not in collected.seen]
     if missing:
         raise silent_layers(missing)
@@ -260,10 +257,12 @@ def _settle_without_probing(layer: _Layer, stated: int | None) -> None:
         layer.settle(1, "vector")
 
 
-def _other_sizes(size: Sequence[int]) -> Iterator[tuple[int, int]]:
-    height, width = size
-    yield height + MORE_PIXELS, width + MORE_PIXELS
-    yield 2 * height, 2 * width
+def _other_shapes(image_shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Larger images, where they have height and width: a little, then twice as large, for networks of patches."""
+    if len(image_shape) == 3:
+        channels, height, width = image_shape
+        yield channels, height + MORE_PIXELS, width + MORE_PIXELS
+        yield channels, 2 * height, 2 * width
 
 
 def _compare_sizes(layers: Sequence[_Layer], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -287,7 +286,7 @@ def _compare_sizes(layers: Sequence[_Layer], shapes: Mapping[str, tuple[int, ...
 def _ask_modules(layers: Sequence[_Layer], probe: _Probe) -> None:
     """Look at which kinds of modules gave the outputs, in a pass at the size of the data."""
     outputs = Outputs()
-    probe.run(outputs, PROBES, probe.image_shape[1:])
+    probe.run(outputs, PROBES, probe.image_shape)
     for layer in layers:
         axis = channels_by_kind(outputs, probe.modules[layer.name])
         if axis in layer.candidates:
