@@ -33,7 +33,7 @@ Rewrite = Literal["fold", "norm", "prelu", "channels_last", "grey"]
 TOLERANCE = 1e-4
 """Largest difference of logits and layers from the plain network, relative to the largest, of a form that is used."""
 GRADIENT_TOLERANCE = 1e-2
-"""Largest difference of gradients, as a share of their norm: rounding may move an activation across the kink of a ReLU."""
+"""Largest difference of gradients, as a share of their norm; rounding may move a ReLU across its kink."""
 LEAST_LOGIT = 1e-6
 PROBES = 2
 """Random images by which the two forms are compared."""

@@ -32,7 +32,7 @@ class EvaluationResults:
         detectors: Result of `detector_summary` with a column ``validation_macro_auc`` (NaN for controls).
         attack_records: A row per source image, attack and criterion.
         network: Facts of the network under attack: name, accuracy, layers, bounds, ...
-        layers: How each layer of the network is read: name, shape of its output, channel axis, width, how that was found.
+        layers: How each layer is read: name, shape of its output, channel axis, width, how that was found.
         images: Number of images per split, and whatever else describes them.
         figures: Figures by name: ``auc_overview``, ``roc``, ``score_histograms``, ``mean_trajectory``,
             ``adversarial_grid``, ``train_test_matrix``, ``training_curves``; each may carry a suffix

@@ -57,8 +57,8 @@ SUMMARY = _prose("""
 """)
 
 LAYERS = (
-    "Layers read, in the order of trajectories. Outputs are averaged over all axes but those of the images (N) and of the "
-    "channels; what is left has the given width."
+    "Layers read, in the order of trajectories. Outputs are averaged over all axes but those of the images (N) and of "
+    "the channels; what is left has the given width."
 )
 NETWORK = "The network is never retrained; the detector only reads its layers."
 
