@@ -184,7 +184,7 @@ def _maker(name: str) -> str:
 
 
 def _check_network(params: NetworkParams, catalog: DataCatalog) -> None:
-    from adv_detect.networks.channels import log_readings
+    from adv_detect.networks.readings import log_readings
     from adv_detect.networks.target import build_target
     from adv_detect.pipelines.target_training.nodes import shape_of
 
@@ -227,7 +227,7 @@ def _check_stored_network(pipeline: Pipeline, catalog: DataCatalog, detectors: D
         return
     spec = catalog.load("network_weights").spec
     if "params:network" not in inputs:
-        from adv_detect.networks.channels import log_readings
+        from adv_detect.networks.readings import log_readings
 
         log_readings(spec.readings)
     for name in IMAGES[:2]:

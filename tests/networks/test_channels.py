@@ -12,8 +12,9 @@ from torch import nn
 
 from adv_detect.algorithms.features import extract_features
 from adv_detect.errors import ConfigurationError
-from adv_detect.networks.channels import find_readings, log_readings
+from adv_detect.networks.channels import find_readings
 from adv_detect.networks.frozen import working_form
+from adv_detect.networks.readings import log_readings
 from adv_detect.networks.target import build_target, target_from_spec, target_tensors
 from adv_detect.params import NetworkParams
 

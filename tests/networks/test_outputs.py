@@ -23,7 +23,7 @@ class Output:
     logits: Tensor
 
 
-Pair = namedtuple("Pair", ["features", "logits"])  # noqa: PYI024 - what networks give
+Pair = namedtuple("Pair", ["features", "logits"])
 LOGITS, OTHER = torch.ones(2, 3), torch.zeros(2, 5)
 
 

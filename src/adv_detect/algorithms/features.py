@@ -11,14 +11,9 @@ from torch import Tensor, nn
 
 from adv_detect.errors import ConfigurationError
 from adv_detect.networks.capture import read_modules
-from adv_detect.networks.channels import (
-    check_activation,
-    check_rows,
-    find_readings,
-    repeated_layer,
-    silent_layers,
-)
+from adv_detect.networks.channels import find_readings
 from adv_detect.networks.outputs import HALF, call_network, describe, in_format_of
+from adv_detect.networks.readings import check_activation, check_rows, repeated_layer, silent_layers
 from adv_detect.networks.target import TargetNetwork, check_layers, inner_network, target_readings
 
 _Axes = dict[tuple[object, ...], int]
