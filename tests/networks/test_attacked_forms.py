@@ -34,11 +34,8 @@ def test_attacks_succeed_on_float32_images(dtype, attack):
     target = build_target(params, class_names="abc", image_shape=(1, 8, 8)).freeze()
     network = working_form(target, torch.device("cpu"))
     labels = network(IMAGES).argmax(dim=1)
-    more = (
-        {"epsilon": 0.5}
-        if attack == "bim"
-        else {"arguments": {"steps": 60, "binary_search_steps": 3, "stepsize": 0.05}}
-    )
+    search = {"steps": 60, "binary_search_steps": 2, "stepsize": 0.05, "initial_const": 10.0}
+    more = {"epsilon": 0.5} if attack == "bim" else {"arguments": search}
 
     result = run_attack(
         build_attack(attack, AttackParams(attack=attack, **more)),
