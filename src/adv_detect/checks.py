@@ -233,6 +233,7 @@ def _maker(name: str) -> str:
 
 def _check_network(params: NetworkParams, catalog: DataCatalog) -> None:
     from adv_detect.images import shape_of
+    from adv_detect.networks.readings import log_readings
     from adv_detect.networks.target import build_target
     from adv_detect.networks.weights import head_name
 
@@ -249,6 +250,7 @@ def _check_network(params: NetworkParams, catalog: DataCatalog) -> None:
         image_shape=shape_of(images),
         strict_head=not training.head_only,
     )
+    log_readings(target.spec.readings)
     if training.head_only and head_name(target.network) is None:
         raise ConfigurationError(
             f"target_training.head_only: expected false, as {params.name} has no linear layer that gives its "
@@ -280,6 +282,10 @@ def _check_stored_network(pipeline: Pipeline, catalog: DataCatalog, detectors: D
     if "network_weights" not in pipeline.inputs():
         return
     spec = catalog.load("network_weights").spec
+    if "params:network" not in inputs:
+        from adv_detect.networks.readings import log_readings
+
+        log_readings(spec.readings)
     for name in IMAGES[:2]:
         if name in inputs and (found := tuple(catalog.load(name).class_names)) != tuple(spec.class_names):
             raise DataError(

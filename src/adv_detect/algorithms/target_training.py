@@ -16,6 +16,7 @@ from adv_detect.algorithms.finite import finite_rows
 from adv_detect.algorithms.head import HeadParams, fit_linear_head
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.images import ImageSet, load_images
+from adv_detect.networks.outputs import HALF
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.networks.weights import head_name
 from adv_detect.params import TargetTrainingParams
@@ -127,7 +128,7 @@ def _embed(
 ) -> Tensor:
     """What the head reads, for all images, shape ``(N, D)``, on the CPU."""
     parts: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _, inputs: parts.append(inputs[0].detach().cpu()))
+    handle = head.register_forward_pre_hook(lambda _, inputs: parts.append(_at_least_single(inputs[0].detach().cpu())))
     try:
         starts = range(0, len(images), batch_size)
         for start in track(starts, "embeddings for the head", unit="batches", shown=settings.progress):
@@ -136,6 +137,10 @@ def _embed(
     finally:
         handle.remove()
     return torch.cat(parts)
+
+
+def _at_least_single(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in HALF else values
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -138,12 +139,40 @@ def untrained_detector(like: TrajectoryDetector, seed: int) -> TrajectoryDetecto
     return made.eval().requires_grad_(False)
 
 
+class _CudnnSwitch:
+    """Keeps cuDNN off while anyone needs it off; the switch is one for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._users = 0
+        self._before = True
+
+    def turn_off(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._before = torch.backends.cudnn.enabled
+                torch.backends.cudnn.enabled = False
+            self._users += 1
+
+    def release(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                torch.backends.cudnn.enabled = self._before
+
+
+_CUDNN = _CudnnSwitch()
+
+
 @contextmanager
 def recurrent_gradients(trajectories: Tensor, readout: torch.nn.Module) -> Iterator[None]:
     """Keep cuDNN out where a gradient is needed in evaluation mode: its LSTM has no backward there."""
     if trajectories.is_cuda and torch.is_grad_enabled() and not readout.training:
-        with torch.backends.cudnn.flags(enabled=False):
+        _CUDNN.turn_off()
+        try:
             yield
+        finally:
+            _CUDNN.release()
     else:
         yield
 
