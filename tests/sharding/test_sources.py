@@ -45,7 +45,7 @@ def package(tmp_path, monkeypatch):
     files = {
         "__init__.py": "from own_package.nets import Net\n",
         "nets.py": NET,
-        "blocks.py": "from torch import nn\nfrom own_widths import WIDTH as W\n\ndef hidden():\n    return nn.Linear(4, W)\n",
+        "blocks.py": "from torch import nn\nfrom own_widths import WIDTH as W\n\ndef hidden():\n return nn.Linear(4, W)\n",
         "heads.py": "from torch import nn\n\n\ndef head(classes):\n    return nn.Linear(5, classes)\n",
         "unrelated.py": "ANYTHING = 1\n",
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -14,6 +16,7 @@ from adv_detect.errors import DataError
 from adv_detect.params import DetectorParams, DetectorTrainingParams
 from adv_detect.pipelines.detector_training.nodes import best_detector, compute_trajectories, train_detectors
 from adv_detect.pipelines.detector_training.rows import read_rows, stack_rows
+from adv_detect.pipelines.detector_training.work import TrajectoryBlock
 from adv_detect.serving.bundle import restore_detector
 from adv_detect.sharding import ShardContent, ShardStore
 
@@ -299,3 +302,28 @@ def test_another_file_of_the_same_name_makes_a_published_detector_stale(detector
     torch.save({"detector": {name: value + 1 for name, value in held.items()}}, published)
 
     assert detector_plan(detector_training=training).fingerprints["paper/targeted/reference/0"] != before
+
+
+def test_images_without_finite_features_are_left_out_and_said(finished, caplog):
+    plan = compute_trajectories(
+        finished["adversarials"],
+        finished["network_weights"],
+        finished["representatives"],
+        finished["params:detector_training"],
+        finished["params:runtime"],
+    )
+    key = "natural/test-0000"
+    content = finished["adversarials"].read(key)
+    content.tensors["images"][1, 0, 0, 0] = float("nan")
+
+    class Spoilt:
+        def read(self, _):
+            return content
+
+    made = replace(plan.work, adversarials=Spoilt())(TrajectoryBlock(shard=key))
+    whole = finished["trajectories"].read(key)
+    kept = torch.arange(len(whole.tensors["label"])) != 1
+    assert made.metadata["source_ids"] == [name for row, name in enumerate(whole.metadata["source_ids"]) if row != 1]
+    assert torch.equal(made.tensors["source_index"], whole.tensors["source_index"][kept])
+    torch.testing.assert_close(made.tensors["logits"], whole.tensors["logits"][kept])
+    assert f"1 of {len(kept)} images of {key} (float) left out" in caplog.text
