@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from adv_detect.images import ImageSet, load_images
+from adv_detect.images import ImageSet, load_images, members_by_class
 
 
 class Images:
@@ -65,3 +66,10 @@ def test_no_pixel_leaves_the_bounds():
 def test_the_protocol_knows_an_image_set():
     assert isinstance(Images(BYTES), ImageSet)
     assert not isinstance([BYTES], ImageSet)
+
+
+def test_members_of_each_class_are_found_in_order():
+    labels = np.array([3, 0, 3, 1, 0, 3])
+    found = members_by_class(labels)
+    assert {label: rows.tolist() for label, rows in found.items()} == {0: [1, 4], 1: [3], 3: [0, 2, 5]}
+    assert members_by_class(labels[:0]) == {}

@@ -16,6 +16,7 @@ from adv_detect.networks.mobilefacenet import MOBILEFACENET_LAYERS, MobileFaceNe
 from adv_detect.networks.senet50 import SENET50_LAYERS, SENet50
 from adv_detect.networks.small import SMALL_LAYERS, SmallNetwork
 from adv_detect.networks.wide import WideResNet, wide_layers
+from adv_detect.sharding.sources import source_identity
 
 NAME_KEY = "network.name"
 ARGUMENTS_KEY = "network.arguments"
@@ -119,6 +120,21 @@ def find_constructor(name: str) -> Callable[..., nn.Module]:
         raise ConfigurationError(f"{NAME_KEY}: expected {DOTTED_HINT} to a constructor, {name!r} is a {got}")
     found: Callable[..., nn.Module] = constructor
     return found
+
+
+def network_source(name: str) -> dict[str, str]:
+    """Identify the code of a network, so that a change of it makes anew what was made with it.
+
+    Args:
+        name: A registered name or a dotted path.
+
+    Returns:
+        As from :func:`adv_detect.sharding.sources.source_identity`.
+
+    Raises:
+        ConfigurationError: As from :func:`find_constructor`.
+    """
+    return source_identity(find_constructor(name), "" if name in REGISTRY else name)
 
 
 def _import_dotted(path: str) -> object:

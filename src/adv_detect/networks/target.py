@@ -19,7 +19,7 @@ from adv_detect.networks.finite import check_finite
 from adv_detect.networks.outputs import call_network, in_format_of
 from adv_detect.networks.preprocessing import Preprocessing, check_channels
 from adv_detect.networks.readings import LayerReading
-from adv_detect.networks.registry import build_network, default_layers
+from adv_detect.networks.registry import build_network, default_layers, network_source
 from adv_detect.networks.weights import load_weights
 from adv_detect.params import Block, LayerParams, NetworkParams, Number, PreprocessingParams
 
@@ -186,9 +186,11 @@ def target_digest(target: TargetNetwork) -> str:
         target: The network.
 
     Returns:
-        SHA-256, in hexadecimal, of the spec without its measurements and of all tensors of the inner network.
+        SHA-256, in hexadecimal, of the spec without its measurements, of the network's source code, and of all tensors
+        of the inner network.
     """
     spec = target.spec.model_dump(mode="json", exclude={"accuracy", "history"})
+    spec["source"] = network_source(target.spec.name)
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
     for name, tensor in sorted(target_tensors(target).items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

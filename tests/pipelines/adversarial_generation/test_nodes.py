@@ -13,7 +13,12 @@ from adv_detect.algorithms.margins import margin
 from adv_detect.errors import ConfigurationError
 from adv_detect.images import load_images
 from adv_detect.params import AdversarialGenerationParams, SplitParams
-from adv_detect.pipelines.adversarial_generation.nodes import collect_records, generate_adversarials, split_sources
+from adv_detect.pipelines.adversarial_generation.nodes import (
+    collect_records,
+    generate_adversarials,
+    log_non_finite,
+    split_sources,
+)
 
 
 @pytest.fixture
@@ -357,3 +362,15 @@ def test_a_wrong_guide_is_refused_before_work(plan, attacks, guides, message):
     deep = {"attack": "deep-features", "norm": "linf", "epsilon": None, "arguments": {"guides": guides}}
     with pytest.raises(ConfigurationError, match=message):
         plan(adversarial_generation=attacks("deep", **deep, splits=["test"], train=False))
+
+
+def test_failures_by_nan_are_a_column_and_said_once_per_attack(finished, caplog):
+    records, _ = collect_records(finished["adversarials"])
+    assert records["non_finite"].dtype == bool
+    assert not records["non_finite"].any()
+    flagged = records.assign(non_finite=(records["attack"] == "bim") & (records["row"] == 0))
+    log_non_finite(flagged, "attack_records")
+    n = (len(flagged[flagged["attack"] == "bim"]), int(flagged["non_finite"].sum()))
+    (message,) = [record.message for record in caplog.records if "NaN" in record.message]
+    assert message.startswith(f"attack bim: NaN or infinity in gradients, logits or pixels of {n[1]} of {n[0]} images")
+    assert message.endswith("(attack_records.non_finite)")

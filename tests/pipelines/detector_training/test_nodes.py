@@ -20,7 +20,7 @@ from adv_detect.algorithms.detectors import (
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.trajectories import order_classes, trajectories
 from adv_detect.errors import DataError
-from adv_detect.jobs.activations import natural_activations, read_activations, successful_attacks
+from adv_detect.jobs.activations import ActivationBlock, natural_activations, read_activations, successful_attacks
 from adv_detect.jobs.detectors import best_detector, restore
 from adv_detect.params import AttackParams, DetectorParams, DetectorTrainingParams
 from adv_detect.pipelines.detector_training.nodes import compute_activations, fix_thresholds, train_detectors
@@ -372,3 +372,23 @@ def test_another_file_of_the_same_name_makes_a_published_detector_stale(detector
     torch.save({"detector": {name: value + 1 for name, value in held.items()}}, published)
 
     assert detector_plan(detector_training=training).fingerprints["paper/targeted/reference/0"] != before
+
+
+def test_images_without_finite_features_are_left_out_and_said(finished, caplog):
+    names = ("adversarials", "network_weights", "representatives", "params:runtime")
+    plan = compute_activations(*(finished[name] for name in names))
+    key = "natural/test-0000"
+    content = finished["adversarials"].read(key)
+    content.tensors["images"][1, 0, 0, 0] = float("nan")
+
+    class Spoilt:
+        def read(self, _):
+            return content
+
+    made = replace(plan.work, adversarials=Spoilt())(ActivationBlock(shard=key))
+    whole = finished["activations"].read(key)
+    kept = torch.arange(len(whole.tensors["label"])) != 1
+    assert made.metadata["source_ids"] == [name for row, name in enumerate(whole.metadata["source_ids"]) if row != 1]
+    assert torch.equal(made.tensors["source_index"], whole.tensors["source_index"][kept])
+    torch.testing.assert_close(made.tensors["logits"], whole.tensors["logits"][kept])
+    assert f"1 of {len(kept)} images of {key} (float) left out" in caplog.text

@@ -8,7 +8,7 @@ from sklearn.covariance import LedoitWolf
 
 from adv_detect.errors import DataError
 from adv_detect.params import RepresentativesParams, RuntimeParams
-from adv_detect.pipelines.representatives.nodes import compute_representatives
+from adv_detect.pipelines.representatives.nodes import _by_class, compute_representatives
 from adv_detect.sharding import ShardContent, ShardStore
 
 
@@ -66,3 +66,52 @@ def test_other_features_or_parameters_ask_for_new_representatives(finished, tmp_
     assert mark() == mark()
     assert mark() != mark("g")
     assert mark() != mark(shrinkage="oas")
+
+
+def listed_and_read(folder, classes, monkeypatch):
+    """Paths listed and shards read by the representatives of a store with one shard per class."""
+    store = ShardStore(str(folder))
+    for label in range(classes):
+        content = ShardContent(
+            {"layer.000": torch.eye(3), "source_index": torch.arange(3)}, {"source_ids": list("abc")}
+        )
+        store.write(f"{label:05d}/0000", content, "made")
+    counts = {"listed": 0, "read": 0}
+
+    def files(self, *folders):
+        found = whole(self, *folders)
+        counts["listed"] += len(found)
+        return found
+
+    def read(self, *arguments, **named):
+        counts["read"] += 1
+        return single(self, *arguments, **named)
+
+    whole, single = ShardStore._files, ShardStore.read
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardStore, "_files", files)
+        patch.setattr(ShardStore, "read", read)
+        labels = [label for label, _, _ in _by_class(store, 1, shown=False)]
+    assert labels == list(range(classes))
+    return counts
+
+
+def test_work_grows_with_the_number_of_classes_not_its_square(tmp_path, monkeypatch):
+    few, many = (listed_and_read(tmp_path / str(classes), classes, monkeypatch) for classes in (10, 40))
+    assert few == {"listed": 10, "read": 10}
+    assert many == {"listed": 40, "read": 40}
+
+
+def test_a_folder_of_a_store_is_listed_without_the_others(tmp_path, monkeypatch):
+    store = ShardStore(str(tmp_path))
+    for key in ("a/x/0", "a/x/1", "a/y/0", "b/0"):
+        store.write(key, ShardContent({"one": torch.zeros(1)}), "made")
+    seen = []
+    find = type(store.fs).find
+    monkeypatch.setattr(
+        type(store.fs), "find", lambda self, path, **more: seen.append(path) or find(self, path, **more)
+    )
+    assert store.keys("a/x/") == ("a/x/0", "a/x/1")
+    assert store.keys("a/y") == ("a/y/0",)
+    assert store.keys("nothing/") == ()
+    assert seen == [f"{store.root}/a/x", f"{store.root}/a"]

@@ -15,9 +15,16 @@ from typing import Any, Literal
 from adv_detect.algorithms.attacks.arguments import argument_names, check_arguments, parse_numbers
 from adv_detect.errors import ConfigurationError, refuse_non_finite, unknown_choice
 from adv_detect.params import DEEP_FEATURES, AttackParams, Norm
+from adv_detect.sharding.sources import source_identity
 
 Runner = Literal["gradient", "carlini_wagner", "foolbox", "deep_features"]
 
+DRIVERS: dict[Runner, str] = {
+    "gradient": "adv_detect.algorithms.attacks.gradient.run_gradient_attack",
+    "carlini_wagner": "adv_detect.algorithms.attacks.carlini_wagner.L2CarliniWagner",
+    "foolbox": "adv_detect.algorithms.attacks.foolbox_model.CountingModel",
+    "deep_features": "adv_detect.algorithms.attacks.deep_features.run_deep_features",
+}
 STEPS = 10
 TOTAL_STEP = 2.0
 """Sum of all steps over epsilon: an attack of n steps moves 2 epsilon / n at each (Massoli et al., CVIU 2021)."""
@@ -140,6 +147,28 @@ def build_attack(name_in_config: str, params: AttackParams) -> ConfiguredAttack:
         return_early=params.return_early,
         arguments=arguments,
         instance=instance,
+    )
+
+
+def attack_source(name_in_config: str, params: AttackParams) -> dict[str, str]:
+    """Identify the code of an attack and of what drives it, so that a change of it makes its images anew.
+
+    Args:
+        name_in_config: Name of the attack in the configuration.
+        params: Its configuration.
+
+    Returns:
+        As from :func:`adv_detect.sharding.sources.source_identity`.
+
+    Raises:
+        ConfigurationError: As from :func:`build_attack`.
+    """
+    from foolbox.attacks.base import Attack
+
+    built = build_attack(name_in_config, params)
+    driver = source_identity(None, DRIVERS[built.runner])
+    return (
+        driver if built.instance is None else driver | source_identity(type(built.instance)) | source_identity(Attack)
     )
 
 

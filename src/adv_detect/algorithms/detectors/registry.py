@@ -14,6 +14,7 @@ from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, unknown_choice
 from adv_detect.params import DetectorParams, TrajectoryKind
+from adv_detect.sharding.sources import source_identity
 
 REGISTERED: dict[str, type[Detector]] = {"margin": MarginDetector}
 """Detectors that take the class representatives and the configured arguments, by name."""
@@ -50,6 +51,18 @@ def build_detector(configuration: DetectorParams, representatives: Representativ
             f"arguments of detector {configuration.kind!r}: {exc}; it was called with the class representatives and "
             f"{configuration.arguments}"
         ) from exc
+
+
+def detector_source(kind: str) -> dict[str, str]:
+    """Identify the code of a detector of one's own, so that a change of it makes anew what was learned with it.
+
+    Args:
+        kind: Registered name or dotted path.
+
+    Returns:
+        As from :func:`adv_detect.sharding.sources.source_identity`.
+    """
+    return source_identity(detector_class(kind), kind if "." in kind else "")
 
 
 def detector_class(kind: str) -> type[Detector]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
+from adv_detect.algorithms.attacks.adaptive.registry import adaptive_attack_source
+from adv_detect.algorithms.attacks.registry import attack_source
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError
 from adv_detect.images import ImageSet, image_set_identity
+from adv_detect.networks.registry import network_source
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import (
     AdaptiveAttackParams,
@@ -134,7 +137,8 @@ def train_substitute(
     limit = recipe.max_images
     members = {split: _members(source_splits, split)[:limit] for split in LEARNING_SPLITS}
     work = SubstituteWork(train_images, test_images, members, recipe, runtime)
-    made_from = fingerprint(recipe, members, image_set_identity(train_images), image_set_identity(test_images))
+    sources = [network_source(recipe.network.name), [attack_source(*one) for one in recipe.attacks.items()]]
+    made_from = fingerprint(recipe, sources, members, image_set_identity(train_images), image_set_identity(test_images))
     return ShardPlan(work=work, shards=(ShardSpec(KEY, made_from, KEY),), runtime=runtime, description="substitute")
 
 
@@ -207,8 +211,10 @@ def harden_detectors(
     work = HardeningWork(scene, detectors, chosen, hardening, detector_training.fit)
     keys = detector_keys(hardening.detectors, adaptive_attack, detector_training) if hardening.rounds else []
     shared = (
-        shared_marks(scene), scene.activations.digest, chosen, hardening.rounds, hardening.train_images,
-        hardening.validation_images, detector_training.fit, substitute_mark(scene, chosen),
+        shared_marks(scene), scene.activations.digest, chosen,
+        [adaptive_attack_source(condition.spec.attack) for condition in chosen],
+        hardening.rounds, hardening.train_images, hardening.validation_images,
+        detector_training.fit, substitute_mark(scene, chosen),
     )  # fmt: skip
     shards = tuple(
         ShardSpec(f"{key}/hardened-{hardening.rounds}", fingerprint(shared, mark_of(detectors, key)), key)

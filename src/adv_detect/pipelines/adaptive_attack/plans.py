@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 
+from adv_detect.algorithms.attacks.adaptive.registry import adaptive_attack_source
 from adv_detect.algorithms.representatives import representatives_digest
 from adv_detect.errors import DataError
 from adv_detect.jobs.detectors import restore
@@ -47,7 +48,7 @@ def attack_plan(
         for shard_key, block in blocks:
             condition = block.condition
             made_from = (
-                shared, mark, condition, block.indices,
+                shared, mark, condition, adaptive_attack_source(condition.spec.attack), block.indices,
                 [scene.images.source_ids[index] for index in block.indices],
                 scene.activations.digest if condition.spec.attack in NEEDS_GUIDE else None,
                 substitute_mark(scene, (condition,)),

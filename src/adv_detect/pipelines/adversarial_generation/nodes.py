@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from adv_detect.algorithms.attacks.registry import attack_source
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.splits import interleave, keep_copies_together
 from adv_detect.algorithms.splits import split_sources as divide
@@ -107,6 +108,7 @@ def generate_adversarials(
     work = AdversarialWork(test_images, network_weights, representatives, attacks, runtime)
     made_from = (target_digest(network_weights), image_set_identity(test_images))
     classes = representatives_digest(representatives)
+    sources = {name: attack_source(name, attack) for name, attack in attacks.items()}
     shards = tuple(
         ShardSpec(
             key=key,
@@ -117,6 +119,7 @@ def generate_adversarials(
                 block.seed,
                 block.aims,
                 _what_matters(attacks.get(block.attack), runtime),
+                sources.get(block.attack),
                 classes if _needs_representatives(attacks.get(block.attack)) else None,
                 block.criterion,
             ),

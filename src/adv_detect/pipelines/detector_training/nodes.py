@@ -10,6 +10,7 @@ import pandas as pd
 
 from adv_detect.algorithms.detector_keys import SUMMARY_FIGURES, rate_label
 from adv_detect.algorithms.detectors import parse_reference_name
+from adv_detect.algorithms.detectors.registry import detector_source
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.jobs.activations import ActivationBlock, activation_plan, shard_keys
 from adv_detect.jobs.detectors import (
@@ -90,6 +91,7 @@ def train_detectors(
                 of_classes,
                 detector_training.fit,
                 repr(job),
+                detector_source(job.params.kind),
                 _content(job.checkpoint),
                 [(key, marks[key]) for key in job.shards(activations)],
             ),

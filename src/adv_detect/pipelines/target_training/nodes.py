@@ -10,6 +10,7 @@ from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, image_set_identity, shape_of
 from adv_detect.lazy import Lazy
 from adv_detect.networks.finite import check_finite
+from adv_detect.networks.registry import network_source
 from adv_detect.networks.target import TargetNetwork, build_target
 from adv_detect.params import NetworkParams, RuntimeParams, TargetTrainingParams
 from adv_detect.sharding import fingerprint
@@ -116,5 +117,11 @@ def _identity(
     stamp = None if file is None else [file.stat().st_size, file.stat().st_mtime_ns]
     training = params if file is None or params.head_only else params.min_accuracy
     return fingerprint(
-        network, stamp, training, runtime.seed, image_set_identity(train_images), image_set_identity(test_images)
+        network_source(network.name),
+        network,
+        stamp,
+        training,
+        runtime.seed,
+        image_set_identity(train_images),
+        image_set_identity(test_images),
     )

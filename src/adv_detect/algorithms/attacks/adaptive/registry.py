@@ -18,6 +18,7 @@ from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates
 from adv_detect.algorithms.attacks.adaptive.weighted_sum import WeightedSumArguments, weighted_sum
 from adv_detect.errors import ConfigurationError, refuse_non_finite, unknown_choice
 from adv_detect.params import Block
+from adv_detect.sharding.sources import source_identity
 
 _Arguments = TypeVar("_Arguments", bound=Block)
 
@@ -91,6 +92,22 @@ def build_adaptive_attack(name: str, arguments: Mapping[str, Any] | None = None)
     except ValidationError as exc:
         raise ConfigurationError(_argument_message(name, kind, exc)) from exc
     return AdaptiveAttack(name=name, kind=kind, arguments=checked)
+
+
+def adaptive_attack_source(name: str) -> dict[str, str]:
+    """Identify the code of an attack, so that a change of it makes its images anew.
+
+    Args:
+        name: Registered name, or the dotted path of an :class:`AttackKind`.
+
+    Returns:
+        As from :func:`adv_detect.sharding.sources.source_identity`.
+
+    Raises:
+        ConfigurationError: Unknown attack.
+    """
+    kind = _KINDS[name] if name in _KINDS else _imported_kind(name)
+    return source_identity(kind.attack, "" if name in _KINDS else name)
 
 
 def _imported_kind(name: str) -> AttackKind[Any]:
