@@ -221,7 +221,7 @@ def test_names_within_the_block_must_exist(adaptive) -> None:
         adaptive(hardening={"attacks": ["nothing"]})
     with pytest.raises(ValueError, match=r"hardening.detectors: .*\['ranked'\]"):
         adaptive(hardening={"detectors": ["ranked"]})
-    with pytest.raises(ValueError, match="a name that is none of .*got 'union'"):
+    with pytest.raises(ValueError, match=r"a name that is none of .*got 'union'"):
         adaptive(attacks={"union": {"attack": "selective"}}, hardening={"rounds": 0})
 
 
