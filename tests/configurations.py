@@ -95,7 +95,7 @@ LEGAL: dict[str, list[Any]] = {
         {"train": 0.34, "validation": 0.33, "test": 0.33, "by": "identity"},
         {"train": 0.4, "validation": 0.2, "test": 0.4, "max_images": 60},
     ],
-    "serving.name": ["adv-detect", "a", "A_1+b"],
+    "serving.name": ["adv-detect", "a", "A_1-b"],
     "serving.fpr": [0.01, 0.05],
     "target_training.epochs": [4, 5],
     "target_training.learning_rate": [2e-3, 3e-3],

@@ -19,11 +19,10 @@ from adv_detect.params import (
     EvaluationParams,
     NetworkParams,
     RuntimeParams,
-    ServingParams,
     TargetTrainingParams,
 )
 from adv_detect.validation.epsilon import warn_of_epsilons
-from adv_detect.validation.run import block_of, check_further, check_numbers, warn_of_nothing_left_out
+from adv_detect.validation.run import block_of, check_further, check_numbers, check_rates, warn_of_nothing_left_out
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
@@ -72,8 +71,8 @@ def check_run(pipeline: Pipeline, catalog: DataCatalog, own_attacks: Mapping[str
         check_detectors(detectors, attacks)
         _check_published(detectors, catalog)
         warn_of_nothing_left_out(detectors, attacks)
-    check_further(inputs, catalog)
-    _check_rates(catalog)
+    check_further(pipeline, catalog)
+    check_rates(catalog)
     _check_stored_network(pipeline, catalog, detectors)
     _check_up_to_date(pipeline, catalog)
 
@@ -356,12 +355,3 @@ def _check_thresholds(catalog: DataCatalog) -> None:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     return ", ".join(names[:SHOWN_NAMES]) + more or "none"
-
-
-def _check_rates(catalog: DataCatalog) -> None:
-    serving = block_of(catalog, "serving", ServingParams)
-    evaluation = block_of(catalog, "evaluation", EvaluationParams)
-    if serving is not None and evaluation is not None and serving.fpr not in evaluation.fprs:
-        raise ConfigurationError(
-            f"serving.fpr: expected one of evaluation.fprs {list(evaluation.fprs)}, got {serving.fpr}"
-        )

@@ -15,8 +15,8 @@ from pydantic_core.core_schema import ValidationInfo
 LARGEST = 2**31 - 1
 """Of seeds and counts: what every library here takes."""
 LONGEST_NAME = 64
-NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._+-]*[A-Za-z0-9+])?")
-NAME_WORDS = f"at most {LONGEST_NAME} letters, digits and inner '.', '_', '+' or '-'"
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+NAME_WORDS = f"at most {LONGEST_NAME} letters, digits and inner '.', '_' or '-'"
 LARGEST_RATE = 1.0
 """Of learning rates and weight decays; beyond it weights become infinite instead of better."""
 

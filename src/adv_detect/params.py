@@ -355,9 +355,9 @@ class DetectorTrainingParams(Block):
 
 
 def _model_name(value: str) -> str:
-    """MLflow takes no dot in the name of a logged model."""
+    """Refuse a dot as well, which MLflow does not take in the name of a logged model."""
     if "." in value:
-        raise ValueError(f"expected a name of {NAME_WORDS.replace(chr(39) + '.' + chr(39) + ', ', '')}, got {value!r}")
+        raise ValueError(f"expected a name of {NAME_WORDS} but without '.', got {value!r}")
     return check_name(value)
 
 

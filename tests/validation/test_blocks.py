@@ -110,7 +110,7 @@ def test_one_sentence_names_key_value_and_choices(parameters, message):
 
 @pytest.mark.parametrize("block", ["adversarial_generation.attacks", "detector_training.configurations"])
 @pytest.mark.parametrize(
-    "name", ["", "a/b", "a\0b", "a\nb", "x" * 65, ".hidden", "end.", "a b", "über", "natural:1", "..", "-x"]
+    "name", ["", "a/b", "a\0b", "a\nb", "x" * 65, ".hidden", "end.", "a b", "über", "natural:1", "..", "-x", "a+b"]
 )
 def test_a_name_that_cannot_be_a_file_everywhere_is_refused(block, name):
     top, inner = block.split(".")

@@ -8,7 +8,9 @@ import pytest
 import torch
 from tests.configurations import Project, merged
 
-from adv_detect.errors import AdvDetectError
+from adv_detect.errors import AdvDetectError, DataError
+from adv_detect.params import AdaptiveAttackParams, DetectorTrainingParams
+from adv_detect.validation.adaptive import check_trained
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,15 @@ def test_a_gpu_beyond_the_last_one_is_refused(tiny, monkeypatch):
 
     with pytest.raises(AdvDetectError, match="expected cuda:0 to cuda:1 on this machine, got 'cuda:9'"):
         tiny.check(merged(tiny.parameters, {"runtime": {"device": "cuda:9"}}))
+
+
+def test_a_detector_that_was_not_trained_is_refused(tiny):
+    training = DetectorTrainingParams.model_validate(tiny.parameters["detector_training"] | {"seeds": [4]})
+    params = AdaptiveAttackParams.model_validate(tiny.parameters["adaptive_attack"])
+
+    check_trained(params, training, {"lstm-medoid-cosine/both/all/4"})
+    with pytest.raises(DataError, match=r"expected trained detectors on disk, got none for .*/both/all/4"):
+        check_trained(params, training, {"lstm-medoid-cosine/both/all/0"})
 
 
 def test_what_is_left_out_in_silence_is_said(tiny, caplog):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Container
 
-from adv_detect.errors import ConfigurationError
+from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.params import (
     AdaptiveAttackParams,
     AdaptiveAttackSpec,
@@ -12,7 +13,7 @@ from adv_detect.params import (
     DetectorTrainingParams,
     NetworkParams,
 )
-from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive
+from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive, detector_keys
 from adv_detect.pipelines.adaptive_attack.substitute import LEARNING_SPLITS
 from adv_detect.validation.numbers import LEAST_IMAGES
 
@@ -49,6 +50,25 @@ def check_adaptive_block(
     if attacks is not None and any(spec.role == "transfer" for spec in params.active.values()):
         _check_substitute(params, attacks)
     _warn_of_idle(params)
+
+
+def check_trained(params: AdaptiveAttackParams, training: DetectorTrainingParams, detectors: Container[str]) -> None:
+    """Check that the detectors to attack are there.
+
+    Args:
+        params: The adaptive attacks.
+        training: The detectors as configured.
+        detectors: Keys of those on disk.
+
+    Raises:
+        DataError: One is not.
+    """
+    missing = [key for key in detector_keys(params.detectors, params, training) if key not in detectors]
+    if missing:
+        raise DataError(
+            f"adaptive_attack.detectors: expected trained detectors on disk, got none for {missing}; run `kedro run "
+            "--pipeline=detector_training` with the same environment first"
+        )
 
 
 def _check_substitute(params: AdaptiveAttackParams, attacks: AdversarialGenerationParams) -> None:

@@ -15,14 +15,16 @@ from adv_detect.params import (
     FaceRecognitionParams,
     NetworkParams,
     RuntimeParams,
+    ServingParams,
     SplitParams,
 )
-from adv_detect.validation.adaptive import check_adaptive_block
+from adv_detect.validation.adaptive import check_adaptive_block, check_trained
 from adv_detect.validation.faces import check_faces
 from adv_detect.validation.numbers import check_image_numbers
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
+    from kedro.pipeline import Pipeline
 
 LOGGER = logging.getLogger(__name__)
 BlockT = TypeVar("BlockT", bound=Block)
@@ -85,17 +87,35 @@ def warn_of_nothing_left_out(params: DetectorTrainingParams, attacks: Adversaria
         )
 
 
-def check_further(inputs: set[str], catalog: DataCatalog) -> None:
+def check_rates(catalog: DataCatalog) -> None:
+    """Check that the served rate is one of those whose thresholds are fixed.
+
+    Args:
+        catalog: Datasets and parameters of a run.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    serving = block_of(catalog, "serving", ServingParams)
+    evaluation = block_of(catalog, "evaluation", EvaluationParams)
+    if serving is not None and evaluation is not None and serving.fpr not in evaluation.fprs:
+        raise ConfigurationError(
+            f"serving.fpr: expected one of evaluation.fprs {list(evaluation.fprs)}, got {serving.fpr}"
+        )
+
+
+def check_further(pipeline: Pipeline, catalog: DataCatalog) -> None:
     """Check the blocks of the pipelines that follow the main job.
 
     Args:
-        inputs: Names of the datasets and parameters that nodes read.
+        pipeline: The nodes that will run.
         catalog: Datasets and parameters of a run.
 
     Raises:
         ConfigurationError: A value cannot work.
         DataError: The images do not allow what is asked for.
     """
+    inputs = {name for node in pipeline.nodes for name in node.inputs}
     training = block_of(catalog, "detector_training", DetectorTrainingParams)
     adaptive = block_of(catalog, "adaptive_attack", AdaptiveAttackParams)
     if adaptive is not None and training is not None and "params:adaptive_attack" in inputs:
@@ -106,6 +126,8 @@ def check_further(inputs: set[str], catalog: DataCatalog) -> None:
             network=block_of(catalog, "network", NetworkParams),
         )
         _check_substitute_network(adaptive, catalog)
+        if "detectors" in pipeline.inputs():  # trained by an earlier run
+            check_trained(adaptive, training, catalog.load("detectors"))
     faces = block_of(catalog, "face_recognition", FaceRecognitionParams)
     if faces is not None and "verification_images" in inputs:
         runtime = block_of(catalog, "runtime", RuntimeParams) or RuntimeParams()
