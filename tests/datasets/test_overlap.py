@@ -34,14 +34,12 @@ class Pixels:
 
 
 def test_shared_images_are_counted_and_named():
-    with pytest.raises(
-        DataError, match=r"got 2 of 3 test images that are training images too: t1 = x0, t3 = x2; .*part"
-    ):
+    with pytest.raises(DataError, match=r"got 2 of 3 test images that .*: t1 = x0, t3 = x2; .*part"):
         refuse_overlap(Pixels([1, 2, 3, 4], name="t"), Pixels([2, 9, 4], name="x"))
 
 
 def test_many_shared_images_are_not_all_named():
-    with pytest.raises(DataError, match="got 8 of 8 .* and 3 more"):
+    with pytest.raises(DataError, match=r"got 8 of 8 .* and 3 more"):
         refuse_overlap(Pixels(range(8)), Pixels(range(8)))
 
 
