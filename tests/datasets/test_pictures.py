@@ -99,7 +99,7 @@ def test_more_than_eight_bits_are_scaled_to_their_range(load, suffix, picture, c
     assert (int(image.min()), int(image.max())) == (0, 255)
 
 
-def test_tiff_of_12_bits_and_white_as_zero_keep_their_range(load, tmp_path):
+def test_tiff_with_white_as_zero_is_not_a_negative(load):
     def tagged(number, value):
         return {"tiffinfo": {number: value}}
 
