@@ -237,3 +237,9 @@ def test_a_published_detector_for_other_data_is_refused_before_work(check, tmp_p
 
     with pytest.raises((ConfigurationError, CheckpointError), match=message):
         check(detector_training={"reference_checkpoints": {"paper": str(path)}})
+
+
+def test_images_to_attack_that_are_training_images_are_refused(check, tmp_path):
+    same = class_folders(tmp_path / "images", ["ant", "bee", "cat"])
+    with pytest.raises(DataError, match=r"train_images and test_images: expected different images, got 9 of 9"):
+        check("target_training", datasets={"train_images": same, "test_images": same})

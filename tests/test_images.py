@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from adv_detect.images import ImageSet, load_images, members_by_class
+from adv_detect.errors import DataError
+from adv_detect.images import ImageSet, first_copies, image_contents, load_images, members_by_class
 
 
 class Images:
@@ -73,3 +74,24 @@ def test_members_of_each_class_are_found_in_order():
     found = members_by_class(labels)
     assert {label: rows.tolist() for label, rows in found.items()} == {0: [1, 4], 1: [3], 3: [0, 2, 5]}
     assert members_by_class(labels[:0]) == {}
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (torch.full((3, 1, 1, 2), 200.0), r"numbers in \[0, 1\], got 200 to 200"),
+        (torch.full((3, 1, 1, 2), float("nan")), r"numbers in \[0, 1\], got nan"),
+        (torch.full((3, 1, 1, 2), 200, dtype=torch.int16), r"as uint8, or as numbers .* got torch\.int16"),
+    ],
+)
+def test_pixels_of_an_unclear_range_are_refused(pixels, message):
+    with pytest.raises(DataError, match=message):
+        load_images(Images(pixels), [0, 1], (0.0, 1.0))
+
+
+def test_images_without_digests_of_their_own_are_told_apart_by_pixels():
+    contents = image_contents(Images(torch.stack([BYTES[0], BYTES[1], BYTES[0]])))
+    assert contents.form == "pixels"
+    assert contents.digests[0] == contents.digests[2] != contents.digests[1]
+    assert first_copies(contents.digests).tolist() == [0, 1, 0]
+    assert image_contents(Images(BYTES), [1]).digests == contents.digests[1:2]

@@ -19,6 +19,7 @@ from adv_detect.params import (
     EvaluationParams,
     NetworkParams,
     RuntimeParams,
+    ServingParams,
     TargetTrainingParams,
 )
 from adv_detect.validation.epsilon import warn_of_epsilons

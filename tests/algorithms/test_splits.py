@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adv_detect.algorithms.splits import split_sources
+from adv_detect.algorithms.splits import keep_copies_together, split_sources
 from adv_detect.errors import DataError
 from adv_detect.params import SPLITS, SplitParams
 
@@ -66,3 +66,18 @@ def test_by_identity_no_class_stands_in_two_splits():
 def test_too_little_to_divide_is_an_error(labels: list[int], mode: str):
     with pytest.raises(DataError, match="expected at least 3"):
         split_sources(np.array(labels), params=SplitParams(by=mode), seed=0)
+
+
+def test_copies_follow_the_first_of_them_that_takes_part():
+    split = np.array(["", "train", "test", "validation", "test", ""])
+    moved = keep_copies_together(split, list("aaabcb"), by="source")
+    assert moved.tolist() == ["", "train", "train", "validation", "test", ""]
+    left_out = keep_copies_together(split, list("aaabcb"), by="identity")
+    assert left_out.tolist() == ["", "train", "", "validation", "test", ""]
+
+
+def test_splits_without_copies_stay_as_they_are():
+    labels = np.repeat(np.arange(4), 25)
+    split = split_sources(labels, params=SplitParams(), seed=3)
+    kept = keep_copies_together(split, [str(index) for index in range(100)], by="source")
+    assert kept.tolist() == split.tolist()

@@ -94,7 +94,7 @@ def test_too_high_a_bound_is_an_error(folder):
 
 def test_named_classes_decide_the_labels(folder, tmp_path):
     listed = tmp_path / "classes.txt"
-    listed.write_text("cat\nant\n\n")
+    listed.write_bytes(b"\xef\xbb\xbfcat\r\nant\r\n\r\n")  # as an editor on Windows writes it
     for names in (["cat", "ant"], {"filepath": str(listed)}):
         images = ImageFolderDataset(filepath=folder, class_names=names).load()
         assert images.class_names == ("cat", "ant")

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 from uuid import uuid4
@@ -99,7 +100,8 @@ def remember(place: str, facts: Mapping[str, FileFacts]) -> None:
         temporary.replace(file)
     except OSError as exc:
         logger.info("what is known of the files of %s is not kept for the next run (%s)", place, exc)
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _file(place: str) -> Path | None:

@@ -32,6 +32,26 @@ def test_blank_lines_and_windows_line_ends():
     assert parse_pairs(TWO_FOLDS.replace("\n", "\r\n\r\n")) == parse_pairs(TWO_FOLDS)
 
 
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_byte_order_mark_is_skipped(encoding, ends):
+    content = TWO_FOLDS.replace("Cy", "Zoë").replace("\n", ends).encode(encoding)
+    assert parse_pairs(content) == parse_pairs(content.decode()) == parse_pairs(TWO_FOLDS.replace("Cy", "Zoë"))
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        (TWO_FOLDS.encode("utf-16"), "UTF-16"),
+        (TWO_FOLDS.encode("utf-16-le"), "NUL characters"),
+        (TWO_FOLDS.replace("Cy", "Zoë").encode("latin-1"), "another encoding"),
+    ],
+)
+def test_other_encodings_are_named(content, got):
+    with pytest.raises(DataError, match=rf"my\.txt: expected text in UTF-8, got {got}.*save it as UTF-8"):
+        parse_pairs(content, source="my.txt")
+
+
 def test_the_real_protocol(shared_data):
     pairs = parse_pairs((shared_data / "lfw-pairs.txt").read_text())
     assert len(pairs) == 6000

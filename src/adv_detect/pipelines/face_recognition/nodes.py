@@ -35,7 +35,7 @@ NAMED = 5
 
 def choose_pairs(
     verification_images: ImageSet,
-    verification_pairs: str,
+    verification_pairs: str | bytes,
     face_recognition: FaceRecognitionParams,
     runtime: RuntimeParams,
 ) -> pd.DataFrame:
@@ -43,7 +43,7 @@ def choose_pairs(
 
     Args:
         verification_images: Images of the people to verify.
-        verification_pairs: Text of a pairs file in LFW's format; not read when pairs are drawn.
+        verification_pairs: Text of a pairs file in LFW's format, or its bytes; not read when pairs are drawn.
         face_recognition: Where pairs come from.
         runtime: Seed of a draw.
 
