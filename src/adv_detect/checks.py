@@ -184,6 +184,7 @@ def _maker(name: str) -> str:
 
 
 def _check_network(params: NetworkParams, catalog: DataCatalog) -> None:
+    from adv_detect.networks.readings import log_readings
     from adv_detect.networks.target import build_target
     from adv_detect.pipelines.target_training.nodes import shape_of
 
@@ -192,12 +193,13 @@ def _check_network(params: NetworkParams, catalog: DataCatalog) -> None:
     images = catalog.load("train_images")
     classes = len(images.class_names)
     training = _block(catalog, "target_training", TargetTrainingParams) or TargetTrainingParams()
-    build_target(
+    target = build_target(
         params,
         class_names=images.class_names,
         image_shape=shape_of(images),
         strict_head=not training.head_only,
     )
+    log_readings(target.spec.readings)
     detectors = _block(catalog, "detector_training", DetectorTrainingParams)
     if detectors is not None:
         _check_classes_kept(detectors, classes)
@@ -224,6 +226,10 @@ def _check_stored_network(pipeline: Pipeline, catalog: DataCatalog, detectors: D
     if "network_weights" not in pipeline.inputs():
         return
     spec = catalog.load("network_weights").spec
+    if "params:network" not in inputs:
+        from adv_detect.networks.readings import log_readings
+
+        log_readings(spec.readings)
     for name in IMAGES[:2]:
         if name in inputs and (found := tuple(catalog.load(name).class_names)) != tuple(spec.class_names):
             raise DataError(

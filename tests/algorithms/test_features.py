@@ -78,17 +78,19 @@ def test_each_image_has_its_own_features(images):
 
 
 @pytest.mark.parametrize(
-    ("activation", "expected"),
+    ("activation", "channels", "expected"),
     [
-        (torch.arange(8.0).reshape(1, 2, 2, 2), [[1.5, 5.5]]),
-        (torch.arange(6.0).reshape(1, 3, 2), [[2.0, 3.0]]),
-        (torch.tensor([[1.0, 2.0]]), [[1.0, 2.0]]),
-        (torch.tensor([[[60000.0], [60000.0]]], dtype=torch.float16), [[60000.0]]),
+        (torch.arange(8.0).reshape(1, 2, 2, 2), 1, [[1.5, 5.5]]),
+        (torch.arange(8.0).reshape(1, 2, 2, 2), 3, [[3.0, 4.0]]),
+        (torch.arange(6.0).reshape(1, 3, 2), 2, [[2.0, 3.0]]),
+        (torch.arange(6.0).reshape(1, 3, 2), 1, [[0.5, 2.5, 4.5]]),
+        (torch.tensor([[1.0, 2.0]]), 1, [[1.0, 2.0]]),
+        (torch.tensor([[[60000.0], [60000.0]]], dtype=torch.float16), 2, [[60000.0]]),
     ],
-    ids=["map", "tokens", "vector", "half"],
+    ids=["map", "channels last", "tokens", "channels of tokens first", "vector", "half"],
 )
-def test_pooling_by_number_of_dimensions(activation, expected):
-    pooled = pool_activation(activation, "layer")
+def test_pooling_keeps_the_channels(activation, channels, expected):
+    pooled = pool_activation(activation, "layer", channels=channels)
     assert pooled.dtype == torch.float32
     assert pooled.tolist() == [[pytest.approx(value, rel=1e-3) for value in row] for row in expected]
 
@@ -120,7 +122,7 @@ def test_hooks_are_gone_after_success_and_after_errors(images):
     network = tiny()
     extract_features(network, images, LAYERS)
     assert hooks(network) == 0
-    with capture_activations(network, LAYERS):
+    with capture_activations(network, LAYERS, channels=dict.fromkeys(LAYERS, 1)):
         assert hooks(network) == len(LAYERS)
     with pytest.raises(RuntimeError):
         extract_features(network, images.reshape(-1), LAYERS)

@@ -241,3 +241,47 @@ def test_the_gradient_of_prelu_is_that_of_torch(shape, slopes):
     functional.prelu(theirs, activation.weight).square().sum().backward()
 
     torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def in_place(width):
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 3))
+    return wrap(nn.Sequential(nn.Conv2d(1, width, 5), nn.ReLU(inplace=True), *head))
+
+
+@pytest.mark.parametrize("width", [1, 8])
+def test_an_activation_in_place_may_follow_a_grey_convolution(width, caplog):
+    target = in_place(width)
+    images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(14))
+
+    with caplog.at_level(logging.WARNING):
+        fast = working_form(target, CPU)
+
+    assert isinstance(fast.network[0], GreyConvolution)
+    assert not caplog.text
+    torch.testing.assert_close(gradient(fast, images), gradient(target, images), rtol=1e-4, atol=1e-5)
+
+
+class WrongGradient(GreyConvolution):
+    def forward(self, inputs):
+        right = super().forward(inputs)
+        return right.detach() + 0.5 * (right - right.detach())
+
+
+class NoGradient(GreyConvolution):
+    def forward(self, inputs):
+        return super().forward(inputs).relu_().sub_(1.0).add_(1.0)
+
+
+@pytest.mark.parametrize("broken", [WrongGradient, NoGradient])
+def test_a_rewrite_with_other_gradients_is_left_out_alone(broken, monkeypatch, caplog):
+    target = in_place(8)
+    monkeypatch.setattr(frozen, "GreyConvolution", broken)
+    images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(14))
+
+    with caplog.at_level(logging.WARNING):
+        fast = working_form(target, CPU)
+
+    assert "its gradient by" in caplog.text
+    assert fast is not target
+    assert type(fast.network[0]) is nn.Conv2d
+    torch.testing.assert_close(gradient(fast, images), gradient(target, images), rtol=1e-4, atol=1e-5)

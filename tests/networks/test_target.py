@@ -33,11 +33,19 @@ def test_spec_holds_what_was_configured():
         name="small",
         num_classes=10,
         layers=default_layers("small"),
+        readings=target.spec.readings,
         bounds=(0.0, 255.0),
         preprocessing={"scale": 1 / 255},
         class_names=DIGITS,
         image_shape=GREY,
     )
+    assert [(one.name, one.channels, one.width, one.found_by) for one in target.spec.readings] == [
+        ("convolutions.relu2", 1, 32, "input size"),
+        ("convolutions.relu3", 1, 64, "input size"),
+        ("convolutions.relu4", 1, 64, "input size"),
+        ("dense.relu1", 1, 200, "vector"),
+        ("dense.relu2", 1, 200, "vector"),
+    ]
     with pytest.raises(ValidationError):
         NetworkSpec(**target.spec.model_dump(), colour="red")
 

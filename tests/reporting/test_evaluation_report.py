@@ -207,3 +207,13 @@ def test_a_bare_run_still_has_a_report(results: EvaluationResults) -> None:
     assert "No configuration was trained with one attack left out" in html
     assert "Not measured in this run" in html
     assert "<img" not in html
+
+
+def test_the_report_says_how_layers_are_read(results):
+    layers = pd.DataFrame({"layer": ["features.1"], "output": ["(N, 16, 16, 96)"], "channel axis": ["3"]})
+    shown = replace(results, layers=layers)
+
+    (section,) = (one for one in evaluation_sections(shown) if one.title == "Network under attack")
+
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    assert table.frame.equals(layers)

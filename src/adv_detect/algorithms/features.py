@@ -11,14 +11,9 @@ from torch import Tensor, nn
 
 from adv_detect.errors import ConfigurationError
 from adv_detect.networks.capture import read_modules
-from adv_detect.networks.channels import (
-    check_activation,
-    check_rows,
-    find_readings,
-    repeated_layer,
-    silent_layers,
-)
+from adv_detect.networks.channels import find_readings
 from adv_detect.networks.outputs import HALF, call_network, describe, in_format_of
+from adv_detect.networks.readings import check_activation, check_rows, repeated_layer, silent_layers
 from adv_detect.networks.target import TargetNetwork, check_layers, inner_network, target_readings
 
 _Axes = dict[tuple[object, ...], int]
@@ -84,7 +79,12 @@ def capture_activations(
     Raises:
         ConfigurationError: As in :func:`extract_features`; or the axis of a layer is not given.
     """
-    modules = _find(inner_network(network), layers)
+    inner = inner_network(network)
+    if isinstance(inner, nn.DataParallel) and len(inner.device_ids) > 1:
+        raise ConfigurationError(
+            "network: layers cannot be read from copies on several devices; give the network inside (network.module)"
+        )
+    modules = _find(inner, layers)
     axes = _stated_axes(network) if channels is None else channels
     unknown = [name for name in layers if name not in axes]
     if unknown:

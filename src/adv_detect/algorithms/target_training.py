@@ -14,6 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from adv_detect.algorithms.head import HeadParams, fit_linear_head
 from adv_detect.errors import ConfigurationError
 from adv_detect.images import ImageSet, load_images
+from adv_detect.networks.outputs import HALF
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.networks.weights import head_name
 from adv_detect.params import TargetTrainingParams
@@ -115,7 +116,7 @@ def _embed(
     from tqdm import tqdm
 
     parts: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _, inputs: parts.append(inputs[0].detach().cpu()))
+    handle = head.register_forward_pre_hook(lambda _, inputs: parts.append(_at_least_single(inputs[0].detach().cpu())))
     try:
         starts = range(0, len(images), batch_size)
         for start in tqdm(starts, desc="embeddings for the head", disable=not settings.progress, leave=False):
@@ -124,6 +125,10 @@ def _embed(
     finally:
         handle.remove()
     return torch.cat(parts)
+
+
+def _at_least_single(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in HALF else values
 
 
 @torch.no_grad()

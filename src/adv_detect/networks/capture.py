@@ -99,8 +99,8 @@ def read_modules(modules: Mapping[str, nn.Module], receive: Receiver) -> Iterato
     try:
         yield
     finally:
-        _READERS.reset(token)
         _REGISTRATIONS.remove(by_key)
+        _READERS.reset(token)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +18,17 @@ from torch import Tensor, nn
 from adv_detect.errors import ConfigurationError
 from adv_detect.networks.capture import drop_reading_hooks, hooks_at_rest, read_modules, unread
 from adv_detect.networks.module_kinds import Outputs, channels_by_kind
-from adv_detect.networks.outputs import describe
-from adv_detect.params import Block
+from adv_detect.networks.readings import (
+    FEWEST_DIMENSIONS,
+    Evidence,
+    LayerReading,
+    check_activation,
+    check_rows,
+    repeated_layer,
+    silent_layers,
+)
 
 LOGGER = logging.getLogger(__name__)
-FEWEST_DIMENSIONS, MOST_DIMENSIONS = 2, 4
 PROBES = 2
 """Images of the first probe; the others have one more, so that the axis of the images shows itself."""
 MORE_PIXELS = 32
@@ -31,28 +36,7 @@ MORE_PIXELS = 32
 TOKENS = 3
 """Dimensions of an output of tokens ``(N, T, D)``."""
 
-Evidence = Literal["vector", "input size", "kind of module", "only long axis", "tokens", "configuration"]
 Forward = Callable[[nn.Module, Tensor], object]
-
-
-class LayerReading(Block):
-    """How the output of a layer becomes one vector per image.
-
-    Attributes:
-        name: Name of the layer.
-        channels: Axis of the channels; all others but the first are averaged away.
-        width: Size of that axis, the feature width D.
-        shape: Shape of the output for one image of the size of the data.
-        position: Place of the layer among those read, in the order in which the network runs them, from 0.
-        found_by: What tells that this is the axis.
-    """
-
-    name: str
-    channels: int
-    width: int
-    shape: tuple[int, ...]
-    position: int
-    found_by: Evidence
 
 
 @dataclass
@@ -113,75 +97,14 @@ def find_readings(
     layers = _first_look(probe)
     for layer in layers:
         _settle_without_probing(layer, (stated or {}).get(layer.name))
-    for size in _other_sizes(image_shape[1:]):
+    for shape in _other_shapes(image_shape):
         if _open(layers):
-            _compare_sizes(_open(layers), probe.shapes_at(size))
+            _compare_sizes(_open(layers), probe.shapes_at(shape))
     if _open(layers):
         _ask_modules(_open(layers), probe)
     for layer in _open(layers):
         _take_the_rest(layer)
     return tuple(_reading(layer) for layer in layers)
-
-
-def log_readings(readings: Sequence[LayerReading]) -> None:
-    """Say how layers are read, and warn where they are named in another order than the network runs them in."""
-    for one in readings:
-        shape = ", ".join(map(str, one.shape[1:]))
-        LOGGER.info(
-            "layer %s gives (N, %s): channels on axis %d (by %s), width %d",
-            one.name, shape, one.channels, one.found_by, one.width,
-        )  # fmt: skip
-    positions = [one.position for one in readings]
-    if positions != sorted(positions):
-        ran = [one.name for one in sorted(readings, key=lambda one: one.position)]
-        LOGGER.warning(
-            "network.layers: the layers are not in the order in which the network runs them, which is [%s]; "
-            "trajectories keep the order asked for, [%s]", ", ".join(ran), ", ".join(one.name for one in readings),
-        )  # fmt: skip
-
-
-def check_activation(output: object, name: str) -> tuple[int, ...]:
-    """Check that the output of a layer can be read; return its shape.
-
-    Args:
-        output: What the layer gave.
-        name: Name of the layer, for the error.
-
-    Raises:
-        ConfigurationError: It is no tensor with 2, 3 or 4 dimensions.
-    """
-    if isinstance(output, Tensor) and FEWEST_DIMENSIONS <= output.dim() <= MOST_DIMENSIONS:
-        return tuple(output.shape)
-    raise ConfigurationError(
-        f"layers: expected a tensor of 2, 3 or 4 dimensions from layer {name!r}, got {describe(output)}; "
-        "read the output of another module"
-    )
-
-
-def check_rows(shape: Sequence[int], images: int, name: str) -> None:
-    """Check that a layer gives one row per image.
-
-    Raises:
-        ConfigurationError: The first axis has another length than the images.
-    """
-    if shape[0] != images:
-        raise ConfigurationError(
-            f"layers: expected one entry per image on the first axis of layer {name!r}, got shape {tuple(shape)} for "
-            f"{images} images; read the output of another module"
-        )
-
-
-def repeated_layer(name: str) -> ConfigurationError:
-    """Make the error for a layer that is run twice in one forward pass."""
-    return ConfigurationError(
-        f"layers: layer {name!r} is run more than once in a forward pass, so its output is ambiguous; "
-        "name a module that is run once"
-    )
-
-
-def silent_layers(names: Sequence[str]) -> ConfigurationError:
-    """Make the error for layers that a forward pass leaves out."""
-    return ConfigurationError(f"layers: {list(names)} take no part in the network's forward pass; leave them out")
 
 
 @dataclass(frozen=True)
@@ -194,26 +117,23 @@ class _Probe:
     forward: Forward
     grey: float
 
-    def shapes_at(self, size: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    def shapes_at(self, image_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
         """Shapes of the layers that are run before the network fails on images of this size, if it does."""
         collected = _Shapes()
         try:
-            self.run(collected, PROBES + 1, size)
+            self.run(collected, PROBES + 1, image_shape)
         except Exception as exc:  # any error: the forward pass of a network is arbitrary code
-            LOGGER.debug("the network does not take images of %s: %s", tuple(size), exc)
+            LOGGER.debug("the network does not take images of %s: %s", tuple(image_shape), exc)
         return {name: shape for name, shape in collected.seen.items() if shape[0] == PROBES + 1}
 
     @torch.no_grad()
-    def run(self, collected: _Shapes | Outputs, count: int, size: Sequence[int]) -> None:
-        images = self._images(count, size)
+    def run(self, collected: _Shapes | Outputs, count: int, image_shape: Sequence[int]) -> None:
+        device = next((one.device for one in self.network.parameters()), torch.device("cpu"))
+        images = torch.full((count, *image_shape), self.grey, device=device)
         named = {name: self.network.get_submodule(full) for name, full in self.modules.items()}
         wanted = collected.modules(self.network) if isinstance(collected, Outputs) else named
         with unread(), read_modules(wanted, collected.receive), torch.random.fork_rng(devices=[]):
             self.forward(self.network, images)
-
-    def _images(self, count: int, size: Sequence[int]) -> Tensor:
-        device = next((one.device for one in self.network.parameters()), torch.device("cpu"))
-        return torch.full((count, self.image_shape[0], *size), self.grey, device=device)
 
 
 def _copy(network: nn.Module) -> nn.Module:
@@ -233,7 +153,7 @@ def _copy(network: nn.Module) -> nn.Module:
 def _first_look(probe: _Probe) -> list[_Layer]:
     """Run the network at the size of the data."""
     collected = _Shapes()
-    probe.run(collected, PROBES, probe.image_shape[1:])
+    probe.run(collected, PROBES, probe.image_shape)
     missing = [name for name in probe.modules if name not in collected.seen]
     if missing:
         raise silent_layers(missing)
@@ -260,10 +180,12 @@ def _settle_without_probing(layer: _Layer, stated: int | None) -> None:
         layer.settle(1, "vector")
 
 
-def _other_sizes(size: Sequence[int]) -> Iterator[tuple[int, int]]:
-    height, width = size
-    yield height + MORE_PIXELS, width + MORE_PIXELS
-    yield 2 * height, 2 * width
+def _other_shapes(image_shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Larger images, where they have height and width: a little, then twice as large, for networks of patches."""
+    if len(image_shape) == 3:
+        channels, height, width = image_shape
+        yield channels, height + MORE_PIXELS, width + MORE_PIXELS
+        yield channels, 2 * height, 2 * width
 
 
 def _compare_sizes(layers: Sequence[_Layer], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -287,7 +209,7 @@ def _compare_sizes(layers: Sequence[_Layer], shapes: Mapping[str, tuple[int, ...
 def _ask_modules(layers: Sequence[_Layer], probe: _Probe) -> None:
     """Look at which kinds of modules gave the outputs, in a pass at the size of the data."""
     outputs = Outputs()
-    probe.run(outputs, PROBES, probe.image_shape[1:])
+    probe.run(outputs, PROBES, probe.image_shape)
     for layer in layers:
         axis = channels_by_kind(outputs, probe.modules[layer.name])
         if axis in layer.candidates:

@@ -3,32 +3,58 @@
 Attacks, features and scores never change the network, so what training needs can go: batch normalisation becomes a
 part of the convolution before it, or one multiplication and addition, and the gradient of PReLU leaves out that of its
 slopes. On a processor the channels of a pixel lie together in memory, as its convolutions, poolings and PReLU want it.
-Outputs agree with the plain network up to rounding, which is checked before the fast form is used.
+Logits, read layers and gradients agree with the plain network up to rounding. That is checked before the fast form is
+used: a rewrite with which they do not is left out.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypedDict, cast
+from threading import RLock
+from typing import Any, Literal, TypedDict, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from adv_detect.networks.capture import drop_reading_hooks, has_own_hooks, hooks_at_rest, read_modules
+from adv_detect.networks.frozen_modules import FrozenNorm, FrozenPReLU, GreyConvolution
+from adv_detect.networks.outputs import HALF
 from adv_detect.networks.target import TargetNetwork
 
 LOGGER = logging.getLogger(__name__)
+Rewrite = Literal["fold", "norm", "prelu", "channels_last", "grey"]
+
 TOLERANCE = 1e-4
-"""Largest difference of logits from the plain network, relative to the largest logit, of a form that is used."""
+"""Largest difference of logits and layers from the plain network, relative to the largest, of a form that is used."""
+GRADIENT_TOLERANCE = 1e-2
+"""Largest difference of gradients, as a share of their norm; rounding may move a ReLU across its kink."""
 LEAST_LOGIT = 1e-6
 PROBES = 2
 """Random images by which the two forms are compared."""
+USUAL: tuple[Rewrite, ...] = ("fold", "norm", "prelu")
+LAID_LAST: tuple[Rewrite, ...] = ("channels_last", "grey")
+"""Rewrites for activations whose channels lie last in memory, as a processor wants them."""
 _KNOWN: WeakKeyDictionary[TargetNetwork, dict[tuple[torch.device, int], TargetNetwork | None]] = WeakKeyDictionary()
+
+
+class _Making:
+    """One fast form is made at a time; a forked process starts with a free lock."""
+
+    def __init__(self) -> None:
+        self.renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        self.lock = RLock()
+
+
+_MAKING = _Making()
 
 
 def working_form(target: TargetNetwork, device: torch.device) -> TargetNetwork:
@@ -39,165 +65,87 @@ def working_form(target: TargetNetwork, device: torch.device) -> TargetNetwork:
         device: Where the work is done.
 
     Returns:
-        A network of the same spec, module names and outputs (up to ``TOLERANCE``), on the device, whose tensors are
-        not those of the stored network; or the network itself, where it is not frozen (``freeze``) or its fast form
-        differs.
+        A network of the same spec, module names, outputs and gradients (up to ``TOLERANCE``), on the device, whose
+        tensors are not those of the stored network; or the network itself, where it is not frozen (``freeze``),
+        computes in half precision, or has no fast form that agrees with it.
     """
-    target.to(device)
-    tensors = [*target.parameters(), *target.buffers()]
-    if target.training or any(one.requires_grad for one in tensors):
-        return target
-    known = _KNOWN.setdefault(target, {})
-    state = device, sum(one._version for one in tensors)  # weights loaded since count as another network
-    if state not in known:
-        formats = (torch.channels_last, torch.contiguous_format) if device.type == "cpu" else (torch.contiguous_format,)
-        forms = (fast_form(target, memory_format=one) for one in formats)
-        known[state] = next((form for form in forms if _agree(form, target)), None)
-    return known[state] or target
+    with _MAKING.lock:
+        target.to(device)
+        tensors = [*target.parameters(), *target.buffers()]
+        if target.training or any(one.requires_grad or one.dtype in HALF for one in tensors):
+            return target
+        known = _KNOWN.setdefault(target, {})
+        state = device, sum(one._version for one in tensors)  # weights loaded since count as another network
+        if state not in known:
+            known[state] = _best_form(target, device)
+        return known[state] or target
 
 
-def fast_form(target: TargetNetwork, *, memory_format: torch.memory_format = torch.contiguous_format) -> TargetNetwork:
+def _best_form(target: TargetNetwork, device: torch.device) -> TargetNetwork | None:
+    """Make the form with the most rewrites that agrees with the network; None where none does."""
+    wanted = _evaluate(target)
+    for rewrites in _choices(device):
+        form = fast_form(target, rewrites=rewrites)
+        if _agrees(form, wanted, rewrites):
+            return form
+    LOGGER.warning("no fast form of network %s agrees with it, none is used", target.spec.name)
+    return None
+
+
+def _choices(device: torch.device) -> Iterator[tuple[Rewrite, ...]]:
+    """Sets of rewrites to try: all, then all but one, then one alone."""
+    if device.type == "cpu":
+        yield (*USUAL, *LAID_LAST)
+        yield (*USUAL, "channels_last")
+    yield USUAL
+    for left_out in USUAL:
+        yield tuple(one for one in USUAL if one != left_out)
+    for alone in USUAL:
+        yield (alone,)
+
+
+def fast_form(
+    target: TargetNetwork,
+    *,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    rewrites: Iterable[Rewrite] | None = None,
+) -> TargetNetwork:
     """Copy a frozen network into its fast form.
 
     Args:
         target: The network under attack, in evaluation mode.
-        memory_format: How activations of four dimensions lie in memory.
+        memory_format: How activations of four dimensions lie in memory, where ``rewrites`` is None.
+        rewrites: What is done; None means all for the memory format. ``fold`` makes batch normalisation a part of the
+            convolution before it, ``norm`` a multiplication and an addition; ``prelu`` saves the gradient of slopes;
+            ``channels_last`` lays activations so in memory, ``grey`` makes convolutions of one channel fit that.
 
     Returns:
         The copy. Every layer of the spec keeps its name and output; a convolution that took in its normalisation gives
         the normalised output, so one whose own output is read stays as it is.
     """
-    network = copy.deepcopy(target.network)
-    for convolution, norm in _foldable_pairs(network, target.spec.layers):
-        pair = cast(nn.Conv2d, network.get_submodule(convolution)), cast(nn.BatchNorm2d, network.get_submodule(norm))
-        network.set_submodule(convolution, fuse_conv_bn_eval(*pair))
-        network.set_submodule(norm, nn.Identity())
-    _replace(network, nn.BatchNorm2d, FrozenNorm, where=_has_statistics)
-    _replace(network, nn.PReLU, FrozenPReLU)
-    if memory_format is torch.channels_last:
+    last = LAID_LAST if memory_format is torch.channels_last else ()
+    chosen = set((*USUAL, *last) if rewrites is None else rewrites)
+    with hooks_at_rest():
+        network = drop_reading_hooks(copy.deepcopy(target.network))
+    if "fold" in chosen:
+        _fold(network, target.spec.layers)
+    if "norm" in chosen:
+        _replace(network, nn.BatchNorm2d, FrozenNorm, where=_has_statistics)
+    if "prelu" in chosen:
+        _replace(network, nn.PReLU, FrozenPReLU)
+    if "grey" in chosen:
         _replace(network, nn.Conv2d, GreyConvolution, where=_is_grey)
-        network.to(memory_format=memory_format)
+    if "channels_last" in chosen:
+        network.to(memory_format=torch.channels_last)
     return TargetNetwork(target.spec, network).freeze()
 
 
-class FrozenNorm(nn.Module):
-    """Batch normalisation by fixed statistics, as a factor and a summand per channel."""
-
-    factor: Tensor
-    summand: Tensor
-
-    def __init__(self, norm: nn.BatchNorm2d) -> None:
-        """Take the statistics and parameters of a normalisation that keeps running statistics."""
-        super().__init__()
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        factor = (norm.running_var + norm.eps).rsqrt()
-        factor = factor if norm.weight is None else factor * norm.weight.detach()
-        summand = -norm.running_mean * factor
-        summand = summand if norm.bias is None else summand + norm.bias.detach()
-        self.register_buffer("factor", factor.view(-1, 1, 1))
-        self.register_buffer("summand", summand.view(-1, 1, 1))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Normalise ``(N, D, H, W)``."""
-        return torch.addcmul(self.summand, inputs, self.factor)
-
-
-class FrozenPReLU(nn.Module):
-    """PReLU whose slopes get no gradient."""
-
-    slopes: Tensor
-
-    def __init__(self, activation: nn.PReLU) -> None:
-        """Take the slopes of an activation, one or one per channel."""
-        super().__init__()
-        self.register_buffer("slopes", activation.weight.detach().clone())
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Multiply what is negative in ``(N, D, ...)`` by the slope of its channel."""
-        outputs: Tensor = _PReLU.apply(inputs, self.slopes)
-        return outputs
-
-
-class GreyConvolution(nn.Module):
-    """Convolution of one input channel, as a matrix product whose output lies channels last.
-
-    The layout of a single channel is ambiguous, torch then takes the other one; and its gradient to the image is slow.
-    """
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
-        """Take the weights of a convolution of one group whose padding is zeros of a given number."""
-        super().__init__()
-        weight = convolution.weight.detach()
-        bias = weight.new_zeros(len(weight)) if convolution.bias is None else convolution.bias.detach()
-        self.register_buffer("weight", weight.flatten(1).clone())
-        self.register_buffer("bias", bias.clone())
-        self.window = _Window(
-            kernel_size=convolution.kernel_size,
-            dilation=convolution.dilation,
-            padding=cast(tuple[int, ...], convolution.padding),
-            stride=convolution.stride,
-        )
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``(N, 1, H, W)`` to ``(N, D, H', W')``."""
-        outputs: Tensor = _GreyConvolution.apply(inputs, self.weight, self.bias, self.window)
-        return outputs
-
-
-class _Window(TypedDict):
-    """What `unfold` and `fold` want to know."""
-
-    kernel_size: tuple[int, ...]
-    dilation: tuple[int, ...]
-    padding: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class _GreyConvolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, window: _Window) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.window, ctx.size = window, inputs.shape[2:]
-        patches = functional.unfold(inputs, **window)
-        products = torch.baddbmm(bias, patches.mT, weight.t().expand(len(inputs), -1, -1))
-        return products.mT.view(len(inputs), len(weight), *_output_size(ctx.size, window))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (weight,) = ctx.saved_tensors
-        patches = torch.matmul(weight.t(), gradients[0].flatten(2))
-        return functional.fold(patches, ctx.size, **ctx.window), None, None, None
-
-
-def _output_size(size: Sequence[int], window: _Window) -> tuple[int, ...]:
-    """Height and width of what a convolution gives."""
-    sides = zip(size, *(window[name] for name in ("kernel_size", "dilation", "padding", "stride")), strict=True)
-    return tuple(
-        (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-        for side, kernel, dilation, padding, stride in sides
-    )
-
-
-class _PReLU(torch.autograd.Function):
-    """Torch's own backward pass computes a gradient per slope and element, several times the work."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, slopes: Tensor) -> Tensor:
-        ctx.save_for_backward(inputs, slopes)
-        return torch.prelu(inputs, slopes)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        inputs, slopes = ctx.saved_tensors
-        slopes = slopes.view(-1, *[1] * (inputs.dim() - 2)) if inputs.dim() > 1 else slopes
-        positive = torch.ops.aten.threshold_backward(gradients[0], inputs, 0)
-        return torch.addcmul(gradients[0] * slopes, positive, 1 - slopes), None
+def _fold(network: nn.Module, layers: Iterable[str]) -> None:
+    """Make batch normalisations a part of the convolutions before them."""
+    for convolution, norm in _foldable_pairs(network, layers):
+        pair = cast(nn.Conv2d, network.get_submodule(convolution)), cast(nn.BatchNorm2d, network.get_submodule(norm))
+        network.set_submodule(convolution, fuse_conv_bn_eval(*pair))
+        network.set_submodule(norm, nn.Identity())
 
 
 def _foldable_pairs(network: nn.Module, layers: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -227,7 +175,7 @@ def _foldable_pairs(network: nn.Module, layers: Iterable[str]) -> Iterator[tuple
 def _fits(convolution: nn.Module, norm: nn.Module) -> bool:
     """Exact types: a subclass may do more than its parent, and a hook or a parametrization would be lost."""
     plain = type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d and _has_statistics(norm)
-    return plain and not any(module._forward_hooks or module._forward_pre_hooks for module in (convolution, norm))
+    return plain and not any(has_own_hooks(module) for module in (convolution, norm))
 
 
 def _sees(layer: str, convolution: str, norm: str) -> bool:
@@ -244,7 +192,7 @@ def _replace(
 ) -> None:
     """Put something else in the place of modules of exactly one type."""
     for name, module in list(network.named_modules()):
-        if type(module) is kind and name and not module._forward_hooks and where(module):
+        if type(module) is kind and name and not has_own_hooks(module) and where(module):
             network.set_submodule(name, make(module))
 
 
@@ -257,21 +205,69 @@ def _is_grey(convolution: nn.Conv2d) -> bool:
     return convolution.in_channels == 1 and padded
 
 
-@torch.no_grad()
-def _agree(fast: TargetNetwork, plain: TargetNetwork) -> bool:
-    """Compare the two forms on random images."""
-    spec = plain.spec
+class _Evaluation(TypedDict):
+    """What a network does with the probe images."""
+
+    values: dict[str, Tensor]
+    gradient: Tensor | None
+
+
+def _evaluate(target: TargetNetwork) -> _Evaluation:
+    """Run a network on random images: its logits, the outputs of its layers, and a gradient where it has one."""
+    spec = target.spec
     low, high = spec.bounds
-    images = torch.rand(PROBES, *spec.image_shape, generator=torch.Generator().manual_seed(0)) * (high - low) + low
-    images = images.to(next(plain.parameters()).device)
-    wanted = plain(images)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(PROBES, *spec.image_shape, generator=generator) * (high - low) + low
+    images = images.to(next((one.device for one in target.parameters()), torch.device("cpu")))
+    values: dict[str, Tensor] = {}
+
+    def keep(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            values[name] = output.detach().clone()
+
+    modules = {name: module for name, module in target.network.named_modules() if name in spec.layers}
+    with torch.enable_grad(), read_modules(modules, keep):
+        logits = target(images.requires_grad_())
+    values[""] = logits.detach()
+    weights = torch.rand(logits.shape, generator=generator).to(logits) + 0.5
+    return _Evaluation(values=values, gradient=_gradient(logits, weights, images))
+
+
+def _gradient(logits: Tensor, weights: Tensor, images: Tensor) -> Tensor | None:
+    """Gradient of a weighted sum of the logits; None where there is none, such as after a broken in-place operation."""
     try:
-        found = fast(images)
+        (gradient,) = torch.autograd.grad((logits * weights).sum(), images)
+    except RuntimeError as exc:
+        LOGGER.debug("the backward pass fails: %s", exc)
+        return None
+    return gradient
+
+
+def _agrees(fast: TargetNetwork, wanted: _Evaluation, rewrites: Sequence[Rewrite]) -> bool:
+    """Compare a form with what the plain network gave."""
+    name = fast.spec.name
+    try:
+        found = _evaluate(fast)
     except RuntimeError as exc:  # such as `view` of activations that lie channels last
-        LOGGER.debug("a fast form of network %s is not used: %s", spec.name, exc)
+        LOGGER.debug("a fast form of network %s (%s) is not used: %s", name, ", ".join(rewrites), exc)
         return False
-    difference = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(LEAST_LOGIT))
-    if difference <= TOLERANCE:
+    values = [_difference(found["values"][key], value) for key, value in wanted["values"].items()]
+    gradients = _gradient_difference(found["gradient"], wanted["gradient"])
+    if all(one <= TOLERANCE for one in values) and gradients <= GRADIENT_TOLERANCE:  # NaN is neither
         return True
-    LOGGER.warning("the fast form of network %s is off by %.1e and is not used", spec.name, difference)
+    LOGGER.warning(
+        "a fast form of network %s (%s) is off by %.1e, its gradient by %.1e, and is not used",
+        name, ", ".join(rewrites), max(values), gradients,
+    )  # fmt: skip
     return False
+
+
+def _difference(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).abs().max() / wanted.abs().max().clamp_min(LEAST_LOGIT))
+
+
+def _gradient_difference(found: Tensor | None, wanted: Tensor | None) -> float:
+    """Norm of the difference as a share of the norm; infinite where one of them alone has no gradient."""
+    if found is None or wanted is None:
+        return 0.0 if found is wanted else float("inf")
+    return float((found - wanted).norm() / wanted.norm().clamp_min(LEAST_LOGIT))

@@ -14,9 +14,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adv_detect.errors import CheckpointError, ConfigurationError
-from adv_detect.networks.channels import LayerReading, find_readings
+from adv_detect.networks.channels import find_readings
 from adv_detect.networks.outputs import call_network, in_format_of
 from adv_detect.networks.preprocessing import Preprocessing, check_channels
+from adv_detect.networks.readings import LayerReading
 from adv_detect.networks.registry import build_network, default_layers
 from adv_detect.networks.weights import load_weights
 from adv_detect.params import Block, LayerParams, NetworkParams, Number, PreprocessingParams

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adv_detect.reporting import sections, texts
-from adv_detect.reporting.blocks import Block, Bullets, Facts, Fold, Section, Text
+from adv_detect.reporting.blocks import Block, Bullets, Facts, Fold, Section, Table, Text
 from adv_detect.reporting.results import EvaluationResults, chosen_detector
 from adv_detect.reporting.summary import summary_section
 
@@ -50,7 +50,10 @@ def provenance_section(results: EvaluationResults) -> Section:
 
 def network_section(results: EvaluationResults) -> Section:
     """The network under attack and the images."""
-    blocks: list[Block] = [Text(_accuracy(results)), Facts(results.network, "Network"), Facts(results.images, "Images")]
+    blocks: list[Block] = [Text(_accuracy(results)), Facts(results.network, "Network")]
+    if len(results.layers):
+        blocks.append(Table(results.layers, texts.LAYERS))
+    blocks.append(Facts(results.images, "Images"))
     return Section("Network under attack", blocks)
 
 

@@ -56,6 +56,10 @@ SUMMARY = _prose("""
     kind of attack, the detector with the best **validation** score; the test images had no say in the choice.
 """)
 
+LAYERS = (
+    "Layers read, in the order of trajectories. Outputs are averaged over all axes but those of the images (N) and of "
+    "the channels; what is left has the given width."
+)
 NETWORK = "The network is never retrained; the detector only reads its layers."
 
 MARGIN = "The margin control is what anyone gets for free: minus the gap of the network's two largest logits."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -70,8 +71,20 @@ class DetectionModel(nn.Module):
         Returns:
             Class logits ``(N, C)``, detector logits ``(N,)``, ordered trajectories ``(N, L, K)``.
         """
-        logits, scores, _, ordered = self._all(images)
+        logits, scores, _, ordered, _ = self._all(images)
         return logits, scores, ordered
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Classify and score images, and give their features at the last layer.
+
+        Args:
+            images: Shape ``(N, channels, H, W)``, in the pixel range of the network.
+
+        Returns:
+            Class logits ``(N, C)``, detector logits ``(N,)``, features of the last layer ``(N, D)``.
+        """
+        logits, scores, _, _, features = self._all(images)
+        return logits, scores, features
 
     def measure(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Classify and score images, and give their distances to all classes, in the order of the classes.
@@ -82,23 +95,51 @@ class DetectionModel(nn.Module):
         Returns:
             Class logits ``(N, C)``, detector logits ``(N,)``, trajectories ``(N, L, C)`` before ordering.
         """
-        logits, scores, distances, _ = self._all(images)
+        logits, scores, distances, _, _ = self._all(images)
         return logits, scores, distances
 
-    def _all(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _all(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         logits, features = extract_features(self.network, images, self.layers)
         distances = self.distances(features)
         ordered = order_classes(distances, logits, order=self.params.order, top_k=self.params.top_k)
         with _recurrent_gradients(ordered, self.detector):
             scores = self.detector(ordered)
-        return logits, scores, distances, ordered
+        return logits, scores, distances, ordered, features[-1]
+
+
+class _CudnnSwitch:
+    """Keeps cuDNN off while anyone needs it off; the switch is one for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._users = 0
+        self._before = True
+
+    def turn_off(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._before = torch.backends.cudnn.enabled
+                torch.backends.cudnn.enabled = False
+            self._users += 1
+
+    def release(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                torch.backends.cudnn.enabled = self._before
+
+
+_CUDNN = _CudnnSwitch()
 
 
 @contextmanager
 def _recurrent_gradients(trajectories: Tensor, detector: nn.Module) -> Iterator[None]:
     """Keep cuDNN out where a gradient is needed in evaluation mode: its LSTM has no backward there."""
     if trajectories.is_cuda and torch.is_grad_enabled() and not detector.training:
-        with torch.backends.cudnn.flags(enabled=False):
+        _CUDNN.turn_off()
+        try:
             yield
+        finally:
+            _CUDNN.release()
     else:
         yield

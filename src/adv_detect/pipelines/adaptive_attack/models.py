@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from adv_detect.algorithms.detectors import TrajectoryDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
-from adv_detect.algorithms.features import capture_activations
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError
 from adv_detect.networks.target import TargetNetwork
@@ -100,10 +99,7 @@ class FeatureModel(nn.Module):
 
         With ``nearest`` the class logits are minus the distances to the medoids.
         """
-        last = self.model.layers[-1]
-        with capture_activations(self.model.network, [last]) as activations:
-            logits, scores, _ = self.model.describe(images)
-        features = activations[last]
+        logits, scores, features = self.model.embed(images)
         if self.nearest:
             logits = -torch.cdist(features, self.medoids, compute_mode="donot_use_mm_for_euclid_dist")
         return logits, scores, features

@@ -66,6 +66,7 @@ def write_evaluation_part(
         detectors=describe_detectors(detector_summary, training),
         attack_records=attack_records[attack_records["attack"] != NATURAL],
         network={name: spec[name] for name in NETWORK_FACTS},
+        layers=layer_table(network_weights),
         images={f"{split} images": int(count) for split, count in source_splits["split"].value_counts().items()},
         figures=detection_figures | input_figures,
         versions=_versions(),
@@ -78,6 +79,28 @@ def write_evaluation_part(
     subtitle = f"{spec['name']}, {spec['num_classes']} classes, {len(source_splits):,} source images"
     report = Report("Detection of adversarial attacks", subtitle, evaluation_sections(results))
     return drawn_part(report, detectors_identity(detector_summary))
+
+
+def layer_table(network: TargetNetwork) -> pd.DataFrame:
+    """List how each layer of the network is read.
+
+    Args:
+        network: The network under attack.
+
+    Returns:
+        A row per layer: ``layer``, ``output``, ``channel axis``, ``width``, ``found by``.
+    """
+    rows = [
+        {
+            "layer": one.name,
+            "output": f"(N, {', '.join(map(str, one.shape[1:]))})",
+            "channel axis": str(one.channels),
+            "width": str(one.width),
+            "found by": one.found_by,
+        }
+        for one in network.spec.readings
+    ]
+    return pd.DataFrame(rows)
 
 
 def render_report_file(evaluation_part: ReportPart, report_parts: Mapping[str, Callable[[], ReportPart]]) -> str:
