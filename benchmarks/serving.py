@@ -98,7 +98,7 @@ class Outcome:
                 right = wanted[number % len(wanted)]
                 fits = answer.status == 200 and answer.scores.shape == right.shape
                 off = float(np.abs(answer.scores - right).max()) if fits else np.inf
-                wrong += off > TOLERANCE
+                wrong += not off <= TOLERANCE  # NaN is wrong too
                 largest = max(largest, off if fits else 0.0)
         return wrong, largest
 

@@ -18,7 +18,7 @@ from kedro_datasets.text import TextDataset
 from adv_detect import settings
 from adv_detect.errors import ConfigurationError
 from adv_detect.hooks import ConfigurationHooks, TrackingHooks
-from adv_detect.params import EvaluationParams, NetworkParams, RuntimeParams, ServingParams
+from adv_detect.params import EvaluationParams, NetworkParams, RayParams, RuntimeParams, ServingParams
 from adv_detect.tracking.records import MAX_VALUE, describe_run, flatten_parameters
 
 RUN = {
@@ -27,6 +27,7 @@ RUN = {
 }
 KEYS = ("ours/both/all/0", "theirs/both/all/0")
 EPOCHS = 300
+RAY = {"address": "None", "num_cpus": "1.0", "num_gpus": "0.0", "max_retries": "3"}
 
 
 def metric_rows() -> pd.DataFrame:
@@ -245,8 +246,8 @@ def test_many_and_long_parameters(project, catalog):
         (3, {"name": "3"}),
         ({}, {"name": "{}"}),
         ({"a": {"b": [1, 2]}, "c": None}, {"name.a.b": "[1, 2]", "name.c": "None"}),
-        (ServingParams(fpr=0.1), {"name.name": "adv-detect", "name.fpr": "0.1"}),
-        ({"one": ServingParams()}, {"name.one.name": "adv-detect", "name.one.fpr": "0.05"}),
+        (RayParams(), {f"name.{key}": value for key, value in RAY.items()}),
+        ({"one": RayParams()}, {f"name.one.{key}": value for key, value in RAY.items()}),
     ],
 )
 def test_flatten_parameters(value, expected):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,3 +42,26 @@ def test_what_it_refuses_becomes_a_client_error(model, images, params, message):
     with pytest.raises(MlflowException, match=message) as caught:
         model.predict(None, images, params)
     assert caught.value.get_http_status_code() == 400
+
+
+@pytest.fixture
+def _threads_change_often():
+    """As on a busy machine: a switch of threads every ten microseconds instead of five milliseconds."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_threads_change_often")
+def test_threads_get_the_scores_of_one(model, bundle):
+    images = np.random.default_rng(4).random((50, 1, 28, 28), dtype=np.float32)
+    rates = [None, 0.01, 0.1]
+    expected = [score_images(bundle, images[row : row + 1], fpr=rates[row % 3]) for row in range(len(images))]
+    with ThreadPoolExecutor(4) as pool:
+        asked = [(row, {"fpr": rates[row % 3]}) for row in range(len(images))] * 2
+        answers = pool.map(lambda one: model.predict(None, images[one[0] : one[0] + 1], one[1]), asked)
+        for (row, _), got in zip(asked, answers, strict=True):
+            assert got["predicted_index"].equals(expected[row]["predicted_index"])
+            assert got["threshold"].equals(expected[row]["threshold"])
+            assert got["adversarial_score"].item() == pytest.approx(expected[row]["adversarial_score"].item(), abs=1e-6)
