@@ -36,6 +36,15 @@ class Net(nn.Module):
         return self.last(self.first(self.flat(images)).relu())
 '''
 
+BLOCKS = """
+from torch import nn
+from own_widths import WIDTH as W
+
+
+def hidden():
+    return nn.Linear(4, W)
+"""
+
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
@@ -45,7 +54,7 @@ def package(tmp_path, monkeypatch):
     files = {
         "__init__.py": "from own_package.nets import Net\n",
         "nets.py": NET,
-        "blocks.py": "from torch import nn\nfrom own_widths import WIDTH as W\n\ndef hidden():\n return nn.Linear(4, W)\n",
+        "blocks.py": BLOCKS,
         "heads.py": "from torch import nn\n\n\ndef head(classes):\n    return nn.Linear(5, classes)\n",
         "unrelated.py": "ANYTHING = 1\n",
     }
