@@ -80,7 +80,7 @@ class _CheckedFile(_WholeFile):
         path = get_filepath_str(self._get_load_path(), self._protocol)  # type: ignore[attr-defined]
         if self._fs.exists(path):  # type: ignore[attr-defined]
             try:
-                _compare(self._fs, path)  # type: ignore[attr-defined]
+                compare_digest(self._fs, path)  # type: ignore[attr-defined]
             except DamagedFileError as exc:
                 raise DatasetError(str(exc.remade_by(how_to_make(self._made_by)))) from exc
         return super().load()  # type: ignore[misc]
@@ -91,7 +91,7 @@ class _CheckedFile(_WholeFile):
         files.write_bytes(self._fs, digest_path(path), line.encode())  # type: ignore[attr-defined]
 
 
-class CheckedParquetDataset(_CheckedFile, ParquetDataset):
+class CheckedParquetDataset(_CheckedFile, ParquetDataset):  # type: ignore[misc]
     """A table as parquet, checked when it is read.
 
     Example in a catalog::
@@ -108,7 +108,7 @@ class CheckedParquetDataset(_CheckedFile, ParquetDataset):
     """
 
 
-class CheckedJSONDataset(_CheckedFile, JSONDataset):
+class CheckedJSONDataset(_CheckedFile, JSONDataset):  # type: ignore[misc]
     """A JSON file, checked when it is read.
 
     Example in a catalog::
@@ -125,7 +125,7 @@ class CheckedJSONDataset(_CheckedFile, JSONDataset):
     """
 
 
-class WholeCSVDataset(_WholeFile, CSVDataset):
+class WholeCSVDataset(_WholeFile, CSVDataset):  # type: ignore[misc]
     """A table as CSV for people to read; no pipeline reads it back.
 
     Example in a catalog::
@@ -140,7 +140,7 @@ class WholeCSVDataset(_WholeFile, CSVDataset):
     """
 
 
-class WholeTextDataset(_WholeFile, TextDataset):
+class WholeTextDataset(_WholeFile, TextDataset):  # type: ignore[misc]
     """A text for people to read; no pipeline reads it back.
 
     Example in a catalog::
@@ -155,7 +155,7 @@ class WholeTextDataset(_WholeFile, TextDataset):
     """
 
 
-class WholeMatplotlibDataset(_WholeFile, MatplotlibDataset):
+class WholeMatplotlibDataset(_WholeFile, MatplotlibDataset):  # type: ignore[misc]
     """One figure as a picture for people to see; no pipeline reads it back.
 
     Example in a catalog::
@@ -181,7 +181,16 @@ def _digest(fs: Any, path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _compare(fs: Any, path: str) -> None:
+def compare_digest(fs: Any, path: str) -> None:
+    """Compare a file with the digest beside it.
+
+    Args:
+        fs: Filesystem.
+        path: The file.
+
+    Raises:
+        DamagedFileError: There is no digest, or it is another one.
+    """
     beside = digest_path(path)
     if not fs.exists(beside):
         raise DamagedFileError(path, f"there is no digest {beside}, so it is of another origin or of an older version")
