@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from kedro.io import DatasetError
 
 from adv_detect.datasets.network import NetworkDataset

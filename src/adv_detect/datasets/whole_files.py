@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import PurePosixPath
 from typing import Any
-from uuid import uuid4
 
 from kedro.io import DatasetError
 from kedro.io.core import get_filepath_str
@@ -56,7 +55,7 @@ class _WholeFile:
 
 
 class _CheckedFile(_WholeFile):
-    """Keeps the digest of a file in ``.<name>.sha256`` beside it, in the form of ``sha256sum``, and compares on reading."""
+    """Keeps the digest of a file in ``.<name>.sha256`` beside it, as ``sha256sum`` writes it, and compares on reading."""
 
     def __init__(self, *, made_by: str | None = None, **arguments: Any) -> None:
         """Set the file.

@@ -9,10 +9,10 @@ import torch
 from kedro.io import MemoryDataset
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.pandas import CSVDataset, ParquetDataset
-from adv_detect.datasets.report_part import ReportPartDataset
 from PIL import Image
 
 from adv_detect.datasets.image_folder import ImageFolderDataset
+from adv_detect.datasets.report_part import ReportPartDataset
 from adv_detect.datasets.sharded import ShardedSafetensorsDataset
 from adv_detect.params import (
     AdversarialGenerationParams,
