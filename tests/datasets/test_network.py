@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from kedro.io import DatasetError
 
 from adv_detect.datasets.network import NetworkDataset
 from adv_detect.lazy import Lazy
+from adv_detect.sharding import files
 
 
 @pytest.fixture
@@ -65,7 +67,8 @@ def test_failed_training_keeps_the_old_network(dataset, target):
 def test_files_of_different_networks_are_an_error(dataset, target, tmp_path):
     dataset.save(target)
     path = tmp_path / "network.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprint": "other"}))
+    content = files.read_json(LocalFileSystem(), str(path))
+    files.write_json(LocalFileSystem(), str(path), content | {"fingerprint": "other"})
     with pytest.raises(DatasetError, match="are of different networks; delete both"):
         dataset.load()
     made = []

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import base64
-import pickle
+import json
 import re
 from html.parser import HTMLParser
 
@@ -29,6 +29,7 @@ from adv_detect.reporting import (
 )
 from adv_detect.reporting.blocks import SCORE
 from adv_detect.reporting.render import rich_text, write
+from adv_detect.reporting.stored import part_as_json, part_from_json
 from adv_detect.reporting.where import main
 
 VOID = {"meta", "img", "link", "br"}
@@ -170,7 +171,7 @@ def test_same_report_same_page(html: str) -> None:
 def test_a_part_with_drawn_figures_gives_the_same_page(html: str) -> None:
     folded = Report("Title", "", [Section("One", [Fold("More", [Figure(picture(), "inside")])])])
 
-    part = pickle.loads(pickle.dumps(drawn_part(REPORT, "detectors")))
+    part = part_from_json(json.loads(json.dumps(part_as_json(drawn_part(REPORT, "detectors")))))
 
     assert render_parts(part, []) == html
     assert render_parts(drawn_part(folded, "detectors"), []) == render_report(folded)

@@ -55,7 +55,7 @@ class _WholeFile:
 
 
 class _CheckedFile(_WholeFile):
-    """Keeps the digest of a file in ``.<name>.sha256`` beside it, in the form of ``sha256sum``, and compares on reading."""
+    """Keeps the digest of a file in ``.<name>.sha256`` beside it, as ``sha256sum`` writes it, and compares on reading."""
 
     def __init__(self, *, made_by: str | None = None, **arguments: Any) -> None:
         """Set the file.
@@ -79,7 +79,7 @@ class _CheckedFile(_WholeFile):
         path = get_filepath_str(self._get_load_path(), self._protocol)  # type: ignore[attr-defined]
         if self._fs.exists(path):  # type: ignore[attr-defined]
             try:
-                _compare(self._fs, path)  # type: ignore[attr-defined]
+                compare_digest(self._fs, path)  # type: ignore[attr-defined]
             except DamagedFileError as exc:
                 raise DatasetError(str(exc.remade_by(how_to_make(self._made_by)))) from exc
         return super().load()  # type: ignore[misc]
@@ -90,7 +90,7 @@ class _CheckedFile(_WholeFile):
         files.write_bytes(self._fs, digest_path(path), line.encode())  # type: ignore[attr-defined]
 
 
-class CheckedParquetDataset(_CheckedFile, ParquetDataset):
+class CheckedParquetDataset(_CheckedFile, ParquetDataset):  # type: ignore[misc]
     """A table as parquet, checked when it is read.
 
     Example in a catalog::
@@ -107,7 +107,7 @@ class CheckedParquetDataset(_CheckedFile, ParquetDataset):
     """
 
 
-class CheckedJSONDataset(_CheckedFile, JSONDataset):
+class CheckedJSONDataset(_CheckedFile, JSONDataset):  # type: ignore[misc]
     """A JSON file, checked when it is read.
 
     Example in a catalog::
@@ -124,7 +124,7 @@ class CheckedJSONDataset(_CheckedFile, JSONDataset):
     """
 
 
-class WholeCSVDataset(_WholeFile, CSVDataset):
+class WholeCSVDataset(_WholeFile, CSVDataset):  # type: ignore[misc]
     """A table as CSV for people to read; no pipeline reads it back.
 
     Example in a catalog::
@@ -139,7 +139,7 @@ class WholeCSVDataset(_WholeFile, CSVDataset):
     """
 
 
-class WholeTextDataset(_WholeFile, TextDataset):
+class WholeTextDataset(_WholeFile, TextDataset):  # type: ignore[misc]
     """A text for people to read; no pipeline reads it back.
 
     Example in a catalog::
@@ -154,7 +154,7 @@ class WholeTextDataset(_WholeFile, TextDataset):
     """
 
 
-class WholeMatplotlibDataset(_WholeFile, MatplotlibDataset):
+class WholeMatplotlibDataset(_WholeFile, MatplotlibDataset):  # type: ignore[misc]
     """One figure as a picture for people to see; no pipeline reads it back.
 
     Example in a catalog::
@@ -180,7 +180,16 @@ def _digest(fs: Any, path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _compare(fs: Any, path: str) -> None:
+def compare_digest(fs: Any, path: str) -> None:
+    """Compare a file with the digest beside it.
+
+    Args:
+        fs: Filesystem.
+        path: The file.
+
+    Raises:
+        DamagedFileError: There is no digest, or it is another one.
+    """
     beside = digest_path(path)
     if not fs.exists(beside):
         raise DamagedFileError(path, f"there is no digest {beside}, so it is of another origin or of an older version")

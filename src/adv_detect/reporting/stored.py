@@ -72,22 +72,22 @@ def _blocks_in(values: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 
 def _fields(block: Block) -> dict[str, Any]:
-    plain = dict(vars(block))
+    changed: dict[str, Any] = {}
     match block:
         case Bullets():
-            return {"items": list(block.items)}
+            changed = {"items": list(block.items)}
         case Cards():
-            return {"cards": [vars(card) for card in block.cards]}
+            changed = {"cards": [vars(card) for card in block.cards]}
         case Fold():
-            return plain | {"blocks": _blocks_out(block.blocks)}
+            changed = {"blocks": _blocks_out(block.blocks)}
         case Facts():
-            return plain | {"values": dict(flatten(block.values))}
+            changed = {"values": dict(flatten(block.values))}
         case Table():
-            shown = {"formats": dict(block.formats), "headers": dict(block.headers), "mark_best": list(block.mark_best)}
-            return plain | shown | {"frame": _frame_out(block.frame)}
+            changed = {name: dict(getattr(block, name)) for name in ("formats", "headers")}
+            changed |= {"mark_best": list(block.mark_best), "frame": _frame_out(block.frame)}
         case Figure():
-            return plain | {"figure": _figure_out(block)}
-    return plain
+            changed = {"figure": _figure_out(block)}
+    return {**vars(block), **changed}
 
 
 def _block(fields: dict[str, Any], kind: str) -> Block:

@@ -9,10 +9,10 @@ import torch
 from kedro.io import MemoryDataset
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.pandas import CSVDataset, ParquetDataset
-from kedro_datasets.pickle import PickleDataset
 from PIL import Image
 
 from adv_detect.datasets.image_folder import ImageFolderDataset
+from adv_detect.datasets.report_part import ReportPartDataset
 from adv_detect.datasets.sharded import ShardedSafetensorsDataset
 from adv_detect.params import (
     AdversarialGenerationParams,
@@ -104,7 +104,7 @@ def make_faces(workshop, folder, **changes):
     for name in ("verification_metrics", "face_metrics"):
         shop.catalog[name] = JSONDataset(filepath=str(folder / f"{name}.json"))
     shop.catalog["face_figures"] = MemoryDataset(copy_mode="assign")
-    shop.catalog["face_part"] = PickleDataset(filepath=str(folder / "face_part.pickle"))
+    shop.catalog["face_part"] = ReportPartDataset(filepath=str(folder / "face_recognition.json"))
     return shop
 
 
