@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure as MatplotlibFigure
 
-from adv_detect.algorithms.evaluation_tables import detector_summary, metric_table, reference_table
+from adv_detect.algorithms.detector_keys import DETECTOR_COLUMNS, SUMMARY_FIGURES
+from adv_detect.algorithms.evaluation_tables import describe_detectors, metric_table, reference_table
 from adv_detect.errors import DataError
-from adv_detect.params import DetectorParams
 from adv_detect.reporting import (
     EvaluationResults,
     Report,
@@ -23,7 +23,11 @@ from adv_detect.reporting import (
 from adv_detect.reporting.blocks import Cards, Fold, Note, Table
 from adv_detect.reporting.summary import compare_with_margin, summary_section
 
-CONFIGURATIONS = {"cos": DetectorParams(), "ours": DetectorParams(distance="mahalanobis", order="ranked")}
+CONFIGURATIONS = {
+    "cos": ("lstm", "medoid", "cosine", "fixed"),
+    "ours": ("lstm", "medoid", "mahalanobis", "ranked"),
+}
+VALIDATION = (0.9, 0.95, 0.97, 0.99, 0.9)
 KEYS = {
     "cos/targeted/all/0": 1.0,
     "ours/targeted/all/0": 2.5,
@@ -67,13 +71,17 @@ def make_records() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def results() -> EvaluationResults:
-    detectors = detector_summary(KEYS, CONFIGURATIONS)
+    rows = []
+    for key, auc in zip(KEYS, VALIDATION, strict=False):  # the controls have none
+        name, criterion, trained_on, seed = key.split("/")
+        rows.append((key, name, *CONFIGURATIONS[name], criterion, trained_on, int(seed), auc, auc))
+    detectors = describe_detectors(pd.DataFrame(rows, columns=[*DETECTOR_COLUMNS, *SUMMARY_FIGURES]))
     metrics = metric_table(make_scores(), detectors, resamples=50)
     figure = MatplotlibFigure()
     figure.subplots().plot([0, 1])
     return EvaluationResults(
         metrics=metrics,
-        detectors=detectors.assign(validation_macro_auc=[0.9, 0.95, 0.97, 0.99, 0.9, np.nan, np.nan]),
+        detectors=detectors,
         attack_records=make_records(),
         network={"name": "small <x>", "accuracy": 0.987},
         images={"test": N},
