@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
-from kedro.config import OmegaConfigLoader
 from kedro.framework.project import configure_project, pipelines
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
@@ -36,7 +35,7 @@ from adv_detect.checks import check_run
 from adv_detect.errors import AdvDetectError
 from adv_detect.fields import Once
 from adv_detect.params import BLOCKS
-from adv_detect.settings import CONFIG_LOADER_ARGS
+from adv_detect.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 from adv_detect.validation.blocks import check_parameters
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -324,7 +323,7 @@ class Project:
 
     def __init__(self) -> None:
         configure_project("adv_detect")
-        loader = OmegaConfigLoader(conf_source=str(PROJECT / "conf"), env="test", **CONFIG_LOADER_ARGS)
+        loader = CONFIG_LOADER_CLASS(conf_source=str(PROJECT / "conf"), env="test", **CONFIG_LOADER_ARGS)
         self.parameters: dict[str, Any] = merged(loader["parameters"], SMALL)
         self._entries = {name: entry for name, entry in loader["catalog"].items() if name not in IMAGES}
         test = Stripes(20, seed=1, name="test")

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
-from kedro.config import OmegaConfigLoader
 from pydantic import TypeAdapter
+
+from adv_detect.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
 FENCE = re.compile(r"^ *```(\S*) *$")
 MARK = re.compile(r"^ *<!-- not run: (.+) -->$")
@@ -94,9 +95,7 @@ def merge(base: Any, change: Any) -> Any:
 
 def parameters(conf: Path, env: str) -> dict[str, Any]:
     """The parameters of an environment."""
-    loader = OmegaConfigLoader(
-        str(conf), env=env, base_env="base", default_run_env="local", merge_strategy={"parameters": "soft"}
-    )
+    loader = CONFIG_LOADER_CLASS(str(conf), env=env, **CONFIG_LOADER_ARGS)
     return dict(loader["parameters"])
 
 

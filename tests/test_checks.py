@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from kedro.config import OmegaConfigLoader
 from kedro.framework.project import configure_project, pipelines
 from kedro.io import DataCatalog, DatasetError, MemoryDataset
 from kedro.validation.parameter_validator import ParameterValidator
@@ -18,7 +17,7 @@ from adv_detect.checks import check_attacks, check_detectors, check_run, check_r
 from adv_detect.errors import AdvDetectError, CheckpointError, ConfigurationError, DataError
 from adv_detect.networks import build_network
 from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, NetworkParams, RuntimeParams
-from adv_detect.settings import CONFIG_LOADER_ARGS
+from adv_detect.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
 DETECTORS = {"configurations": {"one": {}}}
 
@@ -34,7 +33,7 @@ def merged(old: Any, new: Any) -> Any:
 def configured(project):
     """Parameters and catalog of environment ``test``, as files state them."""
     configure_project("adv_detect")
-    loader = OmegaConfigLoader(conf_source=str(project / "conf"), env="test", **CONFIG_LOADER_ARGS)
+    loader = CONFIG_LOADER_CLASS(conf_source=str(project / "conf"), env="test", **CONFIG_LOADER_ARGS)
     return loader["parameters"], loader["catalog"]
 
 

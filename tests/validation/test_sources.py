@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from kedro.config import OmegaConfigLoader
-
 from adv_detect.params import BLOCKS
-from adv_detect.settings import CONFIG_LOADER_ARGS
+from adv_detect.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 from adv_detect.validation.blocks import check_parameters
 from adv_detect.validation.sources import all_parameters, further_parameters, own_attacks
 
 
 def loader(folder, env, **runtime):
-    return OmegaConfigLoader(conf_source=str(folder), env=env, runtime_params=runtime, **CONFIG_LOADER_ARGS)
+    return CONFIG_LOADER_CLASS(conf_source=str(folder), env=env, runtime_params=runtime, **CONFIG_LOADER_ARGS)
 
 
 def test_what_an_environment_states_itself_is_told_from_the_base(tmp_path):
