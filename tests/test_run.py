@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import mlflow
 import pandas as pd
 import pytest
 import torch
+from benchmarks.robustness import DAMAGES, files_read_back, metrics_file, notice, one_of_each_kind
 from tests.projects import NETWORK, new_project, session, take_over
 
 from adv_detect.algorithms.detector_keys import CONTROL_KEYS
@@ -112,6 +114,23 @@ def test_a_pipeline_runs_alone_from_what_lies_on_disk_and_makes_nothing_twice(fi
     # scores are computed anew: how arrays lie in memory decides their last bits
     table_again = pd.read_csv(finished_run / "data/08_reporting/detection_metrics.csv")
     pd.testing.assert_frame_equal(table_again, table, rtol=1e-3, atol=1e-3)
+
+
+def test_damaged_files_of_every_kind_are_named_and_made_again(finished_run, tmp_path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(finished_run, folder)
+    rng = random.Random(0)
+    chosen = one_of_each_kind(files_read_back(folder), 6, rng)
+    expected = metrics_file(folder)
+
+    for index, path in enumerate(chosen):
+        path.write_bytes(DAMAGES[index % len(DAMAGES)](path.read_bytes(), rng))
+        assert str(path) in notice(path)
+    with session(folder) as one:
+        one.run()
+
+    assert [path for path in files_read_back(folder) if notice(path)] == []
+    assert metrics_file(folder) == expected
 
 
 def test_no_tracking_run_stays_open(finished_run):

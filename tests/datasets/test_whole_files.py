@@ -104,7 +104,7 @@ def test_a_file_of_an_older_version_is_explained(tmp_path):
 
 def test_a_file_that_is_absent_is_absent(tmp_path):
     assert not CheckedParquetDataset(filepath=str(tmp_path / "none.parquet")).exists()
-    with pytest.raises(DatasetError, match="none.parquet"):
+    with pytest.raises(DatasetError, match=r"none\.parquet"):
         CheckedParquetDataset(filepath=str(tmp_path / "none.parquet")).load()
 
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -99,3 +105,48 @@ def test_a_shard_without_digest_is_made_again(store, work, make_plan, caplog):
     execute_plan(make_plan([0]), store)
     assert work.made == [0, 0]
     assert "of an older version" in caplog.text
+
+
+PLAN = """
+import torch
+from adv_detect.params import RuntimeParams
+from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, execute_plan
+
+def work(number):
+    return ShardContent({"x": torch.full((64,), float(number))}, {"number": number})
+
+def make(folder):
+    shards = tuple(ShardSpec(f"part/{number:02d}", f"v1-{number}", number) for number in range(30))
+    execute_plan(ShardPlan(work, shards, RuntimeParams(progress=False), "numbers"), ShardStore(folder))
+"""
+SLOW = f"""
+import sys
+from benchmarks.robustness import write_in_two_halves
+{PLAN}
+write_in_two_halves()
+make(sys.argv[1])
+"""
+
+
+def test_kills_while_a_shard_is_half_written_end_like_an_unbroken_run(tmp_path, project):
+    environment = os.environ | {"PYTHONPATH": f"{project / 'src'}{os.pathsep}{project}", "OMP_NUM_THREADS": "1"}
+    killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
+    for wanted in (5, 15):
+        process = subprocess.Popen([sys.executable, "-c", SLOW, str(killed)], env=environment)
+        while process.poll() is None:
+            done, half = (len(list(killed.rglob(name))) for name in ("*.safetensors", "*.tmp-*"))
+            if done >= wanted and half:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.001)
+        assert process.wait() == -signal.SIGKILL
+        assert wanted <= len(ShardStore(str(killed))) < 30
+        assert not ShardStore(str(killed)).complete
+
+    names: dict[str, Callable[[str], None]] = {}
+    exec(PLAN, names)
+    for folder in (killed, unbroken):
+        names["make"](str(folder))
+    one, other = ({path.name: path.read_bytes() for path in root.rglob("*.*")} for root in (killed, unbroken))
+    assert one == other
+    assert len(one) == 31

@@ -1,4 +1,4 @@
-"""Tables, texts and figures of Kedro's datasets: written whole or not at all, with a digest where they are read back."""
+"""Tables, texts and figures of Kedro's datasets: written whole or not at all, with a digest where read back."""
 
 from __future__ import annotations
 
