@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import os
 import random
 import re
@@ -21,10 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-STARTED = re.compile(r"Running node: (\w+)")
+COMPLETED = re.compile(r"Using (synchronous)|Completed node: (\w+)")  # the first before any node runs
 PRELOADED = (
-    "torch", "torchvision", "foolbox", "sklearn.metrics", "matplotlib.pyplot", "pandas", "mlflow", "kedro.framework.cli.cli",
-    "kedro_mlflow.framework.hooks.mlflow_hook", "adv_detect.settings", "adv_detect.pipelines.evaluation",
+    "torch", "torchvision", "foolbox", "sklearn.metrics", "matplotlib.pyplot", "pandas", "mlflow",
+    "kedro.framework.cli.cli", "kedro_mlflow.framework.hooks.mlflow_hook", "adv_detect.settings",
+    "adv_detect.pipelines.evaluation",
 )  # fmt: skip
 POLL_SECONDS = 0.002
 HALF_SECONDS = 0.03  # for which a shard lies half-written in a run that is to be killed there
@@ -47,6 +49,10 @@ class Run:
     def text(self) -> str:
         """Return what it has written so far, without line breaks."""
         return " ".join(self.log.read_text(encoding="utf-8", errors="replace").split())
+
+    def completed(self) -> list[str]:
+        """Return the nodes that are completed, after one entry for the begin of the work."""
+        return [begin or node for begin, node in COMPLETED.findall(self.text())]
 
     def ended(self) -> int | None:
         """Return the exit code, None while it runs."""
@@ -169,24 +175,23 @@ def node_times(folder: Path) -> list[tuple[str, float]]:
     Raises:
         RuntimeError: The job failed.
     """
-    run, seen, code = start(folder), [], None
+    run, moments, code = start(folder), [], None
     while code is None:
-        time.sleep(0.02)
+        time.sleep(POLL_SECONDS)
         code = run.ended()
-        nodes = STARTED.findall(run.text())
-        seen += [(name, time.monotonic()) for name in nodes[len(seen) :]]
+        moments += [time.monotonic()] * (len(run.completed()) - len(moments))
     if code:
         raise RuntimeError(run.text()[-3000:])
-    ends = [moment for _, moment in seen[1:]] + [time.monotonic()]
-    return [(name, end - begin) for (name, begin), end in zip(seen, ends, strict=True)]
+    names = run.completed()[1:]
+    return [(name, end - begin) for name, (begin, end) in zip(names, itertools.pairwise(moments), strict=True)]
 
 
-def kill_within(folder: Path, node: str, delay: float, *, half_written: bool) -> bool:
+def kill_within(folder: Path, node: int, delay: float, *, half_written: bool) -> bool:
     """Start the job and kill it some time after a node began, or while a shard of that node or a later one is written.
 
     Args:
         folder: The project.
-        node: Name of the node.
+        node: Place of the node in the order of work.
         delay: Seconds after its begin.
         half_written: Whether to wait for a temporary file then, and kill while it is there.
 
@@ -194,16 +199,16 @@ def kill_within(folder: Path, node: str, delay: float, *, half_written: bool) ->
         Whether the job was killed; False where it had ended before.
     """
     run = start(folder, half_written=half_written)
-    while node not in STARTED.findall(run.text()):
+    begin = None
+    while True:
         if run.ended() is not None:
             return False
+        if begin is None and len(run.completed()) > node:
+            begin = time.monotonic()
+        due = begin is not None and time.monotonic() >= begin + delay
+        if due and (not half_written or temporary_files(folder)):
+            return run.kill() == -signal.SIGKILL
         time.sleep(POLL_SECONDS)
-    end = time.monotonic() + delay
-    while time.monotonic() < end or (half_written and not temporary_files(folder)):
-        if run.ended() is not None:
-            return False
-        time.sleep(POLL_SECONDS)
-    return run.kill() == -signal.SIGKILL
 
 
 def temporary_files(folder: Path) -> list[Path]:
@@ -235,13 +240,13 @@ def kills(number: int, folder: Path, seed: int = 0) -> Iterator[str]:
         count = min(ROUND, number - place)
         # stages in order, another part of them in each round: what a killed run has finished is kept
         rounds = -(-number // ROUND)
-        chosen = [times[((index * rounds + place // ROUND) * len(times)) // (count * rounds)] for index in range(count)]
-        for index, (node, seconds) in enumerate(chosen):
-            two_halves = index % 3 == 1
-            killed = kill_within(project, node, rng.random() * seconds * 0.9, half_written=two_halves)
+        for index in range(count):
+            node = (index * rounds + place // ROUND) * len(times) // (count * rounds)
+            name, seconds = times[node]
+            killed = kill_within(project, node, rng.random() * seconds * 0.9, half_written=index % 3 == 1)
             left = len(temporary_files(project))
             done, half = done + killed, half + bool(killed and left)
-            yield f"{'killed' if killed else 'ended before the kill'} in {node}, {left} files half-written"
+            yield f"{'killed' if killed else 'ended before the kill'} in {name}, {left} files half-written"
         run = start(project)
         if run.wait() or metrics_file(project) != expected:
             raise RuntimeError(f"the run after the kills ended otherwise: {run.text()[-3000:]}")

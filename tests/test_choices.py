@@ -11,7 +11,8 @@ from kedro.framework.startup import bootstrap_project
 from kedro.pipeline import Pipeline, node
 from tests.projects import new_project
 
-from adv_detect.choices import check_environment, check_selection
+from adv_detect.choices import check_selection
+from adv_detect.environments import check_environment
 from adv_detect.errors import ConfigurationError
 from adv_detect.session import CheckedSession
 
@@ -69,9 +70,9 @@ def test_an_unknown_environment_lists_the_environments(folder):
 
 
 def test_an_environment_is_not_looked_for_where_none_is_named_or_the_configuration_is_an_archive(folder):
-    check_environment(str(folder / "conf"), None)
-    check_environment(str(folder / "conf"), "test")
-    check_environment(str(folder / "conf.tar.gz"), "anything")
+    check_environment(None, folder / "conf")
+    check_environment("test", folder / "conf")
+    check_environment("anything", folder / "conf.tar.gz")
 
 
 @pytest.mark.parametrize(

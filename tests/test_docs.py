@@ -26,7 +26,8 @@ from tests.doc_blocks import (
 )
 from tests.projects import new_project
 
-from adv_detect.choices import check_environment, check_pipelines
+from adv_detect.choices import check_pipelines
+from adv_detect.environments import check_environment
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -99,7 +100,7 @@ def test_every_command_of_a_page_names_what_exists(page, types):
         env = given.get("env", "base")
         if env in (*CREATED, "..."):
             env = "base"
-        check_environment(PROJECT / "conf", env)
+        check_environment(env, PROJECT / "conf")
         check_pipelines(name for key in ("pipeline", "pipelines") for name in given.get(key, "").split(",") if name)
         changed: dict = {}
         if "config" in given:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import random
 import shutil
 import signal
 import socket
@@ -24,6 +25,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from benchmarks.robustness import DAMAGES, files_read_back, metrics_file, notice, one_of_each_kind
 from nbclient import NotebookClient
 from PIL import Image
 from tests.projects import DEADLINE_SECONDS, NETWORK, RESULTS, command, new_project, session, take_over
@@ -107,6 +109,23 @@ def test_a_pipeline_runs_alone_from_what_lies_on_disk_and_makes_nothing_twice(fi
     # scores are computed anew: how arrays lie in memory decides their last bits
     table_again = pd.read_csv(finished_run / "data/test/08_reporting/detection_metrics.csv")
     pd.testing.assert_frame_equal(table_again, table, rtol=1e-3, atol=1e-3)
+
+
+def test_damaged_files_of_every_kind_are_named_and_made_again(finished_run, tmp_path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(finished_run, folder)
+    rng = random.Random(0)
+    chosen = one_of_each_kind(files_read_back(folder), 6, rng)
+    expected = metrics_file(folder)
+
+    for index, path in enumerate(chosen):
+        path.write_bytes(DAMAGES[index % len(DAMAGES)](path.read_bytes(), rng))
+        assert str(path) in notice(path)
+    with session(folder) as one:
+        one.run()
+
+    assert [path for path in files_read_back(folder) if notice(path)] == []
+    assert metrics_file(folder) == expected
 
 
 def test_no_tracking_run_stays_open(finished_run):

@@ -1,10 +1,9 @@
-"""Checks of the names that a command gives: environment, pipelines, nodes, tags, datasets."""
+"""Checks of the names that a command gives: pipelines, nodes, tags, datasets."""
 
 from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adv_detect.errors import ConfigurationError, unknown_choice
@@ -13,22 +12,6 @@ if TYPE_CHECKING:
     from kedro.pipeline import Pipeline
 
 DEFAULT = "__default__"
-
-
-def check_environment(conf_source: str | Path, env: str | None) -> None:
-    """Refuse an environment that has no folder; Kedro would run without it.
-
-    Args:
-        conf_source: Folder of the configuration; an archive is not looked into.
-        env: Name that the command gives, None where it gives none.
-
-    Raises:
-        ConfigurationError: There is no such folder; the message lists the environments.
-    """
-    folder = Path(conf_source)
-    if env is None or not folder.is_dir() or (folder / env).is_dir():
-        return
-    raise unknown_choice("--env", env, (one.name for one in folder.iterdir() if one.is_dir()))
 
 
 def check_pipelines(names: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from kedro.config import OmegaConfigLoader
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from adv_detect.errors import ConfigurationError
+from adv_detect.errors import ConfigurationError, unknown_choice
 
 BASE, LOCAL = "base", "local"
 DATA, RAW = "data", "01_raw"
@@ -84,7 +84,7 @@ def check_environment(env: str | None, conf: Path) -> None:
             "environment's folder"
         )
     if conf.is_dir() and not (conf / str(env)).is_dir():
-        raise ConfigurationError(f"--env: expected one of [{', '.join(_environments(conf))}], got {env!r}")
+        raise unknown_choice("--env", env, _environments(conf))
 
 
 def check_registered_name(name: str, env: str | None, conf: Path) -> None:

@@ -101,12 +101,10 @@ class ConfigurationHooks:
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Check the environment, and names and values of all parameters, whatever pipeline is asked for."""
-        from adv_detect.choices import check_environment
+        """Check names and values of all parameters, whatever pipeline is asked for."""
         from adv_detect.validation.blocks import check_parameters
         from adv_detect.validation.sources import all_parameters, further_parameters, own_attacks
 
-        check_environment(context.config_loader.conf_source, context.env)
         self._context = context
         parameters = all_parameters(context.config_loader)
         check_parameters(parameters, further=further_parameters(context.config_loader, parameters))

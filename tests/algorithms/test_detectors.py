@@ -13,8 +13,8 @@ from adv_detect.algorithms.detectors import (
     MLPReadout,
     SequenceReadout,
     build_readout,
-    detector_kinds,
     random_readout,
+    readout_kinds,
     score_trajectories,
 )
 from adv_detect.algorithms.detectors.trajectory.readout import STD_FLOOR
@@ -41,7 +41,7 @@ def detector(kind):
 
 
 def test_the_contract_covers_every_registered_kind():
-    assert set(PARAMS) == set(detector_kinds())
+    assert set(PARAMS) == set(readout_kinds())
 
 
 def test_gives_one_float32_logit_per_trajectory(detector):

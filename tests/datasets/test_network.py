@@ -80,8 +80,8 @@ def test_files_of_different_networks_are_an_error(dataset, target, tmp_path):
 def test_description_of_something_else_is_an_error(dataset, target, tmp_path):
     dataset.save(target)
     path = tmp_path / "network.json"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({"fingerprint": content["fingerprint"], "spec": {"name": "small"}}))
+    content = files.read_json(LocalFileSystem(), str(path))
+    files.write_json(LocalFileSystem(), str(path), content | {"spec": {"name": "small"}})
     with pytest.raises(DatasetError, match=r"(?s)does not describe a network: .*num_classes"):
         dataset.load()
 

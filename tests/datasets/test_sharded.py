@@ -5,6 +5,7 @@ import torch
 from kedro.io import DatasetError
 
 from adv_detect.datasets.sharded import ShardedSafetensorsDataset
+from adv_detect.errors import DataError
 from adv_detect.params import RuntimeParams
 from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec
 
@@ -49,9 +50,16 @@ def test_a_shard_deleted_by_hand_makes_it_incomplete(tmp_path):
         dataset.load()
 
 
-def test_loading_reads_no_shard(tmp_path):
-    dataset = ShardedSafetensorsDataset(filepath=tmp_path)
+def test_loading_reads_no_tensors_and_names_a_shard_with_a_damaged_header(tmp_path):
+    dataset = ShardedSafetensorsDataset(filepath=tmp_path, made_by="adversarial_generation")
     dataset.save(plan_of(good))
-    (tmp_path / "bim" / "targeted" / "test-0001.safetensors").write_bytes(b"damaged")
+    path = tmp_path / "bim" / "targeted" / "test-0001.safetensors"
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-1] + b"x")
     store = dataset.load()
     assert store.read("bim/targeted/test-0000").tensors["x"].tolist() == [0, 0]
+    with pytest.raises(DataError, match=r"test-0001\.safetensors is damaged .*--pipeline=adversarial_generation"):
+        store.read("bim/targeted/test-0001")
+    path.write_bytes(raw[:20] + b"x" + raw[21:])
+    with pytest.raises(DatasetError, match=r"test-0001\.safetensors is damaged .*--pipeline=adversarial_generation"):
+        dataset.load()

@@ -8,6 +8,7 @@ from typing import Any
 from kedro.io import AbstractDataset, DatasetError
 
 from adv_detect.datasets.location import how_to_make, storage_options
+from adv_detect.errors import DamagedFileError
 from adv_detect.sharding import ShardPlan, ShardStore, execute_plan
 
 
@@ -55,20 +56,22 @@ class ShardedSafetensorsDataset(AbstractDataset[ShardPlan, ShardStore]):
         self._store = ShardStore(str(filepath), storage_options(credentials, fs_args), how_to_make(made_by))
 
     def load(self) -> ShardStore:
-        """Return the store of a complete data set.
+        """Return the store of a complete data set after the headers of its shards were compared with its marker.
 
         Returns:
-            The shards by key, none of them read yet.
+            The shards by key, none of their tensors read yet.
 
         Raises:
-            DatasetError: The data set is absent or incomplete.
-            DamagedFileError: The header of a shard is damaged, or of another plan.
+            DatasetError: The data set is absent or incomplete, or the header of a shard is damaged or of another plan.
         """
         if not self._store.complete:
             raise DatasetError(
                 f"{self._store.root} is not a complete data set ({self._store.progress}); {how_to_make(self._made_by)}"
             )
-        self._store.check_marks()
+        try:
+            self._store.check_marks()
+        except DamagedFileError as exc:
+            raise DatasetError(str(exc)) from exc
         return self._store
 
     def save(self, data: ShardPlan) -> None:

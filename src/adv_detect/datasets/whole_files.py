@@ -1,4 +1,4 @@
-"""Tables, texts and figures of Kedro's datasets, written whole or not at all; what is read back has a digest beside it."""
+"""Tables, texts and figures of Kedro's datasets: written whole or not at all, with a digest where read back."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _WholeFile:
 
 
 class _CheckedFile(_WholeFile):
-    """Keeps the digest of a file in ``.<name>.sha256`` beside it, as ``sha256sum`` writes it, and compares on reading."""
+    """Keeps a file's digest in ``.<name>.sha256`` beside it, as ``sha256sum`` writes it; compares it on reading."""
 
     def __init__(self, *, made_by: str | None = None, **arguments: Any) -> None:
         """Set the file.

@@ -42,6 +42,11 @@ def attack_params(attack, **more):
     return AttackParams.model_validate({"attack": attack} | more)
 
 
+def unchecked_params(attack, arguments, **more):
+    """A configuration whose arguments no typed block has looked at, as a caller in Python may make it."""
+    return attack_params(attack, **more).model_copy(update={"arguments": arguments})
+
+
 @pytest.fixture
 def fragile(tiny_task):
     """Network, images of which every third has an exact zero, labels, targets."""
@@ -203,7 +208,7 @@ NAN, INF = float("nan"), float("inf")
 def test_arguments_that_are_no_numbers_are_refused(attack, arguments, message):
     norm = {"norm": "linf", "epsilon": 0.3} if attack == "bim" else {}
     with pytest.raises(ConfigurationError, match=message):
-        build_attack("tried", attack_params(attack, arguments=arguments, **norm))
+        build_attack("tried", unchecked_params(attack, arguments, **norm))
 
 
 @pytest.mark.parametrize(
