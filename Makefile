@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Processes that share the tests, of one thread each: most tests are too small for two threads.
+TESTERS ?= 2
 
 # Results of the default environment lie in data, those of another in data/<env>; data/01_raw is nobody's result.
 LAYERS := 02_intermediate 03_primary 04_feature 05_model_input 06_models 07_model_output 08_reporting
@@ -28,7 +30,7 @@ types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-test
-	$(BIN)/pytest --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --dist loadfile --cov --cov-report=term
 
 viz: $(VENV)/.installed
 	$(BIN)/kedro viz run
