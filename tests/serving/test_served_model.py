@@ -70,7 +70,10 @@ def test_the_example_that_comes_with_the_model_is_accepted(served, registered):
         ({"inputs": [[[[255.0] * 28] * 28]]}, "expected pixels in [0, 1], got [255, 255]; divide 8-bit pixels by 255"),
         ({"inputs": [[[[float("nan")] * 28] * 28]]}, "expected finite pixels, got NaN or infinity"),
         ({"inputs": []}, "inputs: expected at least one image, got an empty list"),
-        ({"inputs": [[[[0.0] * 28] * 28]], "params": {"fpr": 1.5}}, "fpr: expected a rate such as 0.05, got one above 1"),
+        (
+            {"inputs": [[[[0.0] * 28] * 28]], "params": {"fpr": 1.5}},
+            "fpr: expected a rate such as 0.05, got one above 1",
+        ),
         (
             {"inputs": [[[[0.0] * 28] * 28]], "params": {"fpr": "low"}},
             "fpr: expected a rate such as 0.05, got a string",
