@@ -179,17 +179,19 @@ def target_from_spec(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> Target
     return target if known.issuperset(spec.layers) else _with_readings(target, {})
 
 
-def target_digest(target: TargetNetwork) -> str:
+def target_digest(target: TargetNetwork, *, layers: bool = True) -> str:
     """Fingerprint a network under attack.
 
     Args:
         target: The network.
+        layers: Whether the layers that are read count; attacks on the class are the same whatever is read.
 
     Returns:
         SHA-256, in hexadecimal, of the spec without its measurements, of the network's source code, and of all tensors
         of the inner network.
     """
-    spec = target.spec.model_dump(mode="json", exclude={"accuracy", "history"})
+    apart = {"accuracy", "history"} | (set() if layers else {"layers", "readings"})
+    spec = target.spec.model_dump(mode="json", exclude=apart)
     spec["source"] = network_source(target.spec.name)
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
     for name, tensor in sorted(target_tensors(target).items()):

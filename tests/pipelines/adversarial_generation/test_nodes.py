@@ -243,6 +243,14 @@ def test_other_images_under_the_same_names_are_noticed(plan, stripes, finished):
     assert not set(plan(test_images=other).fingerprints.values()) & set(plan().fingerprints.values())
 
 
+def test_another_layer_to_read_makes_no_attack_anew(plan, finished):
+    network = finished["network_weights"]
+    spec = network.spec
+    fewer = network.with_spec(layers=spec.layers[1:], readings=spec.readings[1:])
+
+    assert plan(network_weights=fewer).fingerprints == plan().fingerprints
+
+
 def test_representatives_matter_only_to_an_attack_that_reads_them(plan, attacks, finished):
     configured = attacks("deep", attack="deep-features", train=False, splits=["test"])
     old = finished["representatives"]

@@ -106,7 +106,7 @@ def generate_adversarials(
     for name in adversarial_generation.on_features:  # a wrong guide ends the run here, not hours later
         guide_images(attacks[name].arguments.get("guides", {}), test_images, network_weights.spec.bounds)
     work = AdversarialWork(test_images, network_weights, representatives, attacks, runtime)
-    made_from = (target_digest(network_weights), image_set_identity(test_images))
+    made_from = (target_digest(network_weights, layers=False), image_set_identity(test_images))
     classes = representatives_digest(representatives)
     sources = {name: attack_source(name, attack) for name, attack in attacks.items()}
     shards = tuple(
