@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from pydantic import ValidationError
 
+from adv_detect.algorithms.detector_keys import rate_label, rate_text
 from adv_detect.params import (
     AdaptiveAttackParams,
     AdversarialGenerationParams,
@@ -111,9 +112,15 @@ def test_configurations_must_not_be_named_like_controls(name):
         DetectorTrainingParams.model_validate({"configurations": {name: {}}})
 
 
-@pytest.mark.parametrize(
-    "fprs", [(0.01, 0.05, 1.5), (0.01, 0.05, -1), (0.05, 0.1), (0.01, 0.015, 0.05), (0.01, 0.01, 0.05)]
-)
+@pytest.mark.parametrize("fprs", [(0.01, 0.05, 1.5), (0.01, 0.05, -1), (0.05, 0.1), (0.01, 0.01, 0.05)])
 def test_rates_that_the_tables_cannot_show_are_refused(fprs):
     with pytest.raises(ValidationError, match="fprs"):
         EvaluationParams(fprs=fprs)
+
+
+@pytest.mark.parametrize(
+    ("fpr", "label", "text"), [(0.05, "05", "5%"), (0.125, "12_5", "12.5%"), (0.005, "00_5", "0.5%")]
+)
+def test_any_rate_has_a_column(fpr, label, text):
+    assert EvaluationParams(fprs=(0.01, 0.05, *({fpr} - {0.05}))).fprs
+    assert (rate_label(fpr), rate_text(rate_label(fpr))) == (label, text)

@@ -53,6 +53,11 @@ def rate_label(fpr: float) -> str:
     return f"{whole:0>2}" + (f"_{part}" if part else "")
 
 
+def rate_text(label: str) -> str:
+    """Write the rate of a column for a reader: ``5%`` for ``05``, ``0.5%`` for ``00_5``."""
+    return f"{float(label.replace('_', '.')):g}%"
+
+
 def _control(key: str) -> tuple[str | int, ...]:
     name, _, draw = key.partition("/")
     return key, name, "control", "", "", "", NO_CRITERION, "none", int(draw or -1)

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from adv_detect.algorithms.detector_keys import BOTH_CRITERIA, CONTROLS, MACRO, REFERENCE, TRAINED_ON_ALL, series_label
+from adv_detect.algorithms.detector_keys import (
+    BOTH_CRITERIA,
+    CONTROLS,
+    MACRO,
+    REFERENCE,
+    TRAINED_ON_ALL,
+    rate_text,
+    series_label,
+)
 from adv_detect.algorithms.evaluation_tables import (
     attack_table,
     average_over_seeds,
@@ -105,7 +113,9 @@ def _operating_tables(results: EvaluationResults, key: str, criterion: str) -> l
     triples = zip(rows["auc"], rows["auc_low"], rows["auc_high"], strict=True)
     shown["auc"] = [f"{format_score(auc)} ({format_score(low)} to {format_score(high)})" for auc, low, high in triples]
     headers = {"n_adversarial": "n", "auc": f"AUC ({results.confidence_level:.0%} interval)", "eer": "EER"}
-    headers |= {"eer_accuracy": "EER accuracy"} | {f"tpr_at_fpr_{rate}": f"found at {int(rate)}%" for rate in rates}
+    headers |= {"eer_accuracy": "EER accuracy"} | {
+        f"tpr_at_fpr_{rate}": f"found at {rate_text(rate)}" for rate in rates
+    }
     formats = dict.fromkeys([*found, "eer", "eer_accuracy"], ".1%")
     label = results.labels[str(rows["configuration"].iloc[0])]
     caption = f"{label} on {criterion} attacks: AUC, and share of adversarials found at fixed false-alarm rates."
@@ -119,18 +129,18 @@ def _false_alarms(rows: pd.DataFrame, rates: Sequence[str], label: str) -> Table
             "natural test images": ["all", "misclassified by the network"],
             "n": [int(first["n_natural"]), int(first["n_misclassified"])],
         }
-        | {f"{int(rate)}%": [first[f"fpr_{rate}"], first[f"fpr_misclassified_{rate}"]] for rate in rates}
+        | {rate_text(rate): [first[f"fpr_{rate}"], first[f"fpr_misclassified_{rate}"]] for rate in rates}
     )
     caption = f"{label}: share of natural test images flagged, at the false-alarm rate that the threshold was set to."
-    return Table(frame, caption, {f"{int(rate)}%": ".1%" for rate in rates})
+    return Table(frame, caption, {rate_text(rate): ".1%" for rate in rates})
 
 
 def _failures(rows: pd.DataFrame, rates: Sequence[str]) -> list[Block]:
     failed = rows[rows["n_failed"] > 0] if "n_failed" in rows.columns else rows.iloc[:0]
     if failed.empty:
         return []
-    columns = [f"failed_flagged_{rate}" for rate in rates]
-    headers = {"n_failed": "failed", **{name: f"flagged at {int(name[-2:])}%" for name in columns}}
+    flagged = {f"failed_flagged_{rate}": f"flagged at {rate_text(rate)}" for rate in rates}
+    columns, headers = list(flagged), {"n_failed": "failed"} | flagged
     caption = "Attempts that did not fool the network, kept apart: how many of them are flagged all the same."
     frame = failed[["attack", "form", "n_failed", *columns]].astype({"n_failed": int})
     return [Fold("Failed attempts", [Table(frame, caption, dict.fromkeys(columns, ".1%"), headers)])]
