@@ -22,9 +22,9 @@ from adv_detect.serving.description import model_description, version_descriptio
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch", "tqdm")
+REQUIREMENTS = ("fsspec", "mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch", "tqdm")
 PACKAGE = Path(__file__).resolve().parents[1]
-CODE = ("__init__.py", "errors.py", "params.py", "algorithms", "networks", "serving")
+CODE = ("__init__.py", "errors.py", "params.py", "algorithms", "networks", "serving", "sharding")
 NOT_SERVED = ("attacks", "faces", "plots", "adaptive_*", "registration.py", "__pycache__", "*.pyc")
 INSTALLED = ("site-packages", "dist-packages")
 EXAMPLE_IMAGES = 2
