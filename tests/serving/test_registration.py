@@ -62,7 +62,7 @@ def test_files_of_the_model(registered):
     assert "artifacts/champion/network.safetensors" in names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
     tops = {name.split("/")[2] for name in names if name.startswith("code/adv_detect/")}
-    assert tops == {"__init__.py", "algorithms", "errors.py", "networks", "params.py", "serving"}
+    assert tops == {"__init__.py", "algorithms", "errors.py", "networks", "params.py", "serving", "sharding"}
     payload = json.loads((folder / "serving_input_example.json").read_text())
     assert np.shape(payload["inputs"]) == (2, 1, 28, 28)
     assert payload["params"] == {"fpr": 0.05}
