@@ -281,7 +281,7 @@ def test_report_joins_the_sections_on_faces(identified):
     made_from = detectors_identity(identified["detector_summary"])
     first = ReportPart(Report("Title", "", [Section("Summary", [Text("here")]), Section("Limits", [])]), made_from)
     former = ReportPart(Report("Faces", "", [Section("Former faces", [])]), made_from)
-    page = render_report_with_faces(first, {"evaluation": lambda: first, "faces": lambda: former}, part, "old page")
+    page = render_report_with_faces(first, {"evaluation": lambda: first, "face_recognition": lambda: former}, part, "old page")
     assert page.index("Summary") < page.index("Face verification") < page.index("Limits")
     assert "Former faces" not in page
     assert page.count("<img") == 2
