@@ -24,10 +24,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 COMPLETED = re.compile(r"Using (synchronous)|Completed node: (\w+)")  # the first before any node runs
 PRELOADED = (
-    "torch", "torchvision", "foolbox", "sklearn.metrics", "matplotlib.pyplot", "pandas", "mlflow",
-    "kedro.framework.cli.cli", "kedro_mlflow.framework.hooks.mlflow_hook", "adv_detect.settings",
+    "torch",
+    "torchvision",
+    "foolbox",
+    "sklearn.metrics",
+    "matplotlib.pyplot",
+    "pandas",
+    "mlflow",
+    "kedro.framework.cli.cli",
+    "kedro_mlflow.framework.hooks.mlflow_hook",
+    "adv_detect.settings",
     "adv_detect.pipelines.evaluation",
-)  # fmt: skip
+)
 POLL_SECONDS = 0.002
 HALF_SECONDS = 0.03  # for which a shard lies half-written in a run that is to be killed there
 ROUND = 10  # kills of one project before it is run to its end and compared

@@ -58,7 +58,7 @@ def test_a_damaged_shard_is_made_again_with_one_warning(store, work, make_plan, 
         execute_plan(make_plan([0, 1, 2]), store)
     assert work.made == [0, 1, 2, 1]
     assert torch.equal(store.read("part/01").tensors["x"], torch.full((2, 3), 1.0))
-    assert len(caplog.records) == 1
+    assert [record.levelname for record in caplog.records if record.levelno >= logging.WARNING] == ["WARNING"]
     assert "part/01.safetensors is damaged (the digest of tensor 'x' is another one); it is made again" in caplog.text
 
 

@@ -22,7 +22,7 @@ from adv_detect.serving.description import model_description, version_descriptio
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch", "tqdm")
+REQUIREMENTS = ("fsspec", "mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch", "tqdm")
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = (
     "__init__.py", "errors.py", "fields.py", "keys.py", "names.py", "params.py", "progress.py",
