@@ -35,7 +35,7 @@ from adv_detect.pipelines.adaptive_attack.substitute import restore_substitute
 from adv_detect.sharding import ShardStore
 
 MAX_CANDIDATES = 5000
-"""Clean images from which the guides of a matching attack are chosen."""
+"""Clean images from which the guides of an attack are chosen."""
 
 JointModel = DetectionModel | FeatureModel
 
@@ -48,7 +48,7 @@ class Scene:
         images: The source images.
         network: The network under attack.
         representatives: Its class representatives.
-        activations: Stored activations; clean ones of the train split guide the matching attack.
+        activations: Stored activations; clean ones of the train split guide attacks.
         substitute: The attacker's own network and detectors; None where no attack is transferred.
         runtime: Seed, device, batch size.
     """
@@ -126,7 +126,7 @@ def describe_in_batches(describe: DescribingModel, images: Tensor, batch_size: i
 def _model(scene: Scene, known: StoredDetector, condition: Condition, device: torch.device) -> JointModel:
     joint = join(known, working_form(scene.network.freeze(), device), device)
     nearest = condition.spec.classifier == "nearest_medoid"
-    if condition.spec.attack != "deep_detector" and not nearest:
+    if condition.kind.guide != "medoids" and not nearest:
         return joint
     return FeatureModel(joint, scene.representatives.medoids[-1].to(device), nearest=nearest).eval()
 
@@ -157,11 +157,11 @@ def _task(
 def _with_guide(
     task: AdaptiveTask, scene: Scene, known: StoredDetector, condition: Condition, model: JointModel
 ) -> AdaptiveTask:
-    attack = condition.spec.attack
+    source = condition.kind.guide
     describe: DescribingModel = model.describe
-    if attack == "matching" and isinstance(model, DetectionModel):
+    if source == "clean_images" and isinstance(model, DetectionModel):
         candidates, classes = _clean_descriptions(scene, known)
-    elif attack == "deep_detector":
+    elif source == "medoids":
         candidates = scene.representatives.medoids[-1]
         classes = torch.arange(len(candidates))
     else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from adv_detect.algorithms.attacks.adaptive import AdaptiveAttack, build_adaptive_attack
+from adv_detect.algorithms.attacks.adaptive import AdaptiveAttack, AttackKind, attack_kind, build_adaptive_attack
+from adv_detect.algorithms.attacks.adaptive.registry import FORM_ARGUMENT
 from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
 from adv_detect.algorithms.detectors import LearnsFrom, StoredDetector, detector_class, score_activations
 from adv_detect.algorithms.representatives import Representatives
@@ -25,15 +27,6 @@ from adv_detect.params import (
 )
 from adv_detect.pipelines.adaptive_attack.models import REFERENCE_THRESHOLD, USUAL
 from adv_detect.sharding import ShardContent, ShardStore
-
-SMALLEST = ("cw_detector",)
-"""Attacks that search for the smallest perturbation and take no budget."""
-BOUNDED_BY_ARGUMENT = ("deep_detector",)
-"""Attacks whose budget is the argument ``max_thres``, in units of 8-bit pixels."""
-PUBLISHED = ("cw_detector", "deep_detector")
-"""Attacks that exist in a published form; both forms start from the same images."""
-NEEDS_GUIDE = ("matching", "deep_detector")
-EIGHT_BIT_RANGE = 255.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +48,11 @@ class Condition:
     criterion: Criterion
 
     @property
+    def kind(self) -> AttackKind[Any]:
+        """The attack with what it needs."""
+        return attack_kind(self.spec.attack)
+
+    @property
     def key(self) -> str:
         """``<attack>/<norm>-<epsilon>/<criterion>``."""
         size = "free" if self.epsilon is None else f"{self.epsilon:.6g}"
@@ -64,9 +62,8 @@ class Condition:
         """Build the attack with the arguments that follow from form and budget."""
         arguments = dict(self.spec.arguments)
         if self.spec.form == "reference":
-            arguments["selection"] = "reference"
-        if self.spec.attack in BOUNDED_BY_ARGUMENT and self.epsilon is not None:
-            arguments["max_thres"] = self.epsilon / (bounds[1] - bounds[0]) * EIGHT_BIT_RANGE
+            arguments[FORM_ARGUMENT] = "reference"
+        arguments |= self.kind.budget_arguments(self.epsilon, bounds)
         return build_adaptive_attack(self.spec.attack, arguments)
 
 
@@ -89,8 +86,9 @@ def conditions(params: AdaptiveAttackParams, names: tuple[str, ...] | None = Non
 
 
 def _budgets(spec: AdaptiveAttackSpec, params: AdaptiveAttackParams) -> Iterator[tuple[str, float | None]]:
-    if spec.attack in SMALLEST:
-        yield "l2", None
+    kind = attack_kind(spec.attack)
+    if not kind.takes_budget:
+        yield kind.norms[0], None
         return
     for norm, sizes in (spec.budgets if spec.budgets is not None else params.budgets).items():
         for size in sizes:
@@ -129,6 +127,8 @@ def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParam
                 f"of {sorted(training.configurations)}, got {unknown}"
             )
     _check_gradients(params, training)
+    for name, spec in params.active.items():
+        _check_needs(f"adaptive_attack.attacks.{name}", spec)
     for condition in conditions(params):
         _check_condition(condition, bounds)
 
@@ -156,19 +156,38 @@ def _check_condition(condition: Condition, bounds: tuple[float, float]) -> None:
         condition.build(bounds)
     except ConfigurationError as exc:
         raise ConfigurationError(f"{place}: {exc}") from exc
-    if spec.attack in SMALLEST and spec.budgets is not None:
-        raise ConfigurationError(f"{place}.budgets: {spec.attack} searches for the smallest L2 perturbation; leave out")
-    if spec.attack in BOUNDED_BY_ARGUMENT and ("max_thres" in spec.arguments or condition.norm != "linf"):
+    if condition.norm not in condition.kind.norms:
         raise ConfigurationError(
-            f"{place}: {spec.attack} takes its max_thres from budgets, linf only (10 of 255 is 'linf: [10/255]')"
+            f"{place}.budgets: {spec.attack} works in {' and '.join(condition.kind.norms)} only, got {condition.norm}"
         )
-    if spec.role == "transfer" and (spec.attack in NEEDS_GUIDE or spec.form == "reference"):
-        raise ConfigurationError(f"{place}: an attack with a guide or in the reference form cannot be transferred")
-    if spec.attack == "matching" and spec.classifier == "nearest_medoid":
-        raise ConfigurationError(f"{place}.classifier: matching moves trajectories; use classifier: network")
     span = bounds[1] - bounds[0]
     if condition.norm == "linf" and condition.epsilon is not None and condition.epsilon > span:
         raise ConfigurationError(f"{place}.budgets.linf: expected at most {span:g}, got {condition.epsilon:g}")
+
+
+def _check_needs(place: str, spec: AdaptiveAttackSpec) -> None:
+    """Check that an attack is given what it needs and nothing that it cannot use."""
+    try:
+        kind = attack_kind(spec.attack)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"{place}.attack: {exc}") from exc
+    if not kind.takes_budget and spec.budgets is not None:
+        smallest = kind.norms[0].capitalize()
+        raise ConfigurationError(
+            f"{place}.budgets: {spec.attack} searches for the smallest {smallest} perturbation; leave out"
+        )
+    if kind.budget_argument in spec.arguments:
+        raise ConfigurationError(
+            f"{place}.arguments.{kind.budget_argument}: {spec.attack} takes it from budgets, where 10 of 255 is "
+            f"'{kind.norms[0]}: [10/255]'; leave out"
+        )
+    if spec.role == "transfer" and (kind.guide != "none" or spec.form == "reference"):
+        raise ConfigurationError(f"{place}: an attack with a guide or in the reference form cannot be transferred")
+    if kind.guide == "clean_images" and spec.classifier == "nearest_medoid":
+        raise ConfigurationError(
+            f"{place}.classifier: {spec.attack} moves towards clean images as the detector describes them; use "
+            "classifier: network"
+        )
 
 
 def detector_keys(names: tuple[str, ...], params: AdaptiveAttackParams, training: DetectorTrainingParams) -> list[str]:
@@ -237,7 +256,8 @@ def threshold_of(spec: AdaptiveAttackSpec, known: StoredDetector) -> float:
 
 def _passing(spec: AdaptiveAttackSpec, known: StoredDetector) -> float:
     """Score up to which a clean image is attacked: attacks with a published form pass at both thresholds."""
-    return min(REFERENCE_THRESHOLD, known.threshold(USUAL)) if spec.attack in PUBLISHED else known.threshold(USUAL)
+    usual = known.threshold(USUAL)
+    return min(REFERENCE_THRESHOLD, usual) if attack_kind(spec.attack).published else usual
 
 
 def choose_sources(

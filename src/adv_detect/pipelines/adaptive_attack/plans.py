@@ -12,7 +12,7 @@ from adv_detect.jobs.detectors import restore
 from adv_detect.networks.target import target_digest
 from adv_detect.params import AdaptiveAttackParams
 from adv_detect.pipelines.adaptive_attack.attacking import Scene
-from adv_detect.pipelines.adaptive_attack.conditions import NEEDS_GUIDE, Condition, choose_sources, score_naturals
+from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources, score_naturals
 from adv_detect.pipelines.adaptive_attack.substitute import KEY
 from adv_detect.pipelines.adaptive_attack.work import AdaptiveBlock, AdaptiveWork
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
@@ -50,7 +50,7 @@ def attack_plan(
             made_from = (
                 shared, mark, condition, adaptive_attack_source(condition.spec.attack), block.indices,
                 [scene.images.source_ids[index] for index in block.indices],
-                scene.activations.digest if condition.spec.attack in NEEDS_GUIDE else None,
+                scene.activations.digest if condition.kind.guide != "none" else None,
                 substitute_mark(scene, (condition,)),
             )  # fmt: skip
             shards.append(ShardSpec(shard_key, fingerprint(*made_from), block))

@@ -5,6 +5,7 @@ from adv_detect.algorithms.attacks.adaptive.registry import (
     AdaptiveAttack,
     AttackKind,
     adaptive_attack_names,
+    attack_kind,
     build_adaptive_attack,
 )
 from adv_detect.algorithms.attacks.adaptive.run import check_budget, judge, run_adaptive_attack
@@ -19,6 +20,7 @@ __all__ = [
     "Candidates",
     "Guide",
     "adaptive_attack_names",
+    "attack_kind",
     "build_adaptive_attack",
     "check_budget",
     "described_by",

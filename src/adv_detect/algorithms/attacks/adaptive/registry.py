@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from adv_detect.algorithms.attacks.adaptive.cw_detector import CwDetectorArguments, cw_detector
-from adv_detect.algorithms.attacks.adaptive.deep_detector import DeepDetectorArguments, deep_detector
+from adv_detect.algorithms.attacks.adaptive.deep_detector import EIGHT_BIT_RANGE, DeepDetectorArguments, deep_detector
 from adv_detect.algorithms.attacks.adaptive.matching import MatchingArguments, matching
 from adv_detect.algorithms.attacks.adaptive.orthogonal import OrthogonalArguments, orthogonal
 from adv_detect.algorithms.attacks.adaptive.selective import SelectiveArguments, classifier_only, selective
-from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel
+from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, BudgetNorm, Candidates, EndToEndModel
 from adv_detect.algorithms.attacks.adaptive.weighted_sum import WeightedSumArguments, weighted_sum
 from adv_detect.errors import ConfigurationError, refuse_non_finite, unknown_choice
 from adv_detect.params import Block
@@ -22,18 +22,64 @@ from adv_detect.sharding.sources import source_identity
 
 _Arguments = TypeVar("_Arguments", bound=Block)
 
+GuideSource = Literal["none", "clean_images", "medoids"]
+NORMS: tuple[BudgetNorm, ...] = get_args(BudgetNorm)
+FORM_ARGUMENT = "selection"
+"""Argument that chooses between the published and the correct form of an attack."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttackKind(Generic[_Arguments]):
-    """An attack and the type of its arguments. A dotted path in the configuration names one of these.
+    """An attack, the type of its arguments, and what it needs. A dotted path in the configuration names one of these.
 
     Attributes:
         attack: Model, task and arguments to the best images found.
         arguments: Checks what the configuration gives.
+        guide: What the task's guide is chosen from: ``clean_images``, as the detector describes them (trajectories
+            ``(N, L, K)``); ``medoids`` of the last layer, features ``(N, D)``; ``none`` leaves the task without one.
+        takes_budget: Whether the perturbation has a bound; without one the attack searches for the smallest, in the
+            first of ``norms``.
+        norms: Norms that it can work in.
+        budget_argument: Argument that takes the budget, in units of 8-bit pixels; None where the task's epsilon does.
+        published: Whether it has a published form beside the correct one, chosen by the argument ``selection``. Both
+            start from the same images.
+
+    Raises:
+        ConfigurationError: The needs contradict each other or the arguments.
     """
 
     attack: Callable[[EndToEndModel, AdaptiveTask, _Arguments], Candidates]
     arguments: type[_Arguments]
+    guide: GuideSource = "none"
+    takes_budget: bool = True
+    norms: tuple[BudgetNorm, ...] = NORMS
+    budget_argument: str | None = None
+    published: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the needs."""
+        if self.guide not in get_args(GuideSource):
+            raise unknown_choice("AttackKind.guide", self.guide, get_args(GuideSource))
+        if not self.norms or not set(self.norms) <= set(NORMS):
+            raise ConfigurationError(f"AttackKind.norms: expected some of {list(NORMS)}, got {list(self.norms)}")
+        if self.budget_argument is not None and not self.takes_budget:
+            raise ConfigurationError(
+                f"AttackKind.budget_argument: expected None without a budget, got {self.budget_argument!r}"
+            )
+        for name in (self.budget_argument, FORM_ARGUMENT if self.published else None):
+            if name is not None and name not in self.arguments.model_fields:
+                raise unknown_choice("AttackKind: argument that it needs", name, sorted(self.arguments.model_fields))
+
+    def budget_arguments(self, epsilon: float | None, bounds: tuple[float, float]) -> dict[str, float]:
+        """Put a budget in pixel units of the network into the argument that takes it, where there is one.
+
+        Args:
+            epsilon: The budget; None for none.
+            bounds: Lowest and highest pixel value.
+        """
+        if self.budget_argument is None or epsilon is None:
+            return {}
+        return {self.budget_argument: epsilon / (bounds[1] - bounds[0]) * EIGHT_BIT_RANGE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +106,36 @@ _KINDS: dict[str, AttackKind[Any]] = {
     "selective": AttackKind(attack=selective, arguments=SelectiveArguments),
     "orthogonal": AttackKind(attack=orthogonal, arguments=OrthogonalArguments),
     "weighted_sum": AttackKind(attack=weighted_sum, arguments=WeightedSumArguments),
-    "matching": AttackKind(attack=matching, arguments=MatchingArguments),
-    "cw_detector": AttackKind(attack=cw_detector, arguments=CwDetectorArguments),
-    "deep_detector": AttackKind(attack=deep_detector, arguments=DeepDetectorArguments),
+    "matching": AttackKind(attack=matching, arguments=MatchingArguments, guide="clean_images"),
+    "cw_detector": AttackKind(
+        attack=cw_detector, arguments=CwDetectorArguments, takes_budget=False, norms=("l2",), published=True
+    ),
+    "deep_detector": AttackKind(
+        attack=deep_detector,
+        arguments=DeepDetectorArguments,
+        guide="medoids",
+        norms=("linf",),
+        budget_argument="max_thres",
+        published=True,
+    ),
 }
 
 
 def adaptive_attack_names() -> tuple[str, ...]:
     """Return the registered names, sorted."""
     return tuple(sorted(_KINDS))
+
+
+def attack_kind(name: str) -> AttackKind[Any]:
+    """Find an attack and what it needs.
+
+    Args:
+        name: Registered name, or the dotted path of an :class:`AttackKind`.
+
+    Raises:
+        ConfigurationError: Unknown attack; the message lists what is valid.
+    """
+    return _KINDS[name] if name in _KINDS else _imported_kind(name)
 
 
 def build_adaptive_attack(name: str, arguments: Mapping[str, Any] | None = None) -> AdaptiveAttack:
@@ -85,7 +152,7 @@ def build_adaptive_attack(name: str, arguments: Mapping[str, Any] | None = None)
         ConfigurationError: Unknown attack, unknown argument, or a value out of range or not finite; the message lists
             what is valid.
     """
-    kind = _KINDS[name] if name in _KINDS else _imported_kind(name)
+    kind = attack_kind(name)
     refuse_non_finite(f"arguments of adaptive attack {name!r}", dict(arguments or {}))
     try:
         checked = kind.arguments(**dict(arguments or {}))
@@ -106,7 +173,7 @@ def adaptive_attack_source(name: str) -> dict[str, str]:
     Raises:
         ConfigurationError: Unknown attack.
     """
-    kind = _KINDS[name] if name in _KINDS else _imported_kind(name)
+    kind = attack_kind(name)
     return source_identity(kind.attack, "" if name in _KINDS else name)
 
 
