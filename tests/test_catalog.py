@@ -20,10 +20,13 @@ ENVIRONMENTS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and 
 IN_MEMORY = {
     "detection_figures",
     "input_figures",
+    "evaluation_pictures",
     "adaptive_figures",
+    "adaptive_pictures",
     "adaptive_scene",
     "adaptive_tables",
     "face_figures",
+    "face_pictures",
     "substitute_recipe",
 }
 FACES_ONLY = {"verification_images", "verification_pairs"}  # such images come with the environments of faces

@@ -22,6 +22,7 @@ from adv_detect.params import (
     ServingParams,
     TargetTrainingParams,
 )
+from adv_detect.reporting import PARTS
 from adv_detect.validation.epsilon import warn_of_epsilons
 from adv_detect.validation.run import block_of, check_further, check_numbers, check_rates, warn_of_nothing_left_out
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 IMAGES = ("train_images", "test_images", "verification_images")
 FEWEST_CLASSES = 2
 SHOWN_NAMES = 5  # of classes, in a message
-OPTIONAL = ("report_parts",)
 
 
 def check_run(pipeline: Pipeline, catalog: DataCatalog, own_attacks: Mapping[str, Any] | None = None) -> None:
@@ -206,7 +206,7 @@ def _check_files(pipeline: Pipeline, catalog: DataCatalog) -> None:
         for name in sorted(pipeline.inputs())
         if not name.startswith("params:")
         and name != "parameters"
-        and name not in IMAGES + OPTIONAL
+        and name not in IMAGES + PARTS
         and not catalog.exists(name)
     ]
     if missing:

@@ -18,6 +18,8 @@ LEARNED_FROM_ALL = (TRAINED_ON_ALL, "clean", "nothing")
 """What a detector learned from that learned from everything that it can learn from."""
 FLOAT, EIGHT_BIT, NOISE = "float", "8bit", "noise"
 """Variants of an image: as attacked, rounded to 256 levels, and with random noise in the place of the attack."""
+IMPERSONATION, DODGING = "impersonation", "dodging"
+"""Aims of an attack on verification: to pass for another person, or not to be recognised."""
 EARLY, CONFIDENT = "early", "confident"
 """Forms of an attack: stopped at the decision boundary, or carried on past it."""
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure as MatplotlibFigure
 
 from adv_detect.algorithms.detector_keys import DETECTOR_COLUMNS, SUMMARY_FIGURES
 from adv_detect.algorithms.evaluation_tables import describe_detectors, metric_table, reference_table
+from adv_detect.algorithms.plots.style import figure_bytes
 from adv_detect.errors import DataError
 from adv_detect.reporting import (
     EvaluationResults,
@@ -77,8 +78,9 @@ def results() -> EvaluationResults:
         rows.append((key, name, *CONFIGURATIONS[name], criterion, trained_on, int(seed), auc, auc))
     detectors = describe_detectors(pd.DataFrame(rows, columns=[*DETECTOR_COLUMNS, *SUMMARY_FIGURES]))
     metrics = metric_table(make_scores(), detectors, resamples=50)
-    figure = MatplotlibFigure()
-    figure.subplots().plot([0, 1])
+    drawn = MatplotlibFigure()
+    drawn.subplots().plot([0, 1])
+    figure = figure_bytes(drawn)
     return EvaluationResults(
         metrics=metrics,
         detectors=detectors,

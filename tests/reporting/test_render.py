@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure as MatplotlibFigure
 
+from adv_detect.algorithms.plots.style import figure_bytes
 from adv_detect.errors import DataError
 from adv_detect.reporting import (
     Bullets,
@@ -20,10 +21,10 @@ from adv_detect.reporting import (
     Fold,
     Note,
     Report,
+    ReportPart,
     Section,
     Table,
     Text,
-    drawn_part,
     render_parts,
     render_report,
 )
@@ -63,10 +64,10 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.seen if name == tag]
 
 
-def picture() -> MatplotlibFigure:
-    figure = MatplotlibFigure()
+def picture(file_format: str = "png") -> bytes:
+    figure = MatplotlibFigure(figsize=(3.0, 2.0))
     figure.subplots().plot([0, 1])
-    return figure
+    return figure_bytes(figure, file_format)
 
 
 FRAME = pd.DataFrame(
@@ -89,8 +90,8 @@ REPORT = Report(
             [
                 Cards([Card(".987", "macro-AUC", "n = 3")]),
                 Table(FRAME, "caption", {"auc": SCORE}, {"n": "images"}, mark_best=["bim"]),
-                Figure(picture(), "lines", alt="a line"),
-                Figure(picture(), "pixels", file_format="png"),
+                Figure(picture("svg"), "lines", alt="a line", file_format="svg"),
+                Figure(picture(), "pixels"),
                 Facts({"seed": 0, "nested": {"steps": [1, 2], "none": None}}, "Parameters"),
                 Fold("More", [Text("inside"), Table(FRAME[["detector", "n"]])]),
             ],
@@ -168,13 +169,18 @@ def test_same_report_same_page(html: str) -> None:
     assert render_report(REPORT) == html
 
 
-def test_a_part_with_drawn_figures_gives_the_same_page(html: str) -> None:
+def test_pictures_have_the_width_in_inches_that_they_were_drawn_for(page: Page) -> None:
+    svg, png = page.all("img")
+    assert png["width"] == "288"  # 3 inches of 96 pixels
+    assert "width" not in svg
+
+
+def test_a_stored_part_gives_the_same_page(html: str) -> None:
     folded = Report("Title", "", [Section("One", [Fold("More", [Figure(picture(), "inside")])])])
 
-    part = part_from_json(json.loads(json.dumps(part_as_json(drawn_part(REPORT, "detectors")))))
-
-    assert render_parts(part, []) == html
-    assert render_parts(drawn_part(folded, "detectors"), []) == render_report(folded)
+    for report, wanted in ((REPORT, html), (folded, render_report(folded))):
+        part = part_from_json(json.loads(json.dumps(part_as_json(ReportPart(report, "detectors")))))
+        assert render_parts({"evaluation_part": part}, "detectors") == wanted
 
 
 @pytest.mark.parametrize("sections", [[], [Section("A", []), Section("a!", [])]])

@@ -9,14 +9,16 @@ from typing import Any
 from kedro.io import AbstractDataset, DatasetError
 
 from adv_detect.datasets.location import how_to_make, open_location
-from adv_detect.errors import DamagedFileError
+from adv_detect.errors import DamagedFileError, DataError
 from adv_detect.reporting import ReportPart
 from adv_detect.reporting.stored import part_as_json, part_from_json
 from adv_detect.sharding import files
 
 
-class ReportPartDataset(AbstractDataset[ReportPart, ReportPart]):
+class ReportPartDataset(AbstractDataset[ReportPart, ReportPart | None]):
     """Stores a part of the report as one JSON file with its figures inside; the file is named after its pipeline.
+
+    A pipeline that has not run has no part: loading gives None.
 
     Example in a catalog::
 
@@ -27,7 +29,7 @@ class ReportPartDataset(AbstractDataset[ReportPart, ReportPart]):
     Example in Python::
 
         dataset = ReportPartDataset(filepath="data/08_reporting/parts/evaluation.json")
-        dataset.save(drawn_part(report, made_from))
+        dataset.save(ReportPart(report, made_from))
     """
 
     def __init__(
@@ -52,27 +54,29 @@ class ReportPartDataset(AbstractDataset[ReportPart, ReportPart]):
         self._fs, self._path = open_location(filepath, credentials, fs_args)
         self._made_by = made_by or PurePosixPath(self._path).stem
 
-    def load(self) -> ReportPart:
+    def load(self) -> ReportPart | None:
         """Read the part.
 
         Returns:
-            The part, its figures drawn.
+            The part; None where the file is absent.
 
         Raises:
-            DatasetError: The file is absent or damaged.
+            DatasetError: The file is damaged, or of another form.
         """
         if not self._exists():
-            raise DatasetError(f"there is no part of the report at {self._path}; {how_to_make(self._made_by)}")
+            return None
         try:
             return part_from_json(files.read_json(self._fs, self._path))
         except DamagedFileError as exc:
             raise DatasetError(str(exc.remade_by(how_to_make(self._made_by)))) from exc
+        except DataError as exc:
+            raise DatasetError(f"{self._path}: {exc}; {how_to_make(self._made_by)}") from exc
 
     def save(self, data: ReportPart) -> None:
         """Write the part, whole or not at all.
 
         Args:
-            data: The part, its figures drawn.
+            data: The part.
         """
         files.remove_leftovers(self._fs, self._path)
         files.write_json(self._fs, self._path, part_as_json(data))

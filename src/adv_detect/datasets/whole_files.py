@@ -1,15 +1,16 @@
-"""Tables, texts and figures of Kedro's datasets: written whole or not at all, with a digest where read back."""
+"""Tables, texts and pictures as Kedro datasets, written whole or not at all; what is read back has a digest."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 from kedro.io import DatasetError
 from kedro.io.core import get_filepath_str
+from kedro_datasets._typing import ImagePreview
 from kedro_datasets.json import JSONDataset
-from kedro_datasets.matplotlib import MatplotlibDataset
 from kedro_datasets.pandas import CSVDataset, ParquetDataset
 from kedro_datasets.text import TextDataset
 
@@ -55,7 +56,7 @@ class _WholeFile:
 
 
 class _CheckedFile(_WholeFile):
-    """Keeps a file's digest in ``.<name>.sha256`` beside it, as ``sha256sum`` writes it; compares it on reading."""
+    """Keeps the digest of a file in ``.<name>.sha256`` beside it, as ``sha256sum`` does, and compares on reading."""
 
     def __init__(self, *, made_by: str | None = None, **arguments: Any) -> None:
         """Set the file.
@@ -154,19 +155,29 @@ class WholeTextDataset(_WholeFile, TextDataset):  # type: ignore[misc]
     """
 
 
-class WholeMatplotlibDataset(_WholeFile, MatplotlibDataset):  # type: ignore[misc]
-    """One figure as a picture for people to see; no pipeline reads it back.
+class WholePictureDataset(_WholeFile, TextDataset):  # type: ignore[misc]
+    """One figure as a picture for people to see, already drawn: the bytes of its file.
 
     Example in a catalog::
 
         roc_figure:
-          type: adv_detect.datasets.whole_files.WholeMatplotlibDataset
+          type: adv_detect.datasets.whole_files.WholePictureDataset
           filepath: data/08_reporting/figures/roc.png
 
     Example in Python::
 
-        WholeMatplotlibDataset(filepath="roc.png").save(figure)
+        WholePictureDataset(filepath="roc.png").save(figure_bytes(figure))
     """
+
+    DEFAULT_FS_ARGS: ClassVar[dict[str, Any]] = {"open_args_load": {"mode": "rb"}, "open_args_save": {"mode": "wb"}}
+
+    def preview(self) -> ImagePreview:
+        """Give the picture to kedro-viz.
+
+        Returns:
+            The file as base64.
+        """
+        return ImagePreview(base64.b64encode(self.load()).decode("ascii"))
 
 
 def digest_path(path: str) -> str:

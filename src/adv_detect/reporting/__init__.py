@@ -17,10 +17,12 @@ from adv_detect.reporting.blocks import (
     Text,
 )
 from adv_detect.reporting.evaluation import EvaluationResults, chosen_detector, evaluation_sections
-from adv_detect.reporting.parts import ReportPart, drawn_part, render_parts
+from adv_detect.reporting.parts import PARTS, ReportPart, detectors_identity, render_parts
+from adv_detect.reporting.pictures import draw_pictures
 from adv_detect.reporting.render import render_report
 
 __all__ = [
+    "PARTS",
     "Block",
     "Bullets",
     "Card",
@@ -36,7 +38,8 @@ __all__ = [
     "Table",
     "Text",
     "chosen_detector",
-    "drawn_part",
+    "detectors_identity",
+    "draw_pictures",
     "evaluation_sections",
     "render_parts",
     "render_report",

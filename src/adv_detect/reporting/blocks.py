@@ -1,19 +1,20 @@
-"""What a report is made of: sections of blocks. Any pipeline may add sections of its own."""
+"""Sections and blocks of a report. Any pipeline may add sections of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import pandas as pd
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as MatplotlibFigure
-
-
 SCORE = "score"
 """Format of numbers in [0, 1] as the paper writes them: ``.987``."""
+
+
+def prose(text: str) -> str:
+    """Join the lines of a text that is written over several."""
+    return " ".join(text.split())
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,16 @@ class Figure:
     """A figure, embedded in the file.
 
     Attributes:
-        figure: A matplotlib figure, or the content of a file of the format.
+        figure: The content of a file of the format.
         caption: What it shows and how to read it.
         alt: What it shows, for readers who cannot see it.
-        file_format: ``svg`` for lines, ``png`` for images and crowds of points.
+        file_format: ``png`` or ``svg``.
     """
 
-    figure: MatplotlibFigure | bytes
+    figure: bytes
     caption: str = ""
     alt: str = ""
-    file_format: Literal["svg", "png"] = "svg"
+    file_format: Literal["svg", "png"] = "png"
 
 
 @dataclass(frozen=True)

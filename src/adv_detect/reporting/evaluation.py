@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adv_detect.reporting import sections, texts
+from adv_detect.reporting import evaluation_texts as texts
+from adv_detect.reporting import sections
 from adv_detect.reporting.blocks import Block, Bullets, Facts, Fold, Section, Table, Text
 from adv_detect.reporting.results import EvaluationResults, chosen_detector
 from adv_detect.reporting.summary import summary_section

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from adv_detect.algorithms.plots.style import figure_bytes
-from adv_detect.reporting.blocks import Block, Figure, Fold, Report
-from adv_detect.reporting.render import render_report
+import pandas as pd
 
+from adv_detect.errors import DataError
+from adv_detect.reporting.blocks import Report
+from adv_detect.reporting.render import render_report
+from adv_detect.sharding import fingerprint
+
+LOGGER = logging.getLogger(__name__)
+SUFFIX = "_part"
+PARTS = ("evaluation_part", "adaptive_attack_part", "face_recognition_part")
+"""Datasets of the parts, ``<pipeline>_part``, in the order of the page."""
 LAST_SECTIONS = ("Limits", "Provenance")
 
 
@@ -25,39 +33,52 @@ class ReportPart:
     made_from: str
 
 
-def drawn_part(report: Report, made_from: str) -> ReportPart:
-    """Draw the figures of a part, so that it can be kept and joined to others without drawing them again.
+def detectors_identity(summary: pd.DataFrame) -> str:
+    """Identify the detectors that a part of the report speaks of.
 
     Args:
-        report: The sections.
-        made_from: Identity of the detectors that the sections speak of.
+        summary: One row per trained detector, with ``detector`` and ``validation_macro_auc``.
 
     Returns:
-        The part, with files for figures.
+        A fingerprint, whatever the order of the rows.
     """
-    sections = [replace(section, blocks=[_drawn(block) for block in section.blocks]) for section in report.sections]
-    return ReportPart(replace(report, sections=sections), made_from)
+    ordered = summary.sort_values("detector")
+    return fingerprint(ordered["detector"].tolist(), [f"{value:.9f}" for value in ordered["validation_macro_auc"]])
 
 
-def _drawn(block: Block) -> Block:
-    if isinstance(block, Fold):
-        return replace(block, blocks=[_drawn(inner) for inner in block.blocks])
-    if isinstance(block, Figure) and not isinstance(block.figure, bytes):
-        return replace(block, figure=figure_bytes(block.figure, block.file_format))
-    return block
-
-
-def render_parts(first: ReportPart, further: Sequence[ReportPart]) -> str:
-    """Render one page from several parts.
+def render_parts(parts: Mapping[str, ReportPart | None], made_from: str) -> str:
+    """Render one page from the parts that speak of the same detectors; others are left out with a warning.
 
     Args:
-        first: The part with title, summary, limits and provenance.
-        further: Parts whose sections stand before the limits.
+        parts: The parts by name of their dataset, None where a pipeline has not run. The first one that fits heads the
+            page; the sections of the others stand before its limits and provenance.
+        made_from: Identity of the detectors on disk.
 
     Returns:
         One self-contained HTML page.
+
+    Raises:
+        DataError: No part fits.
     """
+    fitting = [part for name, part in parts.items() if part is not None and _fits(name, part, made_from)]
+    if not fitting:
+        raise DataError(
+            f"report: expected a part about the detectors on disk among {list(parts)}, got none; "
+            "run first: kedro run --pipeline=evaluation"
+        )
+    first, *further = fitting
     own = list(first.report.sections)
     end = next((place for place, section in enumerate(own) if section.title in LAST_SECTIONS), len(own))
     added = [section for part in further for section in part.report.sections]
     return render_report(replace(first.report, sections=[*own[:end], *added, *own[end:]]))
+
+
+def _fits(name: str, part: ReportPart, made_from: str) -> bool:
+    if part.made_from == made_from:
+        return True
+    pipeline = name.removesuffix(SUFFIX)
+    LOGGER.warning(
+        "report: the sections of %s speak of other detectors than those on disk and are left out; "
+        "make them anew with: kedro run --pipeline=%s", pipeline, pipeline,
+    )  # fmt: skip
+    return False

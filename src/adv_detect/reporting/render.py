@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
-from adv_detect.algorithms.plots.style import FORMATS, figure_bytes
+from adv_detect.algorithms.plots.style import FORMATS, RESOLUTION
 from adv_detect.algorithms.reference_tables import MISSING, format_score
 from adv_detect.errors import DataError
 from adv_detect.reporting.blocks import SCORE, Figure, Report, Table
@@ -22,6 +22,8 @@ from adv_detect.reporting.blocks import SCORE, Figure, Report, Table
 TEMPLATE = "report.html.j2"
 STYLESHEET = "report.css"
 ASIDE_PREFIXES = {"control:": "control", "published:": "published"}
+CSS_PIXELS_PER_INCH = 96
+PNG_WIDTH = slice(16, 20)  # bytes of the header that hold the width in pixels
 LEADING_NUMBER = re.compile(r"^-?\d*\.?\d+")
 
 
@@ -55,7 +57,13 @@ def render_report(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"rich": rich_text, "image": image_source, "cells": table_rows, "flat": flatten}
+    environment.filters |= {
+        "rich": rich_text,
+        "image": image_source,
+        "width": image_width,
+        "cells": table_rows,
+        "flat": flatten,
+    }
     environment.tests["numeric_column"] = lambda column, table: _is_numeric(table.frame[column])
     css = environment.loader.get_source(environment, STYLESHEET)[0] if environment.loader else ""
     anchors = _anchors(report)
@@ -81,9 +89,14 @@ def rich_text(text: str) -> Markup:
 
 def image_source(block: Figure) -> str:
     """Return a figure as a ``data:`` address."""
-    figure = block.figure
-    content = figure if isinstance(figure, bytes) else figure_bytes(figure, block.file_format)
-    return f"data:{FORMATS[block.file_format]};base64,{base64.b64encode(content).decode('ascii')}"
+    return f"data:{FORMATS[block.file_format]};base64,{base64.b64encode(block.figure).decode('ascii')}"
+
+
+def image_width(block: Figure) -> int | None:
+    """Return the width of a PNG on the page in CSS pixels, at the size in inches at which it was drawn."""
+    if block.file_format != "png":
+        return None
+    return round(int.from_bytes(block.figure[PNG_WIDTH]) * CSS_PIXELS_PER_INCH / RESOLUTION)
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -15,9 +15,6 @@ from adv_detect.algorithms.detector_keys import (
 )
 from adv_detect.errors import DataError
 from adv_detect.names import BOTH_CRITERIA, LEARNED_FROM_ALL, NO_CRITERION
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SELECTION_COLUMN = "validation_macro_auc"
 
@@ -33,7 +30,7 @@ class EvaluationResults:
         network: Facts of the network under attack: name, accuracy, layers, bounds, ...
         layers: How each layer is read: name, shape of its output, channel axis, width, how that was found.
         images: Number of images per split, and whatever else describes them.
-        figures: Figures by name: ``auc_overview``, ``roc``, ``score_histograms``, ``mean_trajectory``,
+        figures: Drawn figures by name: ``auc_overview``, ``roc``, ``score_histograms``, ``mean_trajectory``,
             ``adversarial_grid``, ``train_test_matrix``, ``training_curves``; each may carry a suffix
             (``roc/targeted``) and may be missing.
         versions: Versions of packages, and the machine.
@@ -49,7 +46,7 @@ class EvaluationResults:
     attack_records: pd.DataFrame
     network: Mapping[str, object]
     images: Mapping[str, object]
-    figures: Mapping[str, Figure] = field(default_factory=dict)
+    figures: Mapping[str, bytes] = field(default_factory=dict)
     versions: Mapping[str, object] = field(default_factory=dict)
     parameters: Mapping[str, object] = field(default_factory=dict)
     layers: pd.DataFrame = field(default_factory=pd.DataFrame)

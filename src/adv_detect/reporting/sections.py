@@ -26,7 +26,7 @@ from adv_detect.algorithms.evaluation_tables import (
     train_test_matrix,
 )
 from adv_detect.algorithms.reference_tables import MISSING, attacks_on_features
-from adv_detect.reporting import texts
+from adv_detect.reporting import evaluation_texts as texts
 from adv_detect.reporting.blocks import SCORE, Block, Figure, Fold, Note, Section, Table, Text
 from adv_detect.reporting.results import EvaluationResults, chosen_detector
 
@@ -51,7 +51,7 @@ def figures(results: EvaluationResults, name: str, criterion: str | None = None)
             words = re.sub("[/-]", ", ", suffix)
             caption = f"{texts.CAPTIONS[name]}{f' ({words})' if words else ''}."
             alt = f"{name.replace('_', ' ')} {words}".strip()
-            blocks.append(Figure(figure, caption, alt, "png" if name == "adversarial_grid" else "svg"))
+            blocks.append(Figure(figure, caption, alt))
     return blocks
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from adv_detect.algorithms.detector_keys import MARGIN, UNTRAINED
 from adv_detect.algorithms.reference_tables import format_score
-from adv_detect.reporting import texts
+from adv_detect.reporting import evaluation_texts as texts
 from adv_detect.reporting.blocks import Block, Card, Cards, Note, Section, Text
 from adv_detect.reporting.results import EvaluationResults, chosen_detector
 

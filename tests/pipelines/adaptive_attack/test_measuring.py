@@ -10,15 +10,17 @@ from kedro_datasets.pandas import ParquetDataset
 
 from adv_detect.algorithms.detectors import TrajectoryDetector
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
+from adv_detect.datasets.report_part import ReportPartDataset
 from adv_detect.datasets.sharded import ShardedSafetensorsDataset
 from adv_detect.errors import DataError
 from adv_detect.jobs.activations import natural_activations, successful_attacks
 from adv_detect.pipelines.adaptive_attack import create_pipeline
+from adv_detect.pipelines.adaptive_attack.figures import SHOWN, write_adaptive_part
 from adv_detect.pipelines.adaptive_attack.nodes import attack_detectors, collect_adaptive_records
-from adv_detect.pipelines.adaptive_attack.report import TITLE, write_adaptive_part
 from adv_detect.pipelines.adaptive_attack.tables import TABLES, measure_adaptive, reference_figures
-from adv_detect.pipelines.evaluation.report import detectors_identity
-from adv_detect.reporting import Note, Report, ReportPart, Section, Text
+from adv_detect.pipelines.reporting import create_pipeline as create_reporting
+from adv_detect.reporting import Figure, Note, Report, ReportPart, Section, Text, detectors_identity
+from adv_detect.reporting.adaptive import TITLE
 from adv_detect.sharding import ShardContent, ShardStore
 
 KEY = "cosine/both/all/0"
@@ -161,16 +163,16 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, tmp_path) -> 
         | {
             "params:adaptive_attack": MemoryDataset(params),
             "evaluation_part": MemoryDataset(first, copy_mode="assign"),
-            "report_parts": MemoryDataset({}),
+            "face_recognition_part": ReportPartDataset(filepath=str(tmp_path / "face_recognition.json")),
         }
         | {
             name: MemoryDataset(copy_mode="assign")
-            for name in ("adaptive_tables", "adaptive_figures", "report_with_adaptive",
-                         "adaptive_metrics", "substitute_recipe", "adaptive_scene", "adaptive_part",
+            for name in ("adaptive_tables", "adaptive_figures", "adaptive_pictures", "report",
+                         "adaptive_metrics", "substitute_recipe", "adaptive_scene", "adaptive_attack_part",
                          *(f"adaptive_{table}_{form}" for table in TABLES for form in ("table", "csv")))
         }
     )  # fmt: skip
-    outputs = SequentialRunner().run(create_pipeline(), catalog)
+    outputs = SequentialRunner().run(create_pipeline() + create_reporting(), catalog)
     tables = {name: catalog.load(f"adaptive_{name}_table") for name in TABLES}
     summary = tables["summary"]
     union = summary[summary["attack"] == "union"].set_index(["detector", "norm", "epsilon"])["success_fpr_05"]
@@ -181,9 +183,28 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, tmp_path) -> 
     assert set(catalog.load("adaptive_records")["detector"]) == {KEY, f"{KEY}/hardened-1"}
     metrics = catalog.load("adaptive_metrics")
     assert metrics[f"adaptive/{KEY}/untargeted/linf-0.3/union/success_fpr_05"] == union.loc[(KEY, "linf", 0.3)]
-    page = catalog.load("report_with_adaptive")
+    page = catalog.load("report")
     assert page.index("Summary") < page.index(TITLE) < page.rindex("Limits")
-    assert outputs["adaptive_curves_figure"].load().axes
+    check_figures(catalog.load("adaptive_figures"))
+    pictures = catalog.load("adaptive_pictures")
+    section = catalog.load("adaptive_attack_part").report.sections[0]
+    assert [block.figure for block in section.blocks if isinstance(block, Figure)] == list(pictures.values())
+    assert {outputs[f"{name}_figure"].load() for name in SHOWN} <= set(pictures.values())
+
+
+def check_figures(figures) -> None:
+    """Each figure says on its axes what it shows."""
+    curves, grid, scores = "adaptive_curves", "adaptive_grid", f"adaptive_scores/{KEY}"
+    assert figures.keys() == {curves, grid, scores}
+    drawn = {name: [axes for axes in figure.axes if axes.lines or axes.patches] for name, figure in figures.items()}
+    assert any("epsilon, " in axes.get_xlabel() for axes in drawn[curves])
+    assert drawn[curves][0].get_ylabel() == "share of images lost"
+    assert all("cosine" in axes.get_title(loc="left") for axes in drawn[curves])
+    assert drawn[scores][0].get_ylabel() == "share of images"
+    assert any(axes.get_xlabel() == "score (logit)" for axes in drawn[scores])
+    pictured = [axes for axes in figures[grid].axes if axes.images]
+    assert len(pictured) % 2 == 0 < len(pictured)
+    assert all(axes.get_title() for axes in pictured)
 
 
 def test_a_detector_that_passes_nothing_is_refused_and_an_attack_without_images_left_out(

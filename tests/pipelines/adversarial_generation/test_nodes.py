@@ -12,11 +12,11 @@ from adv_detect.algorithms.attacks.deep_features import last_features
 from adv_detect.algorithms.margins import margin
 from adv_detect.errors import ConfigurationError
 from adv_detect.images import load_images
+from adv_detect.jobs.records import log_non_finite
 from adv_detect.params import AdversarialGenerationParams, SplitParams
 from adv_detect.pipelines.adversarial_generation.nodes import (
     collect_records,
     generate_adversarials,
-    log_non_finite,
     split_sources,
 )
 

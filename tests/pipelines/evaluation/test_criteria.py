@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 
 from adv_detect.algorithms.detector_keys import CONTROL_KEYS
-from adv_detect.pipelines.evaluation.figures import SHOWN, draw_detection, draw_inputs, show_figures
-from adv_detect.pipelines.evaluation.report import write_evaluation_part
+from adv_detect.pipelines.evaluation.figures import (
+    SHOWN,
+    draw_detection,
+    draw_inputs,
+    show_figures,
+    write_evaluation_part,
+)
+from adv_detect.reporting import Figure
 
 CRITERIA = ("targeted", "untargeted", "both")
 SUBSETS = [{one} for one in CRITERIA]
@@ -27,13 +33,15 @@ def test_detectors_of_one_criterion_reach_the_report(finished, blocks, trained):
     shown = ("adversarials", "activations", "network_weights", "representatives", "detectors")
     inputs = draw_inputs(*(finished[name] for name in shown), summary, evaluation)
     stored = (finished[name] for name in ("attack_records", "source_splits", "network_weights"))
-    part = write_evaluation_part(metrics, summary, *stored, drawn, inputs, dict(blocks))
+    pictures, *shown_alone = show_figures(drawn, inputs)
+    part = write_evaluation_part(metrics, summary, *stored, pictures, dict(blocks))
 
     tested = {"targeted", "untargeted"} if "both" in trained else trained
     for name in ("auc_overview", "roc", "score_histograms", "training_curves"):
         assert {key.split("/")[1] for key in drawn if key.startswith(f"{name}/")} == tested
-    assert len(show_figures(drawn, inputs)) == len(SHOWN)
-    assert part is not None
+    assert len(shown_alone) == len(SHOWN)
+    blocks_shown = [block for section in part.report.sections for block in section.blocks]
+    assert {block.figure for block in blocks_shown if isinstance(block, Figure)} == set(pictures.values())
 
 
 def test_an_attack_without_a_success_leaves_its_criterion_out_of_the_figures(finished, blocks):

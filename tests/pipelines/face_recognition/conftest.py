@@ -104,7 +104,7 @@ def make_faces(workshop, folder, **changes):
     for name in ("verification_metrics", "face_metrics"):
         shop.catalog[name] = JSONDataset(filepath=str(folder / f"{name}.json"))
     shop.catalog["face_figures"] = MemoryDataset(copy_mode="assign")
-    shop.catalog["face_part"] = ReportPartDataset(filepath=str(folder / "face_recognition.json"))
+    shop.catalog["face_recognition_part"] = ReportPartDataset(filepath=str(folder / "face_recognition.json"))
     return shop
 
 

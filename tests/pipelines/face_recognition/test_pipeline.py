@@ -13,11 +13,10 @@ from adv_detect.algorithms.features import extract_features
 from adv_detect.images import load_images
 from adv_detect.params import DetectorTrainingParams, FacePairsParams, FaceRecognitionParams, RuntimeParams
 from adv_detect.pipelines import face_recognition
-from adv_detect.pipelines.evaluation.report import detectors_identity
 from adv_detect.pipelines.face_recognition.detection import compare_detection
 from adv_detect.pipelines.face_recognition.nodes import choose_pairs, embed_attacked_faces, embed_faces, verify_clean
-from adv_detect.pipelines.face_recognition.report import render_report_with_faces
-from adv_detect.reporting import Report, ReportPart, Section, Table, Text
+from adv_detect.pipelines.reporting.nodes import render_report
+from adv_detect.reporting import Figure, Report, ReportPart, Section, Table, Text, detectors_identity
 from adv_detect.sharding import ShardStore, execute_plan
 
 
@@ -277,20 +276,19 @@ def test_one_fold_gives_no_fold_accuracy(identified):
 
 
 def test_report_joins_the_sections_on_faces(identified):
-    part = identified["face_part"]
-    made_from = detectors_identity(identified["detector_summary"])
-    first = ReportPart(Report("Title", "", [Section("Summary", [Text("here")]), Section("Limits", [])]), made_from)
-    former = ReportPart(Report("Faces", "", [Section("Former faces", [])]), made_from)
-    page = render_report_with_faces(
-        first, {"evaluation": lambda: first, "face_recognition": lambda: former}, part, "old page"
+    part, summary = identified["face_recognition_part"], identified["detector_summary"]
+    first = ReportPart(
+        Report("Title", "", [Section("Summary", [Text("here")]), Section("Limits", [])]), detectors_identity(summary)
     )
+    page = render_report(summary, evaluation_part=first, adaptive_attack_part=None, face_recognition_part=part)
     assert page.index("Summary") < page.index("Face verification") < page.index("Limits")
-    assert "Former faces" not in page
     assert page.count("<img") == 2
     assert "FAR 0.001" in page
     assert "False-accept rates of 0.1 rest on fewer than 10 of 19 clean pairs" in page
     tables = [block for section in part.report.sections for block in section.blocks if isinstance(block, Table)]
     assert [len(table.frame) > 0 for table in tables] == [True] * 6
+    drawn = [block.figure for section in part.report.sections for block in section.blocks if isinstance(block, Figure)]
+    assert drawn == [identified[f"{name}_figure"] for name in ("face_verification", "representative_distances")]
 
 
 def test_every_node_is_named_after_its_function():

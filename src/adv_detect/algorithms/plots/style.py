@@ -22,7 +22,8 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 INK = "#222222"
 GRID = "#DDDDDD"
 FONT_SIZE = 9.5
-RESOLUTION = 150
+RESOLUTION = 192
+"""Dots per inch: two for each pixel of a page, whose pixels are 1/96 inch."""
 FORMATS = {"png": "image/png", "svg": "image/svg+xml"}
 HASH_SALT = "adv_detect"
 

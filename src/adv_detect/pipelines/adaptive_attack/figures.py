@@ -1,17 +1,16 @@
-"""Nodes that draw what adaptive attacks found."""
+"""Nodes that draw and report what adaptive attacks found."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from adv_detect.algorithms.plots import score_histograms
 from adv_detect.algorithms.plots.adaptive import EvadingExample, evading_grid, success_curves
-from adv_detect.algorithms.plots.style import new_figure
 from adv_detect.images import ImageSet, load_images
 from adv_detect.jobs.detectors import restore
 from adv_detect.networks.target import TargetNetwork
@@ -19,10 +18,9 @@ from adv_detect.params import AdaptiveAttackParams
 from adv_detect.pipelines.adaptive_attack.attacking import Scene
 from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
 from adv_detect.pipelines.adaptive_attack.models import USUAL
+from adv_detect.reporting import Report, ReportPart, detectors_identity, draw_pictures
+from adv_detect.reporting.adaptive import adaptive_section
 from adv_detect.sharding import ShardStore
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MAX_ROWS = 6
 SHOWN = ("adaptive_curves", "adaptive_grid", "adaptive_scores")
@@ -66,24 +64,39 @@ def draw_adaptive(
 
 
 def show_adaptive(adaptive_figures: dict[str, Any]) -> tuple[Any, ...]:
-    """Pick one figure of each kind to look at by itself.
+    """Draw all figures once, and pick one of each kind to look at by itself.
 
     Args:
         adaptive_figures: All figures.
 
     Returns:
-        Curves, grid, score histograms.
+        PNG files by name of the figure; those of curves, grid, score histograms.
     """
-    return tuple(_pick(adaptive_figures, name) for name in SHOWN)
+    pictures, shown = draw_pictures(adaptive_figures, SHOWN)
+    return pictures, *shown
 
 
-def _pick(figures: dict[str, Any], name: str) -> Figure:
-    keys = [key for key in figures if key.split("/")[0] == name]
-    if keys:
-        return figures[keys[0]]  # type: ignore[no-any-return]
-    figure = new_figure(6.0, 1.0)
-    figure.text(0.5, 0.5, f"{name.replace('_', ' ')}: nothing to show in this run", ha="center", va="center")
-    return figure
+def write_adaptive_part(
+    adaptive_tables: dict[str, pd.DataFrame],
+    adaptive_pictures: dict[str, bytes],
+    hardened_detectors: ShardStore,
+    substitute: ShardStore,
+    detector_summary: pd.DataFrame,
+) -> ReportPart:
+    """Write the section on attacks on network and detector together.
+
+    Args:
+        adaptive_tables: The tables by name.
+        adaptive_pictures: PNG files of the figures.
+        hardened_detectors: What adversarial training saw.
+        substitute: The attacker's own network.
+        detector_summary: The detectors that the section speaks of.
+
+    Returns:
+        The section, to be joined with those of other pipelines.
+    """
+    section = adaptive_section(adaptive_tables, adaptive_pictures, hardened_detectors, substitute)
+    return ReportPart(Report(section.title, "", [section]), detectors_identity(detector_summary))
 
 
 def _examples(

@@ -9,6 +9,7 @@ from adv_detect.algorithms.attacks.registry import attack_source
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError
 from adv_detect.images import ImageSet, image_set_identity
+from adv_detect.jobs.records import log_non_finite
 from adv_detect.networks.registry import network_source
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import (
@@ -31,7 +32,6 @@ from adv_detect.pipelines.adaptive_attack.conditions import (
 from adv_detect.pipelines.adaptive_attack.hardening import HardeningWork
 from adv_detect.pipelines.adaptive_attack.plans import attack_plan, mark_of, shared_marks, substitute_mark
 from adv_detect.pipelines.adaptive_attack.substitute import KEY, LEARNING_SPLITS, SubstituteRecipe, SubstituteWork
-from adv_detect.pipelines.adversarial_generation.nodes import log_non_finite
 from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, fingerprint
 
 RECORD_TENSORS = (

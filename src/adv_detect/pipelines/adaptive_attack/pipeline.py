@@ -6,7 +6,7 @@ from typing import Any
 
 from kedro.pipeline import Pipeline, node
 
-from adv_detect.pipelines.adaptive_attack.figures import SHOWN, draw_adaptive, show_adaptive
+from adv_detect.pipelines.adaptive_attack.figures import SHOWN, draw_adaptive, show_adaptive, write_adaptive_part
 from adv_detect.pipelines.adaptive_attack.nodes import (
     attack_detectors,
     attack_hardened,
@@ -16,7 +16,6 @@ from adv_detect.pipelines.adaptive_attack.nodes import (
     set_scene,
     train_substitute,
 )
-from adv_detect.pipelines.adaptive_attack.report import render_report_with_adaptive, write_adaptive_part
 from adv_detect.pipelines.adaptive_attack.tables import TABLES, adaptive_metrics, measure_adaptive, store_tables
 
 RECIPE = (
@@ -31,7 +30,7 @@ RECIPE = (
 
 
 def create_pipeline(**_: Any) -> Pipeline:
-    """Build the pipeline from trained detectors to attacks on them, tables, figures and a section of the report."""
+    """Build the pipeline from trained detectors to attacks on them, tables, figures and a part of the report."""
     return Pipeline([*_attacking(), *_measuring(), *_showing()], tags="adaptive_attack")
 
 
@@ -149,19 +148,13 @@ def _showing() -> list[Any]:
         node(
             show_adaptive,
             inputs="adaptive_figures",
-            outputs=[f"{name}_figure" for name in SHOWN],
+            outputs=["adaptive_pictures", *(f"{name}_figure" for name in SHOWN)],
             name="show_adaptive",
         ),
         node(
             write_adaptive_part,
-            inputs=["adaptive_tables", "adaptive_figures", "hardened_detectors", "substitute", "detector_summary"],
-            outputs="adaptive_part",
+            inputs=["adaptive_tables", "adaptive_pictures", "hardened_detectors", "substitute", "detector_summary"],
+            outputs="adaptive_attack_part",
             name="write_adaptive_part",
-        ),
-        node(
-            render_report_with_adaptive,
-            inputs=["evaluation_part", "adaptive_part", "report_parts"],
-            outputs="report_with_adaptive",
-            name="render_report_with_adaptive",
         ),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from adv_detect.algorithms.representatives import Representatives, representativ
 from adv_detect.algorithms.splits import interleave, keep_copies_together
 from adv_detect.algorithms.splits import split_sources as divide
 from adv_detect.images import ImageSet, image_contents, image_set_identity
+from adv_detect.jobs.records import log_non_finite
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import (
     DEEP_FEATURES,
@@ -36,7 +36,6 @@ from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LOGGER = logging.getLogger(__name__)
 RECORD_TENSORS = {
     "label": "original_class",
     "target": "target_class",
@@ -158,21 +157,6 @@ def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFram
     records = pd.concat(frames, ignore_index=True)
     log_non_finite(records, "attack_records")
     return records, pd.DataFrame(timings)
-
-
-def log_non_finite(records: pd.DataFrame, table: str) -> None:
-    """Say once per attack how many images failed because of NaN or infinity.
-
-    Args:
-        records: Rows with the columns attack and non_finite.
-        table: Name of the table, for the message.
-    """
-    for attack, flags in records.groupby("attack", sort=False, observed=True)["non_finite"]:
-        if flags.any():
-            LOGGER.warning(
-                "attack %s: NaN or infinity in gradients, logits or pixels of %d of %d images, which count as failures "
-                "(%s.non_finite)", attack, int(flags.sum()), len(flags), table,
-            )  # fmt: skip
 
 
 def _what_matters(attack: AttackParams | None, runtime: RuntimeParams) -> tuple[object, ...]:

@@ -1,8 +1,8 @@
-"""Nodes that draw what an evaluation found."""
+"""Nodes that draw and report what an evaluation found."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -15,11 +15,21 @@ from adv_detect.algorithms.detectors import TrajectoryDetector
 from adv_detect.algorithms.evaluation_tables import score_samples, train_test_matrix
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.jobs.activations import read_activations
-from adv_detect.jobs.detectors import restore
+from adv_detect.jobs.detectors import best_detector, restore
 from adv_detect.names import BOTH_CRITERIA, EARLY, NATURAL, ShardKey
 from adv_detect.networks.target import TargetNetwork
-from adv_detect.params import DetectorTrainingParams, EvaluationParams
-from adv_detect.reporting import chosen_detector
+from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, EvaluationParams
+from adv_detect.reporting import (
+    EvaluationResults,
+    Report,
+    ReportPart,
+    chosen_detector,
+    detectors_identity,
+    draw_pictures,
+    evaluation_sections,
+)
+from adv_detect.reporting.provenance import layer_table, network_facts, package_versions, run_parameters
+from adv_detect.reporting.published import PUBLISHED_AUC
 from adv_detect.sharding import ShardStore
 
 if TYPE_CHECKING:
@@ -27,7 +37,6 @@ if TYPE_CHECKING:
 
 TRAINED_ON = {BOTH_CRITERIA: "targeted and untargeted"}
 HARDEST_FIRST = ("untargeted", "targeted")
-GRID_SEPARATOR = "/"
 SHOWN = ("auc_overview", "roc", "score_histograms", "mean_trajectory", "adversarial_grid", "train_test_matrix")
 
 
@@ -105,30 +114,63 @@ def draw_inputs(
 
 
 def show_figures(detection_figures: dict[str, Any], input_figures: dict[str, Any]) -> tuple[Any, ...]:
-    """Pick one figure of each kind to look at by itself, of the harder criterion where there are two.
+    """Draw all figures once, and pick one of each kind, of the harder criterion where there are two.
 
     Args:
         detection_figures: Figures of scores and metrics.
         input_figures: Figures of images and trajectories.
 
     Returns:
-        Overview, ROC, histograms, mean trajectory, grid of adversarial examples, train x test matrix.
+        PNG files by name of the figure; those of overview, ROC, histograms, mean trajectory, grid of adversarial
+        examples, train x test matrix.
     """
-    figures = detection_figures | input_figures
-    return tuple(_pick(figures, name) for name in SHOWN)
+    pictures, shown = draw_pictures(detection_figures | input_figures, SHOWN)
+    return pictures, *shown
 
 
-def _pick(figures: Mapping[str, Figure], name: str) -> Figure:
-    keys = [key for criterion in HARDEST_FIRST for key in figures if key.startswith(f"{name}/{criterion}")]
-    return figures[keys[0]] if keys else _nothing(name)
+def write_evaluation_part(
+    detection_metrics: pd.DataFrame,
+    detector_summary: pd.DataFrame,
+    attack_records: pd.DataFrame,
+    source_splits: pd.DataFrame,
+    network_weights: TargetNetwork,
+    evaluation_pictures: dict[str, bytes],
+    parameters: dict[str, Any],
+) -> ReportPart:
+    """Write the sections of the report on network, attacks and detection.
 
+    Args:
+        detection_metrics: The detection metrics.
+        detector_summary: One row per trained detector.
+        attack_records: One row per source image x attack x criterion.
+        source_splits: The split of each source image.
+        network_weights: The network under attack.
+        evaluation_pictures: PNG files of the figures.
+        parameters: All parameters of the run.
 
-def _nothing(name: str) -> Figure:
-    from matplotlib.figure import Figure as MatplotlibFigure
-
-    figure = MatplotlibFigure(figsize=(6.0, 1.0))
-    figure.text(0.5, 0.5, f"{name.replace('_', ' ')}: not measured in this run", ha="center", va="center")
-    return figure
+    Returns:
+        The sections, to be joined with those of further pipelines.
+    """
+    attacks = AdversarialGenerationParams.model_validate(parameters["adversarial_generation"])
+    network = network_facts(network_weights)
+    results = EvaluationResults(
+        metrics=detection_metrics,
+        detectors=describe_detectors(detector_summary),
+        attack_records=attack_records[attack_records["attack"] != NATURAL],
+        network=network,
+        layers=layer_table(network_weights),
+        images={f"{split} images": int(count) for split, count in source_splits["split"].value_counts().items()},
+        figures=evaluation_pictures,
+        versions=package_versions(),
+        parameters=run_parameters(parameters),
+        trained_attacks=[name for name, attack in attacks.active.items() if attack.train],
+        registered=best_detector(detector_summary),
+        published=PUBLISHED_AUC,
+        confidence_level=EvaluationParams.model_validate(parameters["evaluation"]).confidence_level,
+    )
+    subtitle = f"{network['name']}, {network['num_classes']} classes, {len(source_splits):,} source images"
+    report = Report("Detection of adversarial attacks", subtitle, evaluation_sections(results))
+    return ReportPart(report, detectors_identity(detector_summary))
 
 
 def _criteria(metrics: pd.DataFrame) -> list[str]:

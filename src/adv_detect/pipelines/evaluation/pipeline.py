@@ -6,13 +6,18 @@ from typing import Any
 
 from kedro.pipeline import Pipeline, node
 
-from adv_detect.pipelines.evaluation.figures import SHOWN, draw_detection, draw_inputs, show_figures
+from adv_detect.pipelines.evaluation.figures import (
+    SHOWN,
+    draw_detection,
+    draw_inputs,
+    show_figures,
+    write_evaluation_part,
+)
 from adv_detect.pipelines.evaluation.nodes import compute_control_activations, measure_detection, score_images
-from adv_detect.pipelines.evaluation.report import render_report_file, write_evaluation_part
 
 
 def create_pipeline(**_: Any) -> Pipeline:
-    """Build the pipeline from trained detectors to scores, metrics, figures and the report."""
+    """Build the pipeline from trained detectors to scores, metrics, figures and a part of the report."""
     return Pipeline([*_measuring(), *_showing()], tags="evaluation")
 
 
@@ -91,7 +96,7 @@ def _showing() -> list[Any]:
         node(
             show_figures,
             inputs=["detection_figures", "input_figures"],
-            outputs=[f"{name}_figure" for name in SHOWN],
+            outputs=["evaluation_pictures", *(f"{name}_figure" for name in SHOWN)],
             name="show_figures",
         ),
         node(
@@ -102,12 +107,10 @@ def _showing() -> list[Any]:
                 "attack_records",
                 "source_splits",
                 "network_weights",
-                "detection_figures",
-                "input_figures",
+                "evaluation_pictures",
                 "parameters",
             ],
             outputs="evaluation_part",
             name="write_evaluation_part",
         ),
-        node(render_report_file, inputs=["evaluation_part", "report_parts"], outputs="report", name="render_report"),
     ]

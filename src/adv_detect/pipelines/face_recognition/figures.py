@@ -1,4 +1,4 @@
-"""Figures of verification under attack and of distances from class representatives."""
+"""Nodes that draw and report verification under attack and distances from class representatives."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import pandas as pd
 from adv_detect.algorithms import plots
 from adv_detect.algorithms.faces.verification import Verification, verify
 from adv_detect.algorithms.plots import style
-from adv_detect.names import NATURAL
+from adv_detect.names import DODGING, IMPERSONATION, NATURAL
 from adv_detect.params import FaceRecognitionParams
-from adv_detect.pipelines.face_recognition.verification import DODGING, IMPERSONATION, attacked_verification
+from adv_detect.pipelines.face_recognition.verification import attacked_verification
+from adv_detect.reporting import Report, ReportPart, detectors_identity, draw_pictures
+from adv_detect.reporting.faces import face_sections
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+SHOWN = ("verification", "distances")
 FORMS = {"early": "stopped at first success", "confident": "all steps, or a margin"}
 FALSE_ACCEPTS = "false-accept rate (log axis)"
 LEAST_RATE = 1e-9
@@ -47,9 +50,47 @@ def draw_faces(
     }
 
 
-def show_face_figures(face_figures: dict[str, Any]) -> tuple[Any, Any]:
-    """Give the figures to look at by themselves: verification, distances."""
-    return face_figures["verification"], face_figures["distances"]
+def show_face_figures(face_figures: dict[str, Any]) -> tuple[Any, ...]:
+    """Draw all figures once.
+
+    Args:
+        face_figures: The figures ``verification`` and ``distances``.
+
+    Returns:
+        PNG files by name of the figure, and each by itself.
+    """
+    pictures, shown = draw_pictures(face_figures, SHOWN)
+    return pictures, *shown
+
+
+def write_face_part(
+    verification_metrics: dict[str, float],
+    face_verification: pd.DataFrame,
+    face_identification: pd.DataFrame,
+    face_distances: pd.DataFrame,
+    deep_features_detection: pd.DataFrame,
+    face_pictures: dict[str, bytes],
+    detector_summary: pd.DataFrame,
+    face_recognition: FaceRecognitionParams,
+) -> ReportPart:
+    """Write the sections on faces.
+
+    Args:
+        verification_metrics: Figures of the clean protocol.
+        face_verification: Verification under attack.
+        face_identification: Identification, clean and attacked.
+        face_distances: Distances from class representatives, summarised.
+        deep_features_detection: Detection of deep-features attacks.
+        face_pictures: PNG files of the figures.
+        detector_summary: One row per trained detector.
+        face_recognition: How faces were compared.
+
+    Returns:
+        The sections, to be joined with those of other pipelines.
+    """
+    tables = (face_verification, face_identification, face_distances, deep_features_detection)
+    sections = face_sections(verification_metrics, *tables, figures=face_pictures, params=face_recognition)
+    return ReportPart(Report("Faces", "", sections), detectors_identity(detector_summary))
 
 
 def draw_verification(

@@ -8,8 +8,7 @@ from kedro.pipeline import Pipeline, node
 
 from adv_detect.pipelines.face_recognition import nodes
 from adv_detect.pipelines.face_recognition.detection import compare_detection, measure_distances, summarise_distances
-from adv_detect.pipelines.face_recognition.figures import draw_faces, show_face_figures
-from adv_detect.pipelines.face_recognition.report import render_report_with_faces, write_face_part
+from adv_detect.pipelines.face_recognition.figures import draw_faces, show_face_figures, write_face_part
 
 PARAMS = "params:face_recognition"
 RUNTIME = "params:runtime"
@@ -112,7 +111,7 @@ def _showing() -> list[Any]:
         node(
             show_face_figures,
             inputs="face_figures",
-            outputs=["face_verification_figure", "representative_distances_figure"],
+            outputs=["face_pictures", "face_verification_figure", "representative_distances_figure"],
             name="show_face_figures",
         ),
         node(
@@ -123,17 +122,11 @@ def _showing() -> list[Any]:
                 "face_identification",
                 "face_distances_csv",
                 "deep_features_detection_csv",
-                "face_figures",
+                "face_pictures",
                 "detector_summary",
                 PARAMS,
             ],
-            outputs="face_part",
+            outputs="face_recognition_part",
             name="write_face_part",
-        ),
-        node(
-            render_report_with_faces,
-            inputs=["evaluation_part", "report_parts", "face_part", "report"],
-            outputs="report_with_faces",
-            name="render_report_with_faces",
         ),
     ]

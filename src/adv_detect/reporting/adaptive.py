@@ -1,82 +1,43 @@
-"""Nodes that write the section of the report on attackers who know the detector."""
+"""The section of the report on attackers who know the detector."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from adv_detect.algorithms.adaptive_metrics import UNION, WORST
-from adv_detect.pipelines.adaptive_attack import texts
-from adv_detect.pipelines.evaluation.report import detectors_identity, render_report_file
-from adv_detect.reporting import (
-    Block,
-    Card,
-    Cards,
-    Figure,
-    Fold,
-    Note,
-    Report,
-    ReportPart,
-    Section,
-    Table,
-    Text,
-    drawn_part,
-)
+from adv_detect.reporting import adaptive_texts as texts
+from adv_detect.reporting.blocks import Block, Card, Cards, Figure, Fold, Note, Section, Table, Text
 from adv_detect.sharding import ShardStore
 
 TITLE = "If the attacker knows the detector"
-PART_NAME = "adaptive_attack"  # name of its file among the parts
 CONDITION = ["detector", "classifier", "criterion", "norm", "epsilon"]
 CHECK_COLUMNS = ["detector", "name", "passed", "detail"]
 
 
-def write_adaptive_part(
-    adaptive_tables: dict[str, pd.DataFrame],
-    adaptive_figures: dict[str, Any],
-    hardened_detectors: ShardStore,
-    substitute: ShardStore,
-    detector_summary: pd.DataFrame,
-) -> ReportPart:
+def adaptive_section(
+    tables: Mapping[str, pd.DataFrame], figures: Mapping[str, bytes], hardened: ShardStore, substitute: ShardStore
+) -> Section:
     """Write the section on attacks on network and detector together.
 
     Args:
-        adaptive_tables: The tables by name.
-        adaptive_figures: Figures by name.
-        hardened_detectors: What adversarial training saw.
+        tables: The tables of the pipeline by name.
+        figures: Drawn figures by name.
+        hardened: The hardened detectors, with what their adversarial training saw.
         substitute: The attacker's own network.
-        detector_summary: The detectors that the section speaks of.
 
     Returns:
-        The section, for the page that the evaluation heads.
+        The section.
     """
-    tables = adaptive_tables
     blocks: list[Block] = [Text(texts.OPENING)]
     if len(tables["summary"]):
-        blocks += [*_verdicts(tables["summary"]), *_union(tables["summary"]), *_figures(adaptive_figures)]
+        blocks += [*_verdicts(tables["summary"]), *_union(tables["summary"]), *_figures(figures)]
         blocks += [_per_attack(tables["summary"]), *_distortion(tables["half_loss"])]
         blocks += [_ranking(tables["auc"]), _checks(tables["checks"])]
-    blocks += [*_reference(tables["reference"]), *_hardening(tables["hardening"], hardened_detectors)]
-    blocks += [_substitute(substitute), Note(texts.LIMITS, "caution")]
-    return drawn_part(Report(TITLE, "", [Section(TITLE, blocks)]), detectors_identity(detector_summary))
-
-
-def render_report_with_adaptive(
-    evaluation_part: ReportPart, adaptive_part: ReportPart, report_parts: Mapping[str, Callable[[], ReportPart]]
-) -> str:
-    """Render the report anew, with this section.
-
-    Args:
-        evaluation_part: The part that every run has.
-        adaptive_part: The section of this pipeline.
-        report_parts: All parts on disk, by name.
-
-    Returns:
-        One self-contained HTML page.
-    """
-    return render_report_file(evaluation_part, {**report_parts, PART_NAME: lambda: adaptive_part})
+    blocks += [*_reference(tables["reference"]), *_hardening(tables["hardening"], hardened)]
+    return Section(TITLE, [*blocks, _substitute(substitute), Note(texts.LIMITS, "caution")])
 
 
 def _verdicts(summary: pd.DataFrame) -> list[Block]:
@@ -156,12 +117,12 @@ def _checks(table: pd.DataFrame) -> Fold:
     return Fold(title, [Table(_with_plain_flags(ordered), texts.CHECKS_CAPTION, headers=headers)])
 
 
-def _figures(figures: Mapping[str, Any]) -> list[Block]:
+def _figures(figures: Mapping[str, bytes]) -> list[Block]:
     blocks: list[Block] = []
     for name, figure in figures.items():
         kind, _, detector = name.partition("/")
         caption = texts.CAPTIONS[kind] + (f" {detector}." if detector else "")
-        blocks.append(Figure(figure, caption, caption, "png" if kind == "adaptive_grid" else "svg"))
+        blocks.append(Figure(figure, caption, caption))
     return blocks
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-
-def _prose(text: str) -> str:
-    return " ".join(text.split())
+from adv_detect.reporting.blocks import prose
 
 
 def _items(text: str) -> tuple[str, ...]:
-    return tuple(_prose(item) for item in text.split("\n\n"))
+    return tuple(prose(item) for item in text.split("\n\n"))
 
 
 HOW_TO_READ = _items("""
@@ -50,7 +48,7 @@ LIMITS = _items("""
     Seeds vary the detector's initial weights and sampling, not the network, the images or the attacks.
 """)
 
-SUMMARY = _prose("""
+SUMMARY = prose("""
     {detectors} detectors were trained to tell adversarial from natural images by their way through the network, and
     tested on attacks on images that no detector had seen in any version ({naturals:,} natural test images). Below, per
     kind of attack, the detector with the best **validation** score; the test images had no say in the choice.
@@ -64,39 +62,39 @@ NETWORK = "The network is never retrained; the detector only reads its layers."
 
 MARGIN = "The margin control is what anyone gets for free: minus the gap of the network's two largest logits."
 
-ATTACKS_CAPTION = _prose("""
+ATTACKS_CAPTION = prose("""
     Attacks on images that the network classifies right, all splits. Success rate with {level:.0%} interval (Wilson);
     norms of the successes' perturbations in the network's pixel range; gradient evaluations per attacked image.
     Failed attempts are not shown to the detectors.
 """)
 
-PUBLISHED = _prose("""
+PUBLISHED = prose("""
     Rows marked as published are the paper's, on another network, other data and another split; they show the form and
     the order of magnitude, not a like-for-like comparison.
 """)
 
-ON_FEATURES = _prose("""
+ON_FEATURES = prose("""
     Macro and worst are over the attacks on the class, as published; attacks on deep features stand behind them.
 """)
 
-THRESHOLDS = _prose("""
+THRESHOLDS = prose("""
     Thresholds are set on clean **validation** images so that at most the stated share of them is flagged; the columns
     show what these thresholds do on test images. `EER` is the equal error rate, `EER accuracy` the accuracy at that
     threshold; both are read off the test images and describe them.
 """)
 
-COMPARISON = _prose("""
+COMPARISON = prose("""
     An attack that stops at its first success lies right at the decision boundary, where the margin alone gives it
     away. A confident attack goes on, and the margin may fail on it, even far below chance. A detector should
     hold on both, and on attacks of the criterion that it was not trained for.
 """)
 
-QUANTISATION = _prose("""
+QUANTISATION = prose("""
     Files hold whole numbers from 0 to 255. Rounding alone undoes some attacks; what no longer fools the network is
     counted as not surviving and left out of the right-hand AUC.
 """)
 
-CONTROLS = _prose("""
+CONTROLS = prose("""
     Three controls keep the tables honest. The **margin** needs no detector. **Untrained** detectors show what the
     trajectory gives to a random read-out: each draw of the weights is as likely to put attacks below natural images as
     above, so their mean is near .5, and their spread says how well a read-out that learned nothing can separate by
@@ -104,23 +102,23 @@ CONTROLS = _prose("""
     natural images (AUC near .5); far above, it reacts to any change of the pixels.
 """)
 
-INSIDE = _prose("""
+INSIDE = prose("""
     At each layer an image's features are compared with a representative of each class. What the detector reads is how
     these distances develop through the network, and whether they develop as they do for natural images that the
     network puts in the same class.
 """)
 
 CAPTIONS = {
-    "auc_overview": _prose("""
+    "auc_overview": prose("""
         AUC per attack and detector. A detector is worth something where its bar lies right of the black line, the
         margin control"""),
     "roc": "ROC curves. The right panel shows what matters in use: how much is found at few false alarms",
     "score_histograms": "Scores of test images. The less the two colours overlap, the better",
     "train_test_matrix": "AUC when one attack is left out of training. Framed: the attack that was never seen",
-    "mean_trajectory": _prose("""
+    "mean_trajectory": prose("""
         Mean way of natural and adversarial images of one predicted class through the layers (distances divided by
         the natural images' mean distance to their own class at that layer); shaded: the middle 80% of the images"""),
-    "adversarial_grid": _prose("""
+    "adversarial_grid": prose("""
         Clean image, adversarial image and perturbation (amplified by the factor given), with the network's predictions
         and the norms in its pixel range"""),
     "training_curves": "Training of the detectors; the dot marks the weights that were kept, by validation macro-AUC",

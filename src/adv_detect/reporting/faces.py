@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import pandas as pd
 
 from adv_detect.algorithms.faces.verification import FEW_FALSE_ACCEPTS
-from adv_detect.names import NATURAL
+from adv_detect.names import DODGING, IMPERSONATION, NATURAL
 from adv_detect.params import FaceRecognitionParams
-from adv_detect.pipelines.evaluation.report import detectors_identity, render_report_file
-from adv_detect.pipelines.face_recognition.texts import TEXTS
-from adv_detect.pipelines.face_recognition.verification import DODGING, IMPERSONATION
-from adv_detect.reporting import Card, Cards, Figure, Note, Report, ReportPart, Section, Table, Text, drawn_part
-from adv_detect.reporting.blocks import SCORE, Block
+from adv_detect.reporting.blocks import SCORE, Block, Card, Cards, Figure, Note, Section, Table, Text
+from adv_detect.reporting.face_texts import TEXTS
 
-PART = "face_recognition"  # name of its file among the parts
 NAMED_RULES = ("accuracy", "eer")
 SHARES = {
     "fooled": ".1%",
@@ -39,61 +34,38 @@ IDENTIFICATION_HEADERS = {
 DETECTION_HEADERS = {"auc": "AUC", "interval": "95 % interval", "tpr_at_fpr_05": "detected at 5 % FPR"}
 
 
-def write_face_part(
-    verification_metrics: dict[str, float],
-    face_verification: pd.DataFrame,
-    face_identification: pd.DataFrame,
-    face_distances: pd.DataFrame,
-    deep_features_detection: pd.DataFrame,
-    face_figures: dict[str, Any],
-    detector_summary: pd.DataFrame,
-    face_recognition: FaceRecognitionParams,
-) -> ReportPart:
+def face_sections(
+    metrics: dict[str, float],
+    verification: pd.DataFrame,
+    identification: pd.DataFrame,
+    distances: pd.DataFrame,
+    detection: pd.DataFrame,
+    *,
+    figures: Mapping[str, bytes],
+    params: FaceRecognitionParams,
+) -> list[Section]:
     """Write the sections on faces.
 
     Args:
-        verification_metrics: Figures of the clean protocol.
-        face_verification: Verification under attack.
-        face_identification: Identification, clean and attacked.
-        face_distances: Distances from class representatives, summarised.
-        deep_features_detection: Detection of deep-features attacks.
-        face_figures: Figures ``verification`` and ``distances``.
-        detector_summary: One row per trained detector.
-        face_recognition: How faces were compared.
+        metrics: Figures of the clean protocol.
+        verification: Verification under attack.
+        identification: Identification, clean and attacked.
+        distances: Distances from class representatives, summarised.
+        detection: Detection of deep-features attacks.
+        figures: Drawn figures ``verification`` and ``distances``.
+        params: How faces were compared.
 
     Returns:
-        The sections, to be joined with those of the evaluation.
+        The sections.
     """
-    sections = [
-        _verification_section(verification_metrics, face_verification, face_figures["verification"]),
-        _identification_section(face_identification, face_recognition),
-        _deep_section(face_distances, deep_features_detection, face_figures["distances"]),
+    return [
+        _verification_section(metrics, verification, figures["verification"]),
+        _identification_section(identification, params),
+        _deep_section(distances, detection, figures["distances"]),
     ]
-    return drawn_part(Report("Faces", "", sections), detectors_identity(detector_summary))
 
 
-def render_report_with_faces(
-    evaluation_part: ReportPart,
-    report_parts: Mapping[str, Callable[[], ReportPart]],
-    face_part: ReportPart,
-    report: str,
-) -> str:
-    """Render the report again, with the sections on faces.
-
-    Args:
-        evaluation_part: The part that every run has.
-        report_parts: All parts on disk, by name; a former part on faces gives way to the new one.
-        face_part: The sections on faces.
-        report: The page as the evaluation left it: it must be there before it is replaced.
-
-    Returns:
-        One self-contained HTML page.
-    """
-    del report
-    return render_report_file(evaluation_part, {**report_parts, PART: lambda: face_part})
-
-
-def _verification_section(metrics: dict[str, float], table: pd.DataFrame, figure: Any) -> Section:
+def _verification_section(metrics: dict[str, float], table: pd.DataFrame, figure: bytes) -> Section:
     blocks: list[Block] = [Text(TEXTS["verification"]), Cards(_cards(metrics)), *_few_pairs(metrics)]
     for kind in (IMPERSONATION, DODGING):
         rows = table[table["kind"] == kind]
@@ -146,7 +118,7 @@ def _identification_section(table: pd.DataFrame, params: FaceRecognitionParams) 
     return Section("Face identification", blocks)
 
 
-def _deep_section(distances: pd.DataFrame, detection: pd.DataFrame, figure: Any) -> Section:
+def _deep_section(distances: pd.DataFrame, detection: pd.DataFrame, figure: bytes) -> Section:
     blocks: list[Block] = [
         Text(TEXTS["deep"]),
         Figure(figure, TEXTS["distances"], "distributions of distances from the target's medoid"),

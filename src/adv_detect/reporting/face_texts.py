@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-
-def _prose(text: str) -> str:
-    return " ".join(text.split())
-
+from adv_detect.reporting.blocks import prose
 
 TEXTS = {
-    name: _prose(text)
+    name: prose(text)
     for name, text in {
         "verification": """
             **1:1 verification** compares two images by the cosine similarity of their embeddings, the pooled features
