@@ -24,7 +24,7 @@ IN_MEMORY = {
     "adaptive_scene",
     "adaptive_tables",
     "face_figures",
-    "substitute_recipe",
+    "substitute_models",
 }
 FACES_ONLY = {"verification_images", "verification_pairs"}  # such images come with the environments of faces
 

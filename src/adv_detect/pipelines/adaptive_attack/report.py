@@ -37,7 +37,7 @@ def write_adaptive_part(
     adaptive_tables: dict[str, pd.DataFrame],
     adaptive_figures: dict[str, Any],
     hardened_detectors: ShardStore,
-    substitute: ShardStore,
+    substitute_description: dict[str, Any],
     detector_summary: pd.DataFrame,
 ) -> ReportPart:
     """Write the section on attacks on network and detector together.
@@ -46,7 +46,7 @@ def write_adaptive_part(
         adaptive_tables: The tables by name.
         adaptive_figures: Figures by name.
         hardened_detectors: What adversarial training saw.
-        substitute: The attacker's own network.
+        substitute_description: Seed and accuracy of the attacker's own network; empty where there is none.
         detector_summary: The detectors that the section speaks of.
 
     Returns:
@@ -59,7 +59,7 @@ def write_adaptive_part(
         blocks += [_per_attack(tables["summary"]), *_distortion(tables["half_loss"])]
         blocks += [_ranking(tables["auc"]), _checks(tables["checks"])]
     blocks += [*_reference(tables["reference"]), *_hardening(tables["hardening"], hardened_detectors)]
-    blocks += [_substitute(substitute), Note(texts.LIMITS, "caution")]
+    blocks += [_substitute(substitute_description), Note(texts.LIMITS, "caution")]
     return drawn_part(Report(TITLE, "", [Section(TITLE, blocks)]), detectors_identity(detector_summary))
 
 
@@ -207,12 +207,8 @@ def _rounds(hardened: ShardStore) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _substitute(store: ShardStore) -> Note:
-    keys = store.keys()
-    if not keys:
-        return Note(texts.NO_SUBSTITUTE)
-    about = store.metadata(keys[0])
-    return Note(texts.SUBSTITUTE.format(accuracy=about["accuracy"], seed=about["seed"]))
+def _substitute(facts: Mapping[str, Any]) -> Note:
+    return Note(texts.SUBSTITUTE.format(**facts) if facts else texts.NO_SUBSTITUTE)
 
 
 def _with_interval(frame: pd.DataFrame, name: str, suffix: str) -> list[str]:
