@@ -27,7 +27,7 @@ IN_MEMORY = {
     "adaptive_tables",
     "face_figures",
     "face_pictures",
-    "substitute_recipe",
+    "substitute_models",
 }
 FACES_ONLY = {"verification_images", "verification_pairs"}  # such images come with the environments of faces
 

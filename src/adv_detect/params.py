@@ -466,8 +466,9 @@ class AdaptiveAttackSpec(Block):
 class SubstituteParams(Block):
     """The attacker's own network and detector, trained with another seed, for transfer attacks.
 
-    ``network`` None means the architecture under attack, trained anew; ``attacks`` are configured attacks that its
-    detectors learn from, made on the first ``max_images`` images of the train and of the validation split.
+    ``network`` None means the architecture under attack, trained anew; one with a checkpoint is not trained.
+    ``attacks`` are configured attacks that its detectors learn from, made on ``max_images`` images of the train and of
+    the validation split.
     """
 
     network: NetworkParams | None = None

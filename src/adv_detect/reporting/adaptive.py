@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,10 @@ CHECK_COLUMNS = ["detector", "name", "passed", "detail"]
 
 
 def adaptive_section(
-    tables: Mapping[str, pd.DataFrame], figures: Mapping[str, bytes], hardened: ShardStore, substitute: ShardStore
+    tables: Mapping[str, pd.DataFrame],
+    figures: Mapping[str, bytes],
+    hardened: ShardStore,
+    substitute: Mapping[str, Any],
 ) -> Section:
     """Write the section on attacks on network and detector together.
 
@@ -26,7 +30,7 @@ def adaptive_section(
         tables: The tables of the pipeline by name.
         figures: Drawn figures by name.
         hardened: The hardened detectors, with what their adversarial training saw.
-        substitute: The attacker's own network.
+        substitute: Seed and accuracy of the attacker's own network; empty where there is none.
 
     Returns:
         The section.
@@ -168,12 +172,8 @@ def _rounds(hardened: ShardStore) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _substitute(store: ShardStore) -> Note:
-    keys = store.keys()
-    if not keys:
-        return Note(texts.NO_SUBSTITUTE)
-    about = store.metadata(keys[0])
-    return Note(texts.SUBSTITUTE.format(accuracy=about["accuracy"], seed=about["seed"]))
+def _substitute(facts: Mapping[str, Any]) -> Note:
+    return Note(texts.SUBSTITUTE.format(**facts) if facts else texts.NO_SUBSTITUTE)
 
 
 def _with_interval(frame: pd.DataFrame, name: str, suffix: str) -> list[str]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Container
 
 from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.jobs.detectors import LEARNING_SPLITS
 from adv_detect.params import (
     AdaptiveAttackParams,
     AdaptiveAttackSpec,
@@ -14,7 +15,6 @@ from adv_detect.params import (
     NetworkParams,
 )
 from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive, detector_keys
-from adv_detect.pipelines.adaptive_attack.substitute import LEARNING_SPLITS
 from adv_detect.validation.numbers import LEAST_IMAGES
 
 LOGGER = logging.getLogger(__name__)

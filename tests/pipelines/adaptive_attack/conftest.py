@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.runner import SequentialRunner
 
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
+from adv_detect.datasets.optional import OptionalDataset
 from adv_detect.jobs.detectors import restore
 from adv_detect.params import AdaptiveAttackParams
 from adv_detect.pipelines.adaptive_attack.attacking import Scene
-from adv_detect.pipelines.adaptive_attack.nodes import describe_substitute, train_substitute
+from adv_detect.pipelines.adaptive_attack.pipeline import create_pipeline
+from adv_detect.pipelines.adaptive_attack.substitute import BLOCKS, Substitute
 from adv_detect.sharding import ShardContent, ShardPlan, ShardStore, execute_plan
 
 KEY = "cosine/both/all/0"
@@ -103,15 +107,72 @@ def detectors(finished, tmp_path_factory) -> ShardStore:
     return store
 
 
+class Attacker:
+    """The attacker's part of the pipeline, on the images of the finished run, in a folder of its own."""
+
+    def __init__(self, finished: Any, folder: Path, blocks: dict[str, Any]) -> None:
+        given = ("train_images", "test_images", "source_splits")
+        self.catalog = DataCatalog(
+            {name: MemoryDataset(finished[name], copy_mode="assign") for name in given}
+            | substitute_datasets(folder)
+            | {f"params:{name}": MemoryDataset(block) for name, block in blocks.items()}
+        )
+
+    def run(self) -> Attacker:
+        whole = create_pipeline()
+        names = [one.name for one in whole.nodes if one.namespace == "substitute"]
+        SequentialRunner().run(whole.filter(node_names=names), self.catalog)
+        return self
+
+    def __getitem__(self, name: str) -> Any:
+        return self.catalog.load(name)
+
+
+def substitute_datasets(folder: Path) -> dict[str, Any]:
+    """Where the attacker's results lie, as in the catalog."""
+    kinds = {
+        "network_weights": ("adv_detect.datasets.network.NetworkDataset", "network.safetensors"),
+        "representatives": ("adv_detect.datasets.representatives.RepresentativesDataset", "classes.safetensors"),
+    }
+    shards = "adv_detect.datasets.sharded.ShardedSafetensorsDataset"
+    kinds |= {name: (shards, name) for name in ("features", "adversarials", "activations", "detectors")}
+    stored = {
+        f"substitute.{name}": OptionalDataset(dataset=kind, filepath=folder / file)
+        for name, (kind, file) in kinds.items()
+    }
+    blocks = {f"substitute.{name}_block": MemoryDataset(copy_mode="assign") for name in (*BLOCKS, "sources")}
+    outcome = {name: MemoryDataset(copy_mode="assign") for name in ("substitute_models", "substitute_description")}
+    return stored | blocks | outcome
+
+
 @pytest.fixture(scope="session")
-def substitute(finished, blocks, carry_out, tmp_path_factory) -> ShardStore:
+def attackers_datasets() -> Callable[[Path], dict[str, Any]]:
+    """Gives the datasets of the attacker's part: ``attackers_datasets(folder)``."""
+    return substitute_datasets
+
+
+@pytest.fixture(scope="session")
+def attacker(finished, blocks, tmp_path_factory) -> Callable[..., Attacker]:
+    """Runs the attacker's part: ``attacker(folder=None, adaptive_attack=..., adversarial_generation=...)``."""
+
+    def make(folder: Path | None = None, **changes: Any) -> Attacker:
+        own = {"adaptive_attack": make_params()} | changes
+        return Attacker(finished, folder or tmp_path_factory.mktemp("attacker"), blocks | own).run()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained_attacker(attacker) -> Attacker:
+    """The attacker's finished results; read-only."""
+    return attacker()
+
+
+@pytest.fixture(scope="session")
+def substitute(trained_attacker) -> Substitute:
     """The attacker's own network and detectors."""
-    names = ("network", "target_training", "representatives", "adversarial_generation", "detector_training")
-    recipe = describe_substitute(*(blocks[name] for name in names), make_params(), blocks["runtime"])
-    plan = train_substitute(
-        finished["train_images"], finished["test_images"], finished["source_splits"], recipe, blocks["runtime"]
-    )
-    return carry_out(plan, tmp_path_factory.mktemp("substitute"))
+    names = ("network_weights", "representatives", "detectors")
+    return Substitute(*(trained_attacker[f"substitute.{name}"] for name in names), seed=1)
 
 
 @pytest.fixture(scope="session")

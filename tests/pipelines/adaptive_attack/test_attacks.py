@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from kedro.io import MemoryDataset
 
 from adv_detect.algorithms.adaptive_metrics import check_records
 from adv_detect.algorithms.detectors import StoredDetector
@@ -13,7 +12,6 @@ from adv_detect.algorithms.thresholds import thresholds_at_fpr
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import restore
-from adv_detect.networks.target import target_tensors
 from adv_detect.pipelines.adaptive_attack.attacking import attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive, choose_sources, conditions, score_naturals
 from adv_detect.pipelines.adaptive_attack.models import FeatureModel, join
@@ -21,11 +19,8 @@ from adv_detect.pipelines.adaptive_attack.nodes import (
     attack_detectors,
     attack_hardened,
     collect_adaptive_records,
-    describe_substitute,
     harden_detectors,
-    train_substitute,
 )
-from adv_detect.pipelines.adaptive_attack.substitute import restore_substitute
 
 KEY = "cosine/both/all/0"
 
@@ -150,30 +145,6 @@ def test_a_gpu_gives_the_same_kind_of_answer_on_the_cpu(scene, detectors, blocks
     for spec in hardening.shards:
         assert all(tensor.device.type == "cpu" for tensor in hardening.work(spec.arguments).tensors.values())
     scene.network.cpu()
-
-
-def test_the_substitute_is_independent(substitute, finished, known, blocks) -> None:
-    network, own = restore_substitute(substitute, known)
-    victim = target_tensors(finished["network_weights"])
-    weights = [name for name, value in victim.items() if value.dim() > 1]
-    assert not any(torch.allclose(target_tensors(network)[name], victim[name], atol=1e-3) for name in weights)
-    assert not torch.allclose(
-        own.detector.representatives.centroids[0], finished["representatives"].centroids[0], atol=1e-3
-    )
-    assert own.params == known.params
-    assert own.threshold(0.05) != known.threshold(0.05)
-    facts = substitute.metadata("substitute")
-    assert facts["seed"] != blocks["runtime"].seed
-    assert facts["accuracy"] > 0.5
-
-
-def test_without_transfer_there_is_no_substitute(finished, blocks, adaptive) -> None:
-    params = adaptive(attacks={"selective": adaptive().attacks["selective"]})
-    names = ("network", "target_training", "representatives", "adversarial_generation", "detector_training")
-    recipe = describe_substitute(*(blocks[name] for name in names), params, blocks["runtime"])
-    images = finished["train_images"], finished["test_images"]
-    MemoryDataset().save(recipe)  # Kedro takes no None for an answer
-    assert train_substitute(*images, finished["source_splits"], recipe, blocks["runtime"]).shards == ()
 
 
 def test_hardening_learns_from_train_and_validation_images_only(hardened, finished, known, scene, adaptive) -> None:

@@ -99,7 +99,7 @@ def test_a_planted_detector_is_called_unreliable(
     assert not tables["summary"]["reliable"].any()
     checks = tables["checks"]
     assert failed in set(checks.loc[~checks["passed"], "name"])
-    part = write_adaptive_part(tables, {}, none, none, finished["detector_summary"])
+    part = write_adaptive_part(tables, {}, none, {}, finished["detector_summary"])
     notes = [block.text for block in part.report.sections[0].blocks if isinstance(block, Note)]
     assert any(f"Unreliable: `{KEY}`" in text and failed in text for text in notes)
     if kind == "masked":
@@ -142,14 +142,14 @@ def test_the_three_published_figures_by_hand() -> None:
     assert table.loc[("correct", "probability below 0.5"), "evaded"] == 0
 
 
-def test_the_whole_pipeline(finished, detectors, blocks, adaptive, tmp_path) -> None:
+def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_datasets, tmp_path) -> None:
     inputs = ("train_images", "test_images", "network_weights", "representatives", "source_splits", "activations",
               "detector_summary")  # fmt: skip
     first = ReportPart(
         Report("Title", "subtitle", [Section("Summary", [Text("one")]), Section("Limits", [Text("last")])]),
         detectors_identity(finished["detector_summary"]),
     )
-    stores = ("substitute", "adaptive_adversarials", "hardened_detectors", "hardened_adversarials")
+    stores = ("adaptive_adversarials", "hardened_detectors", "hardened_adversarials")
     params = adaptive(
         max_images=5,
         attacks={name: adaptive().attacks[name] for name in ("selective", "transfer", "cw", "cw-reference")},
@@ -159,6 +159,7 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, tmp_path) -> 
         | {"adaptive_records": ParquetDataset(filepath=str(tmp_path / "records.parquet"))}
         | {"detectors": MemoryDataset(detectors, copy_mode="assign")}
         | {name: ShardedSafetensorsDataset(filepath=str(tmp_path / name)) for name in stores}
+        | attackers_datasets(tmp_path)
         | {f"params:{name}": MemoryDataset(block) for name, block in blocks.items()}
         | {
             "params:adaptive_attack": MemoryDataset(params),
@@ -168,7 +169,7 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, tmp_path) -> 
         | {
             name: MemoryDataset(copy_mode="assign")
             for name in ("adaptive_tables", "adaptive_figures", "adaptive_pictures", "report",
-                         "adaptive_metrics", "substitute_recipe", "adaptive_scene", "adaptive_attack_part",
+                         "adaptive_metrics", "adaptive_scene", "adaptive_attack_part",
                          *(f"adaptive_{table}_{form}" for table in TABLES for form in ("table", "csv")))
         }
     )  # fmt: skip

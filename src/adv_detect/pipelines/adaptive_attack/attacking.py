@@ -31,7 +31,7 @@ from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RuntimeParams
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, score_naturals, threshold_of
 from adv_detect.pipelines.adaptive_attack.models import USUAL, FeatureModel, join
-from adv_detect.pipelines.adaptive_attack.substitute import restore_substitute
+from adv_detect.pipelines.adaptive_attack.substitute import Substitute, restore_substitute
 from adv_detect.sharding import ShardStore
 
 MAX_CANDIDATES = 5000
@@ -57,7 +57,7 @@ class Scene:
     network: TargetNetwork
     representatives: Representatives
     activations: ShardStore
-    substitute: ShardStore | None
+    substitute: Substitute | None
     runtime: RuntimeParams
 
 

@@ -80,7 +80,7 @@ def write_adaptive_part(
     adaptive_tables: dict[str, pd.DataFrame],
     adaptive_pictures: dict[str, bytes],
     hardened_detectors: ShardStore,
-    substitute: ShardStore,
+    substitute_description: dict[str, Any],
     detector_summary: pd.DataFrame,
 ) -> ReportPart:
     """Write the section on attacks on network and detector together.
@@ -89,13 +89,13 @@ def write_adaptive_part(
         adaptive_tables: The tables by name.
         adaptive_pictures: PNG files of the figures.
         hardened_detectors: What adversarial training saw.
-        substitute: The attacker's own network.
+        substitute_description: Seed and accuracy of the attacker's own network; empty where there is none.
         detector_summary: The detectors that the section speaks of.
 
     Returns:
         The section, to be joined with those of other pipelines.
     """
-    section = adaptive_section(adaptive_tables, adaptive_pictures, hardened_detectors, substitute)
+    section = adaptive_section(adaptive_tables, adaptive_pictures, hardened_detectors, substitute_description)
     return ReportPart(Report(section.title, "", [section]), detectors_identity(detector_summary))
 
 

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
+from adv_detect.absent import Absent
 from adv_detect.algorithms.attacks.adaptive.registry import adaptive_attack_source
-from adv_detect.algorithms.attacks.registry import attack_source
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.errors import ConfigurationError
-from adv_detect.images import ImageSet, image_set_identity
+from adv_detect.images import ImageSet
 from adv_detect.jobs.records import log_non_finite
-from adv_detect.networks.registry import network_source
 from adv_detect.networks.target import TargetNetwork
-from adv_detect.params import (
-    AdaptiveAttackParams,
-    AdversarialGenerationParams,
-    AttackParams,
-    DetectorTrainingParams,
-    NetworkParams,
-    RepresentativesParams,
-    RuntimeParams,
-    Split,
-    TargetTrainingParams,
-)
+from adv_detect.params import AdaptiveAttackParams, DetectorTrainingParams, RuntimeParams
 from adv_detect.pipelines.adaptive_attack.attacking import Scene
 from adv_detect.pipelines.adaptive_attack.conditions import (
     check_adaptive,
@@ -31,8 +19,8 @@ from adv_detect.pipelines.adaptive_attack.conditions import (
 )
 from adv_detect.pipelines.adaptive_attack.hardening import HardeningWork
 from adv_detect.pipelines.adaptive_attack.plans import attack_plan, mark_of, shared_marks, substitute_mark
-from adv_detect.pipelines.adaptive_attack.substitute import KEY, LEARNING_SPLITS, SubstituteRecipe, SubstituteWork
-from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, fingerprint
+from adv_detect.pipelines.adaptive_attack.substitute import Substitute
+from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
 RECORD_TENSORS = (
     "source_index",
@@ -64,82 +52,6 @@ RECORD_FACTS = (
     "threshold_fpr_05",
     "rounds",
 )
-SEED_STEP = 1
-"""Added to the seed of the run for everything that the attacker trains."""
-
-
-def describe_substitute(
-    network: NetworkParams,
-    target_training: TargetTrainingParams,
-    representatives: RepresentativesParams,
-    adversarial_generation: AdversarialGenerationParams,
-    detector_training: DetectorTrainingParams,
-    adaptive_attack: AdaptiveAttackParams,
-    runtime: RuntimeParams,
-) -> tuple[SubstituteRecipe, ...]:
-    """Say how the attacker trains a network and detectors of his own.
-
-    Args:
-        network: The architecture.
-        target_training: How the victim was trained; the epochs are the substitute's.
-        representatives: Shrinkage and memory.
-        adversarial_generation: The ordinary attacks.
-        detector_training: The detector configurations.
-        adaptive_attack: The substitute.
-        runtime: Seed, device, batch size.
-
-    Returns:
-        The recipe, with another seed than the victim's; none where no attack is transferred.
-    """
-    check_adaptive(adaptive_attack, detector_training, network.bounds)
-    substitute = adaptive_attack.substitute
-    if not any(spec.role == "transfer" for spec in adaptive_attack.active.values()):
-        return ()
-    names = sorted({*adaptive_attack.detectors, *adaptive_attack.hardening.detectors})
-    recipe = SubstituteRecipe(
-        detectors={
-            key.rsplit("/", 2)[0]: detector_training.active[key.split("/")[0]]
-            for key in detector_keys(tuple(names), adaptive_attack, detector_training)
-        },
-        attacks=_substitute_attacks(adversarial_generation, substitute.attacks),
-        network=substitute.network or network.model_copy(update={"checkpoint": None}),
-        training=target_training.model_copy(update={"epochs": substitute.epochs, "head_only": False}),
-        representatives=representatives,
-        fit=detector_training.fit,
-        seed=runtime.seed + SEED_STEP,
-        max_images=substitute.max_images,
-    )
-    return (recipe,)
-
-
-def train_substitute(
-    train_images: ImageSet,
-    test_images: ImageSet,
-    source_splits: pd.DataFrame,
-    substitute_recipe: tuple[SubstituteRecipe, ...],
-    runtime: RuntimeParams,
-) -> ShardPlan:
-    """Plan the attacker's own network and detectors, one shard; none where no attack is transferred.
-
-    Args:
-        train_images: Images that the network is trained on.
-        test_images: The source images.
-        source_splits: The split of each source image; images of the test split are not used.
-        substitute_recipe: How everything is trained; empty for nothing.
-        runtime: Device, batch size.
-
-    Returns:
-        The plan.
-    """
-    if not substitute_recipe:
-        return ShardPlan(work=_never, shards=(), runtime=runtime, description="substitute")
-    (recipe,) = substitute_recipe
-    limit = recipe.max_images
-    members = {split: _members(source_splits, split)[:limit] for split in LEARNING_SPLITS}
-    work = SubstituteWork(train_images, test_images, members, recipe, runtime)
-    sources = [network_source(recipe.network.name), [attack_source(*one) for one in recipe.attacks.items()]]
-    made_from = fingerprint(recipe, sources, members, image_set_identity(train_images), image_set_identity(test_images))
-    return ShardPlan(work=work, shards=(ShardSpec(KEY, made_from, KEY),), runtime=runtime, description="substitute")
 
 
 def set_scene(
@@ -147,7 +59,7 @@ def set_scene(
     network_weights: TargetNetwork,
     representatives: Representatives,
     activations: ShardStore,
-    substitute: ShardStore,
+    substitute_models: Substitute | Absent,
     runtime: RuntimeParams,
 ) -> Scene:
     """Gather what all attacks share.
@@ -157,12 +69,13 @@ def set_scene(
         network_weights: The network under attack.
         representatives: Class representatives.
         activations: Activations of natural and attacked images.
-        substitute: The attacker's own network and detectors.
+        substitute_models: The attacker's own network and detectors; absent where no attack is transferred.
         runtime: Seed, shard size, batch size, device, engine.
 
     Returns:
         The scene.
     """
+    substitute = None if isinstance(substitute_models, Absent) else substitute_models
     return Scene(test_images, network_weights, representatives, activations, substitute, runtime)
 
 
@@ -214,10 +127,14 @@ def harden_detectors(
         shared_marks(scene), scene.activations.digest, chosen,
         [adaptive_attack_source(condition.spec.attack) for condition in chosen],
         hardening.rounds, hardening.train_images, hardening.validation_images,
-        detector_training.fit, substitute_mark(scene, chosen),
+        detector_training.fit,
     )  # fmt: skip
     shards = tuple(
-        ShardSpec(f"{key}/hardened-{hardening.rounds}", fingerprint(shared, mark_of(detectors, key)), key)
+        ShardSpec(
+            f"{key}/hardened-{hardening.rounds}",
+            fingerprint(shared, mark_of(detectors, key), substitute_mark(scene, chosen, detectors, key)),
+            key,
+        )
         for key in keys
     )
     return ShardPlan(work=work, shards=shards, runtime=scene.runtime, description="hardened detectors")
@@ -263,22 +180,3 @@ def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversa
     records = pd.concat(frames, ignore_index=True)
     log_non_finite(records, "adaptive_records")
     return records.astype({"epsilon": float})
-
-
-def _members(source_splits: pd.DataFrame, split: Split) -> tuple[int, ...]:
-    """Source indices of a split, drawn over all classes."""
-    rows = source_splits.loc[source_splits["split"] == split, "source_index"]
-    return tuple(int(index) for index in rows.sample(frac=1.0, random_state=0))
-
-
-def _substitute_attacks(params: AdversarialGenerationParams, names: tuple[str, ...]) -> dict[str, AttackParams]:
-    found = {name: params.active[name] for name in names if name in params.active}
-    if not found:
-        raise ConfigurationError(
-            f"adaptive_attack.substitute.attacks: expected names of {sorted(params.active)}, got {list(names)}"
-        )
-    return found
-
-
-def _never(_: object) -> ShardContent:
-    raise AssertionError("a plan without shards makes none")

@@ -5,28 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 from kedro.pipeline import Pipeline, node
+from kedro.pipeline.node import Node
 
+from adv_detect.absent import pass_on_absent
+from adv_detect.pipelines import (
+    adversarial_generation,
+    detector_training,
+    feature_extraction,
+    representatives,
+    target_training,
+)
 from adv_detect.pipelines.adaptive_attack.figures import SHOWN, draw_adaptive, show_adaptive, write_adaptive_part
 from adv_detect.pipelines.adaptive_attack.nodes import (
     attack_detectors,
     attack_hardened,
     collect_adaptive_records,
-    describe_substitute,
     harden_detectors,
     set_scene,
-    train_substitute,
+)
+from adv_detect.pipelines.adaptive_attack.substitute import (
+    BLOCKS,
+    choose_substitute_sources,
+    configure_substitute,
+    describe_substitute,
+    gather_substitute,
 )
 from adv_detect.pipelines.adaptive_attack.tables import TABLES, adaptive_metrics, measure_adaptive, store_tables
 
-RECIPE = (
-    "network",
-    "target_training",
-    "representatives",
-    "adversarial_generation",
-    "detector_training",
-    "adaptive_attack",
-    "runtime",
-)
+MAIN_JOB = (target_training, feature_extraction, representatives, adversarial_generation, detector_training)
+WANTED = "detectors"
+"""The last dataset of the main job that the attacker needs."""
+DIVIDING = "split_sources"
+"""The node of the main job in whose place the attacker's images are chosen."""
 
 
 def create_pipeline(**_: Any) -> Pipeline:
@@ -35,24 +45,56 @@ def create_pipeline(**_: Any) -> Pipeline:
 
 
 def _attacking() -> list[Any]:
-    return [*_substitute(), *_attacks()]
+    return [_substitute(), *_attacks()]
 
 
-def _substitute() -> list[Any]:
-    return [
+def _substitute() -> Pipeline:
+    """The main job up to the detectors, run for the attacker; nothing is made where no attack is transferred."""
+    job = [one for module in MAIN_JOB for one in module.create_pipeline().nodes]
+    own = {f"params:{name}": f"{name}_block" for name in BLOCKS} | {"source_splits": "sources_block"}
+    steps = [_for_attacker(one, own) for one in Pipeline(job).to_outputs(WANTED).nodes if one.name != DIVIDING]
+    nodes = [
+        node(
+            configure_substitute,
+            inputs=[*(f"params:{name}" for name in BLOCKS), "params:adaptive_attack"],
+            outputs=[f"{name}_block" for name in BLOCKS],
+            name="configure_substitute",
+        ),
+        node(
+            choose_substitute_sources,
+            inputs=["source_splits", "params:adaptive_attack", "runtime_block"],
+            outputs="sources_block",
+            name="choose_substitute_sources",
+        ),
+        *steps,
+        node(
+            gather_substitute,
+            inputs=["network_weights", "representatives", "detectors", "runtime_block"],
+            outputs="substitute_models",
+            name="gather_substitute",
+        ),
         node(
             describe_substitute,
-            inputs=[f"params:{name}" for name in RECIPE],
-            outputs="substitute_recipe",
+            inputs="substitute_models",
+            outputs="substitute_description",
             name="describe_substitute",
         ),
-        node(
-            train_substitute,
-            inputs=["train_images", "test_images", "source_splits", "substitute_recipe", "params:runtime"],
-            outputs="substitute",
-            name="train_substitute",
-        ),
     ]
+    return Pipeline(
+        nodes,
+        namespace="substitute",
+        inputs={"train_images", "test_images", "source_splits"},
+        outputs={"substitute_models", "substitute_description"},
+        parameters={*BLOCKS, "adaptive_attack"},
+    )
+
+
+def _for_attacker(one: Node, own: dict[str, str]) -> Node:
+    """A node of the main job that reads the attacker's parameters and images, and passes on what is absent."""
+    (output,) = one.outputs
+    return node(
+        pass_on_absent(one.func), inputs=[own.get(name, name) for name in one.inputs], outputs=output, name=one.name
+    )
 
 
 def _attacks() -> list[Any]:
@@ -65,7 +107,7 @@ def _attacks() -> list[Any]:
                 "network_weights",
                 "representatives",
                 "activations",
-                "substitute",
+                "substitute_models",
                 "params:runtime",
             ],
             outputs="adaptive_scene",
@@ -153,7 +195,13 @@ def _showing() -> list[Any]:
         ),
         node(
             write_adaptive_part,
-            inputs=["adaptive_tables", "adaptive_pictures", "hardened_detectors", "substitute", "detector_summary"],
+            inputs=[
+                "adaptive_tables",
+                "adaptive_pictures",
+                "hardened_detectors",
+                "substitute_description",
+                "detector_summary",
+            ],
             outputs="adaptive_attack_part",
             name="write_adaptive_part",
         ),

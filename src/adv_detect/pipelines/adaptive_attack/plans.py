@@ -13,7 +13,6 @@ from adv_detect.networks.target import target_digest
 from adv_detect.params import AdaptiveAttackParams
 from adv_detect.pipelines.adaptive_attack.attacking import Scene
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources, score_naturals
-from adv_detect.pipelines.adaptive_attack.substitute import KEY
 from adv_detect.pipelines.adaptive_attack.work import AdaptiveBlock, AdaptiveWork
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
@@ -51,7 +50,7 @@ def attack_plan(
                 shared, mark, condition, adaptive_attack_source(condition.spec.attack), block.indices,
                 [scene.images.source_ids[index] for index in block.indices],
                 scene.activations.digest if condition.kind.guide != "none" else None,
-                substitute_mark(scene, (condition,)),
+                substitute_mark(scene, (condition,), detectors, key),
             )  # fmt: skip
             shards.append(ShardSpec(shard_key, fingerprint(*made_from), block))
     work = AdaptiveWork(scene, detectors)
@@ -121,7 +120,7 @@ def shared_marks(scene: Scene) -> tuple[object, ...]:
     return target_digest(scene.network), representatives_digest(scene.representatives), scene.runtime.seed
 
 
-def substitute_mark(scene: Scene, chosen: tuple[Condition, ...]) -> str | None:
-    """Fingerprint of the substitute, where one of the attacks is made on it."""
+def substitute_mark(scene: Scene, chosen: tuple[Condition, ...], detectors: ShardStore, key: str) -> str | None:
+    """Fingerprint of what stands in for a detector, where one of the attacks is made on the substitute."""
     wanted = any(condition.spec.role == "transfer" for condition in chosen)
-    return scene.substitute.fingerprint(KEY) if wanted and scene.substitute is not None else None
+    return scene.substitute.mark_for(detectors.metadata(key)) if wanted and scene.substitute is not None else None

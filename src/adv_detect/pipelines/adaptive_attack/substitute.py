@@ -1,293 +1,245 @@
-"""The attacker's own network with its own detectors, trained with another seed; made once and stored."""
+"""The attacker's own network and detectors: what the main job, run for them, is given and what it leaves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+import pandas as pd
 
-from adv_detect.algorithms.attacks.registry import build_attack
-from adv_detect.algorithms.attacks.run import run_attack
-from adv_detect.algorithms.attacks.targets import draw_targets
-from adv_detect.algorithms.detectors import (
-    Activations,
-    FitData,
-    StoredDetector,
-    build_detector,
-    score_activations,
-    stored_tensors,
-)
-from adv_detect.algorithms.detectors.end_to_end import network_activations
-from adv_detect.algorithms.device import resolve_device
-from adv_detect.algorithms.features import extract_features
-from adv_detect.algorithms.representatives import (
-    ClassFeatures,
-    Representatives,
-    fit_representatives,
-    representatives_from_tensors,
-    representatives_tensors,
-)
-from adv_detect.algorithms.target_training import FitSettings, fit_target, measure_accuracy
-from adv_detect.images import ImageSet, load_images
-from adv_detect.jobs.detectors import criteria_of
-from adv_detect.names import NATURAL
-from adv_detect.networks.target import NetworkSpec, TargetNetwork, build_target, target_from_spec, target_tensors
+from adv_detect.absent import ABSENT, Absent, pass_on_absent
+from adv_detect.algorithms.detectors import StoredDetector
+from adv_detect.algorithms.representatives import Representatives, representatives_digest
+from adv_detect.algorithms.splits import interleave
+from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.fields import LARGEST
+from adv_detect.jobs.detectors import LEARNING_SPLITS, restore
+from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import (
-    AttackParams,
-    Criterion,
-    DetectorFitParams,
-    DetectorParams,
+    SPLITS,
+    AdaptiveAttackParams,
+    AdversarialGenerationParams,
+    Block,
+    DetectorTrainingParams,
+    FeatureExtractionParams,
     NetworkParams,
     RepresentativesParams,
     RuntimeParams,
-    Split,
     TargetTrainingParams,
 )
-from adv_detect.sharding import ShardContent, ShardStore
+from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive
+from adv_detect.sharding import ShardStore, fingerprint
 
-KEY = "substitute"
-NETWORK, REPRESENTATIVES, DETECTOR = "network:", "representatives:", "detector:"
-PER_CLASS = 200
-"""Images per class from which the substitute's class representatives come, at most."""
+SEED_STEP = 1
+"""Added to the seeds of the run for everything that the attacker trains."""
+BLOCKS = (
+    "network",
+    "target_training",
+    "feature_extraction",
+    "representatives",
+    "adversarial_generation",
+    "detector_training",
+    "runtime",
+)
+"""Blocks of parameters that the main job takes up to the detectors, in the order of :func:`configure_substitute`."""
 
-
-LEARNING_SPLITS: tuple[Split, Split] = ("train", "validation")
+BlockT = TypeVar("BlockT", bound=Block)
+SubstituteBlocks = tuple[
+    NetworkParams,
+    TargetTrainingParams,
+    FeatureExtractionParams,
+    RepresentativesParams,
+    AdversarialGenerationParams,
+    DetectorTrainingParams,
+    RuntimeParams,
+]
 
 
 @dataclass(frozen=True)
-class SubstituteRecipe:
-    """How the attacker's network and detectors are trained.
+class Substitute:
+    """What the attacker trained; picklable.
 
     Attributes:
-        detectors: What to train, by ``<configuration>/<criterion>``.
-        attacks: Attacks that the detectors learn from.
-        network: Architecture, without checkpoint.
-        training: How the network is trained.
-        representatives: Shrinkage and memory.
-        fit: How the detectors are trained.
+        network: The attacker's network.
+        representatives: Its class representatives.
+        detectors: Detectors trained on attacks on it.
         seed: Another one than the victim's.
-        max_images: Source images per split that the detectors learn from.
     """
 
-    detectors: dict[str, DetectorParams]
-    attacks: dict[str, AttackParams]
-    network: NetworkParams
-    training: TargetTrainingParams
-    representatives: RepresentativesParams
-    fit: DetectorFitParams
+    network: TargetNetwork
+    representatives: Representatives
+    detectors: ShardStore
     seed: int
-    max_images: int
 
+    @cached_property
+    def digest(self) -> str:
+        """Fingerprint of network and representatives."""
+        return fingerprint(target_digest(self.network), representatives_digest(self.representatives))
 
-@dataclass(frozen=True)
-class SubstituteWork:
-    """Trains network, class representatives and detectors that share nothing with the victim but the recipe.
+    def key_for(self, facts: Mapping[str, Any]) -> str:
+        """Find the detector that stands in for another one.
 
-    The attacker has images of the same kind: the training images, and the train and validation split of the source
-    images. The detectors learn from attacks on the substitute itself.
+        Args:
+            facts: What is known of the detector under attack; its configuration, its criterion and what it was trained
+                on choose.
 
-    Attributes:
-        train_images: Images that the network is trained on.
-        source_images: Images that are attacked.
-        members: Source indices by split, ``train`` and ``validation``.
-        recipe: How everything is trained.
-        runtime: Device, batch size.
-    """
+        Returns:
+            The key among the attacker's detectors.
 
-    train_images: ImageSet
-    source_images: ImageSet
-    members: dict[Split, tuple[int, ...]]
-    recipe: SubstituteRecipe
-    runtime: RuntimeParams
-
-    def __call__(self, _: object) -> ShardContent:
-        """Make the one shard: all tensors with prefixes; specs and accuracy as metadata."""
-        network = self._train_network()
-        representatives = self._fit_representatives(network)
-        accuracy = measure_accuracy(
-            network, self.source_images, batch_size=self.runtime.batch_size, device=self._device
-        )
-        tensors, header = representatives_tensors(representatives)
-        trained = self._train_detectors(network, representatives)
-        states = {f"{name}/{part}": tensor for name, (_, state) in trained.items() for part, tensor in state.items()}
-        return ShardContent(
-            tensors=_prefixed(NETWORK, target_tensors(network))
-            | _prefixed(REPRESENTATIVES, tensors)
-            | _prefixed(DETECTOR, states),
-            metadata={
-                "spec": network.spec.model_dump(mode="json"),
-                "representatives": header,
-                "detectors": {name: about for name, (about, _) in trained.items()},
-                "accuracy": accuracy,
-                "seed": self.recipe.seed,
-            },
-        )
-
-    @property
-    def _device(self) -> torch.device:
-        return resolve_device(self.runtime.device)
-
-    def _train_network(self) -> TargetNetwork:
-        shape = tuple(self.train_images[0][0].shape)
-        network = build_target(
-            self.recipe.network,
-            class_names=self.train_images.class_names,
-            image_shape=(shape[0], shape[1], shape[2]),
-            seed=self.recipe.seed,
-        )
-        settings = FitSettings(seed=self.recipe.seed, device=self._device, progress=self.runtime.progress)
-        fit_target(network, self.train_images, params=self.recipe.training, settings=settings)
-        return network.freeze()
-
-    def _fit_representatives(self, network: TargetNetwork) -> Representatives:
-        return fit_representatives(
-            lambda: self._class_features(network),
-            layers=network.spec.layers,
-            class_names=network.spec.class_names,
-            params=self.recipe.representatives,
-            seed=self.recipe.seed,
-        )
-
-    def _class_features(self, network: TargetNetwork) -> Iterator[ClassFeatures]:
-        """Features of correctly classified training images, class by class."""
-        for label in range(len(network.spec.class_names)):
-            members = torch.nonzero(self.train_images.labels == label).flatten().tolist()[:PER_CLASS]
-            parts = [self._features(network, load_images(self.train_images, block, network.spec.bounds))
-                     for block in _blocks(members, self.runtime.batch_size)]  # fmt: skip
-            correct = torch.cat([logits.argmax(dim=1) for logits, _ in parts]) == label
-            layers = [torch.cat([features[number] for _, features in parts])[correct]
-                      for number in range(len(network.spec.layers))]  # fmt: skip
-            names = [self.train_images.source_ids[index] for index in members]
-            kept = [name for name, good in zip(names, correct.tolist(), strict=True) if good]
-            if kept:
-                yield label, layers, kept
-
-    @torch.no_grad()
-    def _features(self, network: TargetNetwork, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        logits, features = extract_features(network, images.to(self._device), network.spec.layers)
-        return logits.cpu(), [layer.cpu() for layer in features]
-
-    def _train_detectors(
-        self, network: TargetNetwork, representatives: Representatives
-    ) -> dict[str, tuple[dict[str, Any], dict[str, Tensor]]]:
-        """Facts and tensors of each detector."""
-        seen = {split: list(self._shown(network, split)) for split in LEARNING_SPLITS}
-        return {
-            name: self._train_detector(name, params, seen, representatives)
-            for name, params in self.recipe.detectors.items()
-        }
-
-    def _train_detector(
-        self, name: str, params: DetectorParams, seen: dict[Split, list[Activations]], representatives: Representatives
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        clean, attacked = (
-            {split: _of(seen[split], which, criteria_of(name.rsplit("/", 1)[1])) for split in LEARNING_SPLITS}
-            for which in (True, False)
-        )
-        validation = clean["validation"]
-        assert clean["train"] is not None  # the natural images are always there
-        assert validation is not None
-        data = FitData(
-            clean["train"], attacked["train"], validation, attacked["validation"], self.recipe.fit, str(self._device)
-        )
-        detector = build_detector(params, representatives, seed=self.recipe.seed)
-        detector.fit_chosen(data, seed=self.recipe.seed)
-        detector.cpu().eval()
-        return {"params": params.model_dump(mode="json")}, stored_tensors(
-            detector, score_activations(detector, validation)
-        )
-
-    def _shown(self, network: TargetNetwork, split: Split) -> Iterator[Activations]:
-        """Activations of the clean images of a split and of attacks on the substitute."""
-        images = load_images(self.source_images, self.members[split], network.spec.bounds)
-        labels = self.source_images.labels[torch.tensor(self.members[split])]
-        clean = self._look(network, images, NATURAL)
-        yield clean
-        correct = clean.logits.argmax(dim=1) == labels
-        for name, attack in self.recipe.attacks.items():
-            for criterion in attack.criteria:
-                attacked = self._attack(network, name, attack, criterion, images[correct], labels[correct], split)
-                if len(attacked):
-                    yield self._look(network, attacked, f"{name}/{criterion}")
-
-    def _attack(
-        self,
-        network: TargetNetwork,
-        name: str,
-        attack: AttackParams,
-        criterion: Criterion,
-        images: Tensor,
-        labels: Tensor,
-        split: Split,
-    ) -> Tensor:
-        """Images with which an attack fooled the substitute."""
-        numbers = torch.arange(len(images)) + (0 if split == "train" else len(self.members["train"]))
-        targets = None
-        if criterion == "targeted":
-            targets = draw_targets(labels, len(network.spec.class_names), seed=self.recipe.seed, source_indices=numbers)
-        configured, found = build_attack(name, attack), []
-        for rows in torch.split(torch.arange(len(images)), self.runtime.batch_size):
-            result = run_attack(
-                configured,
-                network,
-                images[rows].to(self._device),
-                labels[rows].to(self._device),
-                targets=None if targets is None else targets[rows].to(self._device),
-                bounds=network.spec.bounds,
-                seed=self.recipe.seed,
+        Raises:
+            DataError: There is none.
+        """
+        wanted = "/".join(str(facts[name]) for name in ("configuration", "trained_criterion", "trained_on"))
+        found = self.detectors.keys(f"{wanted}/")
+        if not found:
+            raise DataError(
+                f"substitute: expected a detector {wanted!r}, got {list(self.detectors.keys())}; run the pipeline "
+                "adaptive_attack as a whole"
             )
-            found.append(result.images[result.success].cpu())
-        return torch.cat(found) if found else images
+        return found[0]
 
-    @torch.no_grad()
-    def _look(self, network: TargetNetwork, images: Tensor, group: str) -> Activations:
-        network = network.to(self._device)
-        parts = [
-            network_activations(network, batch.to(self._device), network.spec.layers).to("cpu")
-            for batch in torch.split(images, self.runtime.batch_size)
-        ]
-        return replace(Activations.concatenate(parts), groups=(group,) * len(images))
+    def mark_for(self, facts: Mapping[str, Any]) -> str:
+        """Fingerprint of all that stands in for a detector: network, representatives and the detector itself."""
+        return fingerprint(self.digest, self.detectors.fingerprint(self.key_for(facts)))
 
 
-def _of(seen: list[Activations], natural: bool, criteria: tuple[str, ...]) -> Activations | None:
-    """Natural images, or attacks of some criteria."""
-    groups = [(one.groups[0] == NATURAL, one.groups[0].rpartition("/")[2], one) for one in seen]
-    parts = [one for clean, criterion, one in groups if clean is natural and (clean or criterion in criteria)]
-    return Activations.concatenate(parts) if parts else None
+def configure_substitute(
+    network: NetworkParams,
+    target_training: TargetTrainingParams,
+    feature_extraction: FeatureExtractionParams,
+    representatives: RepresentativesParams,
+    adversarial_generation: AdversarialGenerationParams,
+    detector_training: DetectorTrainingParams,
+    runtime: RuntimeParams,
+    adaptive_attack: AdaptiveAttackParams,
+) -> SubstituteBlocks | tuple[Absent, ...]:
+    """Set the parameters with which the main job is run for the attacker.
+
+    Args:
+        network: The architecture under attack.
+        target_training: How the victim was trained; the epochs are the substitute's.
+        feature_extraction: Images per class.
+        representatives: Shrinkage and memory.
+        adversarial_generation: The ordinary attacks.
+        detector_training: The detector configurations.
+        runtime: Seed, device, batch size, engine.
+        adaptive_attack: The substitute and the detectors it has to stand in for.
+
+    Returns:
+        The blocks named in `BLOCKS`; absent where no attack is transferred.
+    """
+    check_adaptive(adaptive_attack, detector_training, network.bounds)
+    substitute = adaptive_attack.substitute
+    if not any(spec.role == "transfer" for spec in adaptive_attack.active.values()):
+        return (ABSENT,) * len(BLOCKS)
+    return (
+        substitute.network or _changed(network, checkpoint=None),
+        _changed(target_training, epochs=substitute.epochs, head_only=False, min_accuracy=0.0),
+        feature_extraction,
+        representatives,
+        _attacks(adversarial_generation, substitute.attacks),
+        _detectors(detector_training, adaptive_attack),
+        _changed(runtime, seed=_other(runtime.seed)),
+    )
 
 
-def restore_substitute(store: ShardStore, known: StoredDetector) -> tuple[TargetNetwork, StoredDetector]:
+@pass_on_absent
+def choose_substitute_sources(
+    source_splits: pd.DataFrame, adaptive_attack: AdaptiveAttackParams, runtime: RuntimeParams
+) -> pd.DataFrame:
+    """Choose the source images that the attacker has: some of the train and validation splits, none of the test split.
+
+    Args:
+        source_splits: The split of each source image.
+        adaptive_attack: How many images of a split.
+        runtime: The attacker's seed.
+
+    Returns:
+        Rows of ``source_splits``: a stratified draw from each of the two splits.
+    """
+    rng, limit = np.random.default_rng(runtime.seed), adaptive_attack.substitute.max_images
+    parts = (source_splits[source_splits["split"] == split] for split in LEARNING_SPLITS)
+    drawn = [part.iloc[interleave(part["label"].to_numpy(), rng)[:limit]] for part in parts]
+    return pd.concat(drawn).sort_values("source_index", ignore_index=True)
+
+
+@pass_on_absent
+def gather_substitute(
+    network_weights: TargetNetwork, representatives: Representatives, detectors: ShardStore, runtime: RuntimeParams
+) -> Substitute:
+    """Gather what the main job left for the attacker.
+
+    Args:
+        network_weights: The attacker's network.
+        representatives: Its class representatives.
+        detectors: The attacker's detectors.
+        runtime: The attacker's seed.
+
+    Returns:
+        What transfer attacks are made on.
+    """
+    return Substitute(network_weights, representatives, detectors, runtime.seed)
+
+
+def describe_substitute(substitute_models: Substitute | Absent) -> dict[str, Any]:
+    """Say what the report tells of the substitute.
+
+    Args:
+        substitute_models: What the attacker trained.
+
+    Returns:
+        ``seed`` and ``accuracy`` on the source images; empty where there is none.
+    """
+    if isinstance(substitute_models, Absent):
+        return {}
+    return {"seed": substitute_models.seed, "accuracy": substitute_models.network.spec.accuracy}
+
+
+def restore_substitute(substitute: Substitute, known: StoredDetector) -> tuple[TargetNetwork, StoredDetector]:
     """Read the attacker's network and the detector that stands in for a known one.
 
     Args:
-        store: What :class:`SubstituteWork` made.
-        known: The detector under attack; its configuration and criterion choose.
+        substitute: What the attacker trained.
+        known: The detector under attack.
 
     Returns:
         Network and detector, on the CPU.
     """
-    content = store.read(KEY)
-    name = f"{known.facts['configuration']}/{known.facts['trained_criterion']}"
-    network = target_from_spec(
-        NetworkSpec.model_validate(content.metadata["spec"]), _part(content.tensors, NETWORK)
-    ).freeze()
-    representatives = representatives_from_tensors(
-        _part(content.tensors, REPRESENTATIVES), content.metadata["representatives"]
+    key = substitute.key_for(known.facts)
+    return substitute.network.freeze(), restore(substitute.detectors, key, substitute.representatives)
+
+
+def _attacks(params: AdversarialGenerationParams, names: Iterable[str]) -> AdversarialGenerationParams:
+    """The attacks that the attacker's detectors learn from, whether or not the victim's do."""
+    found = {name: _changed(params.active[name], train=True, splits=SPLITS) for name in names if name in params.active}
+    if not found:
+        raise ConfigurationError(
+            f"adaptive_attack.substitute.attacks: expected names of {sorted(params.active)}, got {list(names)}"
+        )
+    return AdversarialGenerationParams(attacks=dict(found))
+
+
+def _detectors(params: DetectorTrainingParams, adaptive: AdaptiveAttackParams) -> DetectorTrainingParams:
+    """The detectors that are attacked or hardened, once each, with a seed of the attacker."""
+    names = {*adaptive.detectors, *adaptive.hardening.detectors}
+    return _changed(
+        params,
+        configurations={name: one for name, one in params.active.items() if name in names},
+        criteria=adaptive.trained_criteria,
+        seeds=(_other(params.seeds[0]),),
+        leave_one_out=(),
+        reference_checkpoints={},
     )
-    state = _part(content.tensors, f"{DETECTOR}{name}/")
-    return network, StoredDetector.restore(name, content.metadata["detectors"][name], state, representatives)
 
 
-def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+def _changed(block: BlockT, **changes: Any) -> BlockT:
+    """Copy a block with other values, which are checked as those of the files are."""
+    kept = {name: getattr(block, name) for name in block.model_fields_set}
+    return type(block).model_validate(kept | changes)
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _blocks(members: list[int], size: int) -> list[list[int]]:
-    return [members[start : start + size] for start in range(0, len(members), size)]
+def _other(seed: int) -> int:
+    return (seed + SEED_STEP) % (LARGEST + 1)

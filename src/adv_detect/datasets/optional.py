@@ -1,0 +1,96 @@
+"""A dataset of any kind, or the note that it is not asked for."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+from kedro.io import AbstractDataset
+
+from adv_detect.absent import ABSENT, Absent
+from adv_detect.datasets.location import open_location
+from adv_detect.sharding import files
+
+
+class OptionalDataset(AbstractDataset[Any, Any]):
+    """Stores what another dataset stores, or :data:`~adv_detect.absent.ABSENT`.
+
+    That it is absent is the file ``.<name>.absent`` beside it. What an earlier run left there stays and is found again
+    when it is asked for.
+
+    Example in a catalog::
+
+        "substitute.{name}":
+          type: adv_detect.datasets.optional.OptionalDataset
+          dataset: adv_detect.datasets.sharded.ShardedSafetensorsDataset
+          filepath: data/06_models/substitute/{name}
+          made_by: adaptive_attack
+
+    Example in Python::
+
+        kind = "adv_detect.datasets.sharded.ShardedSafetensorsDataset"
+        dataset = OptionalDataset(dataset=kind, filepath="data/06_models/substitute/detectors")
+        dataset.save(ABSENT)
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: str,
+        filepath: str | PathLike[str],
+        made_by: str | None = None,
+        credentials: dict[str, Any] | None = None,
+        fs_args: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Set what is stored and where.
+
+        Args:
+            dataset: Type of the dataset that stores what is there, as in a catalog.
+            filepath: Its file or folder, as a path or an fsspec address.
+            made_by: Pipeline that makes it, named in errors.
+            credentials: Secret arguments of the filesystem.
+            fs_args: Further arguments of the filesystem.
+            metadata: Ignored by Kedro; read by plugins.
+        """
+        self.metadata = metadata
+        self._fs, path = open_location(filepath, credentials, fs_args)
+        folder, slash, name = path.rstrip("/").rpartition("/")
+        self._note = f"{folder}{slash}.{name}.absent"
+        place = {"filepath": str(filepath), "credentials": credentials, "fs_args": fs_args}
+        self._dataset: AbstractDataset[Any, Any] = AbstractDataset.from_config(
+            name, {"type": dataset, "made_by": made_by} | {key: one for key, one in place.items() if one}
+        )
+
+    def load(self) -> Any:
+        """Read what is there.
+
+        Returns:
+            What the other dataset gives, or ABSENT.
+
+        Raises:
+            DatasetError: It was asked for, but is not there or is damaged.
+        """
+        return ABSENT if self._fs.exists(self._note) else self._dataset.load()
+
+    def save(self, data: Any) -> None:
+        """Store something, or note that it is absent.
+
+        Args:
+            data: What the other dataset takes, or ABSENT.
+
+        Raises:
+            DatasetError: The other dataset does not take it.
+        """
+        if isinstance(data, Absent):
+            files.write_bytes(self._fs, self._note, b"")
+            return
+        if self._fs.exists(self._note):
+            self._fs.rm_file(self._note)
+        self._dataset.save(data)
+
+    def _exists(self) -> bool:
+        return bool(self._fs.exists(self._note)) or self._dataset.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"dataset": self._dataset}

@@ -1,0 +1,219 @@
+"""The attacker's own network and detectors are the main job with parameters of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from adv_detect.absent import Absent
+from adv_detect.errors import DataError
+from adv_detect.jobs.detectors import restore
+from adv_detect.networks.target import target_tensors
+from adv_detect.params import AdversarialGenerationParams, RuntimeParams
+from adv_detect.pipelines import (
+    adversarial_generation,
+    detector_training,
+    feature_extraction,
+    representatives,
+    target_training,
+)
+from adv_detect.pipelines.adaptive_attack.attacking import attack_images
+from adv_detect.pipelines.adaptive_attack.conditions import choose_sources, conditions, score_naturals
+from adv_detect.pipelines.adaptive_attack.pipeline import create_pipeline
+from adv_detect.pipelines.adaptive_attack.plans import substitute_mark
+from adv_detect.pipelines.adaptive_attack.substitute import (
+    choose_substitute_sources,
+    configure_substitute,
+    restore_substitute,
+)
+
+KEY = "cosine/both/all/0"
+MODULES = (target_training, feature_extraction, representatives, adversarial_generation, detector_training)
+SHARDED = ("features", "adversarials", "activations", "detectors")
+
+
+@pytest.fixture(scope="module")
+def known(finished, detectors):
+    return restore(detectors, KEY, finished["representatives"])
+
+
+@pytest.fixture(scope="module")
+def configured(blocks, adaptive):
+    """Configures the substitute: ``configured(runtime=...)`` gives its blocks."""
+
+    def make(**changes):
+        given = blocks | {"adaptive_attack": adaptive()} | changes
+        names = ("network", "target_training", "feature_extraction", "representatives", "adversarial_generation",
+                 "detector_training", "runtime", "adaptive_attack")  # fmt: skip
+        return configure_substitute(*(given[name] for name in names))
+
+    return make
+
+
+def written(folder: Path) -> dict[str, int]:
+    return {str(file.relative_to(folder)): file.stat().st_mtime_ns for file in folder.rglob("*.safetensors")}
+
+
+def test_every_step_is_a_node_of_the_main_job():
+    own = [one for one in create_pipeline().nodes if one.namespace == "substitute"]
+    main = {one.name: one.func for module in MODULES for one in module.create_pipeline().nodes}
+    steps = {one.name.removeprefix("substitute."): one.func for one in own}
+    shared = {"train_target", "extract_class_features", "compute_representatives", "generate_adversarials",
+              "compute_activations", "train_detectors"}  # fmt: skip
+
+    assert shared == steps.keys() & main.keys()
+    assert all(steps[name].__wrapped__ is main[name] for name in shared)
+
+
+def test_it_is_independent_of_the_victim(substitute, finished, known, blocks, trained_attacker):
+    network, own = restore_substitute(substitute, known)
+    victim = target_tensors(finished["network_weights"])
+    weights = [name for name, value in victim.items() if value.dim() > 1]
+
+    assert weights
+    assert not any(torch.allclose(target_tensors(network)[name], victim[name], atol=1e-3) for name in weights)
+    centroids = own.detector.representatives.centroids[0]
+    assert not torch.allclose(centroids, finished["representatives"].centroids[0], atol=1e-3)
+    assert own.params == known.params
+    assert own.threshold(0.05) != known.threshold(0.05)
+    assert own.facts["seed"] == blocks["detector_training"].seeds[0] + 1
+    description = trained_attacker["substitute_description"]
+    assert description == {"seed": blocks["runtime"].seed + 1, "accuracy": network.spec.accuracy}
+    assert description["accuracy"] > 0.5
+
+
+def test_it_has_no_test_image_and_no_more_images_than_allowed(trained_attacker, finished, adaptive, configured):
+    splits = finished["source_splits"].set_index("source_id")["split"]
+    chosen = choose_substitute_sources(finished["source_splits"], adaptive(), configured()[-1])
+    limit = adaptive().substitute.max_images
+
+    assert chosen["split"].value_counts().to_dict() == {"train": limit, "validation": min(18, limit)}
+    assert (chosen["split"] == chosen["source_id"].map(splits)).all()
+    attacked = {name for _, content in trained_attacker["substitute.adversarials"]
+                for name in content.metadata["source_ids"]}  # fmt: skip
+    assert attacked == set(chosen["source_id"])
+    assert "test" not in set(splits[sorted(attacked)])
+
+
+def test_its_detectors_are_those_that_are_attacked(substitute, trained_attacker):
+    assert substitute.detectors.keys() == ("cosine/both/all/1",)
+    facts = substitute.detectors.metadata("cosine/both/all/1")
+    assert facts["attacks"] == ["bim"]
+    learned = {key.split("/")[0] for key in facts["learned_from"]}
+    assert learned == {"natural", "bim"}
+    assert {key.split("/")[0] for key in trained_attacker["substitute.adversarials"].keys()} == learned  # noqa: SIM118
+
+
+def test_features_come_from_as_many_images_as_in_the_main_job(trained_attacker, blocks):
+    store = trained_attacker["substitute.features"]
+    seen: dict[int, int] = {}
+    for _, content in store:
+        seen[content.metadata["label"]] = seen.get(content.metadata["label"], 0) + content.metadata["seen"]
+
+    assert seen == dict.fromkeys(range(3), blocks["feature_extraction"].max_images_per_class)
+
+
+def test_blocks_are_the_main_jobs_but_for_what_is_the_substitutes(configured, blocks):
+    network, training, features, classes, attacks, detectors, runtime = configured()
+
+    assert network == blocks["network"]
+    assert training == blocks["target_training"].model_copy(update={"epochs": 4, "min_accuracy": 0.0})
+    assert (features, classes) == (blocks["feature_extraction"], blocks["representatives"])
+    assert attacks.active == {"bim": blocks["adversarial_generation"].active["bim"]}
+    assert list(detectors.active) == ["cosine"]
+    assert (detectors.criteria, detectors.seeds, detectors.leave_one_out) == (("both",), (1,), ())
+    assert detectors.fit == blocks["detector_training"].fit
+    assert runtime == blocks["runtime"].model_copy(update={"seed": 1})
+
+
+def test_the_largest_seed_has_another_one_beside_it(configured):
+    *_, runtime = configured(runtime=RuntimeParams(seed=2**31 - 1))
+    assert runtime.seed == 0
+
+
+def test_its_detectors_learn_from_attacks_that_the_victims_never_met(configured, blocks, adaptive):
+    plain = blocks["adversarial_generation"].active["bim"].model_dump()
+    unseen = plain | {"splits": ("train", "validation", "test"), "train": False}
+    attacks = AdversarialGenerationParams.model_validate({"attacks": {"bim": plain, "unseen": unseen}})
+
+    chosen = adaptive(substitute={"attacks": ["unseen"]})
+    own = configured(adversarial_generation=attacks, adaptive_attack=chosen)[4]
+
+    assert list(own.active) == ["unseen"]
+    assert own.active["unseen"].train
+
+
+def test_nothing_is_made_without_transfer_and_nothing_made_before_is_lost(attacker, adaptive, tmp_path):
+    attacker(tmp_path)
+    before = written(tmp_path)
+    none = adaptive(attacks={"selective": adaptive().attacks["selective"]})
+
+    for folder in (tmp_path, tmp_path / "fresh"):
+        shop = attacker(folder, adaptive_attack=none)
+        assert isinstance(shop["substitute.detectors"], Absent)
+        assert shop["substitute_description"] == {}
+    assert not written(tmp_path / "fresh")
+
+    again = attacker(tmp_path)
+    assert written(tmp_path) == before
+    assert again["substitute.detectors"].keys() == ("cosine/both/all/1",)
+
+
+def test_a_step_goes_on_where_it_stopped(attacker, tmp_path):
+    first = attacker(tmp_path)
+    before = written(tmp_path)
+    store = first["substitute.adversarials"]
+    gone = next(key for key in store.keys() if key.startswith("bim/"))  # noqa: SIM118
+    Path(store.path(gone)).unlink()
+
+    attacker(tmp_path)
+
+    after = written(tmp_path)
+    assert {name for name in after if after[name] != before[name]} == {f"adversarials/{gone}.safetensors"}
+
+
+def test_attacks_on_deep_features_take_part(attacker, blocks, adaptive):
+    deep = {"attack": "deep-features", "arguments": {"max_thres": 200, "iterations": 15, "dodging": "nearest"}}
+    attacks = AdversarialGenerationParams.model_validate(
+        {"attacks": {"bim": blocks["adversarial_generation"].active["bim"], "deep": deep}}
+    )
+    params = adaptive(substitute={"epochs": 4, "attacks": ["bim", "deep"], "max_images": 20})
+
+    shop = attacker(adversarial_generation=attacks, adaptive_attack=params)
+
+    images = shop["substitute.adversarials"]
+    made = [images.read(key).tensors["success"] for key in images.keys() if key.startswith("deep/")]  # noqa: SIM118
+    assert torch.cat(made).any()
+    assert shop["substitute.detectors"].metadata("cosine/both/all/1")["attacks"] == ["bim", "deep"]
+
+
+def test_what_is_transferred_is_remade_when_its_stand_in_is_another(scene, substitute, detectors, adaptive):
+    transferred = tuple(conditions(adaptive(), ("transfer",)))
+    direct = tuple(conditions(adaptive(), ("selective",)))
+    mark = substitute_mark(scene, transferred, detectors, KEY)
+
+    assert mark == substitute.mark_for(detectors.metadata(KEY))
+    assert mark != substitute.digest
+    assert substitute_mark(scene, direct, detectors, KEY) is None
+    with pytest.raises(DataError, match=r"substitute: expected a detector 'cosine/targeted/all', got \['cosine/both"):
+        substitute.mark_for(detectors.metadata(KEY) | {"trained_criterion": "targeted"})
+
+
+def test_a_transferred_attack_is_made_on_the_substitute_within_the_budget(scene, substitute, known, adaptive):
+    spec = (
+        adaptive()
+        .attacks["transfer"]
+        .model_copy(update={"budgets": {"linf": (0.5,)}, "arguments": {"steps": 12, "return_early": False}})
+    )
+    (condition,) = conditions(adaptive(attacks={"transfer": spec}, hardening={"rounds": 0}))
+    scored = score_naturals(scene.activations, "test", known, scene.representatives)
+    chosen = choose_sources(scored, condition.spec, known, seed=0, count=6)
+
+    attacked = attack_images(scene, known, condition, chosen)
+
+    result, labels = attacked.result, attacked.task.labels
+    assert float(result.linf.max()) <= 0.5 * (1 + 1e-5)
+    assert float((substitute.network(result.images).argmax(dim=1) != labels).float().mean()) > 0.5
+    assert torch.equal(result.fooled, scene.network(result.images).argmax(dim=1) != labels)
