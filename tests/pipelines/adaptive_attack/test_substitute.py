@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adv_detect.absent import Absent
+from adv_detect.absent import ABSENT, Absent
 from adv_detect.errors import DataError
 from adv_detect.jobs.detectors import restore
 from adv_detect.networks.target import target_tensors
@@ -21,6 +21,7 @@ from adv_detect.pipelines import (
 )
 from adv_detect.pipelines.adaptive_attack.attacking import attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import choose_sources, conditions, score_naturals
+from adv_detect.pipelines.adaptive_attack.nodes import set_scene
 from adv_detect.pipelines.adaptive_attack.pipeline import create_pipeline
 from adv_detect.pipelines.adaptive_attack.plans import substitute_mark
 from adv_detect.pipelines.adaptive_attack.substitute import (
@@ -159,6 +160,13 @@ def test_nothing_is_made_without_transfer_and_nothing_made_before_is_lost(attack
     again = attacker(tmp_path)
     assert written(tmp_path) == before
     assert again["substitute.detectors"].keys() == ("cosine/both/all/1",)
+
+
+def test_a_scene_has_a_substitute_only_where_there_is_one(substitute):
+    given = ("images", "network", "representatives", "activations")
+
+    assert set_scene(*given, ABSENT, RuntimeParams()).substitute is None
+    assert set_scene(*given, substitute, RuntimeParams()).substitute is substitute
 
 
 def test_a_step_goes_on_where_it_stopped(attacker, tmp_path):
