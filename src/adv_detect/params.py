@@ -38,7 +38,6 @@ Distance = Literal["euclidean", "cosine", "mahalanobis"]
 ClassOrder = Literal["fixed", "ranked"]
 TrajectoryKind = Literal["lstm", "bilstm", "mlp"]
 
-DEEP_FEATURES = "deep-features"
 """The attack that aims at the features of the last layer."""
 
 RESERVED_ATTACKS = ("natural", "noise", "all", "macro", "worst")
@@ -224,11 +223,6 @@ class AdversarialGenerationParams(Block):
     def active(self) -> dict[str, AttackParams]:
         """The attacks that are not null, in configured order."""
         return {name: attack for name, attack in self.attacks.items() if attack is not None}
-
-    @property
-    def on_features(self) -> tuple[str, ...]:
-        """Names of the attacks that aim at the features instead of the class."""
-        return tuple(name for name, attack in self.active.items() if attack.attack == DEEP_FEATURES)
 
     @field_validator("attacks")
     @classmethod

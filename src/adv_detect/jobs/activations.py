@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
 from adv_detect.algorithms.attacks.quality import noise_of_same_norm, quantise
+from adv_detect.algorithms.attacks.registry import BY_NETWORK
 from adv_detect.algorithms.detectors import Activations
 from adv_detect.algorithms.detectors.end_to_end import network_activations
 from adv_detect.algorithms.device import resolve_device
@@ -28,7 +29,6 @@ from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, 
 LOGGER = logging.getLogger(__name__)
 
 Variant = Literal["float", "8bit", "noise"]
-BY_NETWORK = "network"
 """The judge of attacks on the class; others name a kind of representative."""
 KEPT = ("label", "source_index", "target", "l2", "linf")
 LOGITS, FEATURES = "logits", "features."

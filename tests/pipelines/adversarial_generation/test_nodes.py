@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
+import foolbox
 import pandas as pd
 import pytest
 import torch
@@ -338,6 +340,41 @@ def test_who_judged_an_attack_is_recorded(plan, attacks):
     judges = {name: made.work(blocks_of(made, f"{name}/")[0]).metadata["judge"] for name in ("natural", "bim", "deep")}
 
     assert judges == {"natural": "network", "bim": "network", "deep": "medoid"}
+
+
+class ReadsRepresentatives(foolbox.attacks.LinfAdditiveUniformNoiseAttack):
+    """An attack of one's own that asks for the class representatives and keeps what it was given."""
+
+    needs_representatives = True
+    given: ClassVar[list] = []
+
+    def run(self, model, inputs, criterion, *, epsilon, context, **kwargs):
+        self.given.append(context)
+        return super().run(model, inputs, criterion, epsilon=epsilon, **kwargs)
+
+
+def test_an_attack_of_ones_own_can_ask_for_representatives(plan, attacks, finished):
+    own = {"attack": f"{__name__}.ReadsRepresentatives", "epsilon": 0.1, "splits": ["test"], "train": False}
+    configured = attacks("own", **own, norm=None, arguments={})
+    medoids = tuple(one + 1 for one in finished["representatives"].medoids)
+    moved = replace(finished["representatives"], medoids=medoids)
+
+    before = plan(adversarial_generation=configured)
+    after = plan(adversarial_generation=configured, representatives=moved)
+    content = before.work(blocks_of(before, "own/untargeted/")[0])
+
+    remade = {
+        one.key.split("/")[0]
+        for one, other in zip(before.shards, after.shards, strict=True)
+        if one.fingerprint != other.fingerprint
+    }
+    assert remade == {"own"}
+    assert content.metadata["judge"] == "network"
+    (given, *_), (wanted, *_) = (
+        ReadsRepresentatives.given[-1].representatives.medoids,
+        finished["representatives"].medoids,
+    )
+    assert torch.equal(given, wanted)
 
 
 def test_a_given_image_takes_the_place_of_the_medoid_as_guide(plan, attacks, finished):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from adv_detect.algorithms.attacks.arguments import argument_names, check_arguments, parse_numbers
 from adv_detect.errors import ConfigurationError, refuse_non_finite, unknown_choice
-from adv_detect.params import DEEP_FEATURES, AttackParams, Norm
+from adv_detect.params import AttackParams, Norm
 from adv_detect.sharding.sources import source_identity
 
 Runner = Literal["gradient", "carlini_wagner", "foolbox", "deep_features"]
@@ -25,6 +25,8 @@ DRIVERS: dict[Runner, str] = {
     "foolbox": "adv_detect.algorithms.attacks.foolbox_model.CountingModel",
     "deep_features": "adv_detect.algorithms.attacks.deep_features.run_deep_features",
 }
+DEEP_FEATURES = "deep-features"
+BY_NETWORK = "network"
 STEPS = 10
 TOTAL_STEP = 2.0
 """Sum of all steps over epsilon: an attack of n steps moves 2 epsilon / n at each (Massoli et al., CVIU 2021)."""
@@ -39,10 +41,12 @@ class RegisteredAttack:
     Attributes:
         classes: Dotted path of the attack class for each norm; the first is the default.
         iterative: Whether steps and step size default to the published ones.
+        on_features: Whether it aims at the features instead of the class.
     """
 
     classes: Mapping[Norm, str]
     iterative: bool = False
+    on_features: bool = False
 
 
 REGISTRY: dict[str, RegisteredAttack] = {
@@ -70,7 +74,9 @@ REGISTRY: dict[str, RegisteredAttack] = {
     "deepfool": RegisteredAttack(
         {"l2": "foolbox.attacks.L2DeepFoolAttack", "linf": "foolbox.attacks.LinfDeepFoolAttack"}
     ),
-    DEEP_FEATURES: RegisteredAttack({"linf": "adv_detect.algorithms.attacks.deep_features.run_deep_features"}),
+    DEEP_FEATURES: RegisteredAttack(
+        {"linf": "adv_detect.algorithms.attacks.deep_features.run_deep_features"}, on_features=True
+    ),
 }
 
 
@@ -87,6 +93,10 @@ class ConfiguredAttack:
         return_early: Whether an image is done at its first success.
         arguments: Parsed constructor arguments, defaults of the registry included.
         instance: The foolbox attack object; None for the deep-features attack.
+        needs_representatives: Whether it reads the class representatives, so that other ones make its images anew. A
+            foolbox attack says so by a class attribute of this name; its ``run`` then gets the keyword ``context``.
+        judge: Who decides whether it has won: the network, or the nearest representatives of this kind.
+        guides: Source id of the image that it approaches, by name of the class aimed at.
     """
 
     name: str
@@ -96,6 +106,9 @@ class ConfiguredAttack:
     return_early: bool
     arguments: dict[str, Any] = field(default_factory=dict)
     instance: Any = None
+    needs_representatives: bool = False
+    judge: str = BY_NETWORK
+    guides: Mapping[str, str] = field(default_factory=dict)
 
     def epsilon_bound(self, bounds: tuple[float, float]) -> float | None:
         """Return the largest perturbation, in ``norm``, that every returned image must keep; None for no limit.
@@ -113,6 +126,15 @@ class ConfiguredAttack:
 def attack_names() -> tuple[str, ...]:
     """Return the registered names, sorted."""
     return tuple(sorted(REGISTRY))
+
+
+def attacks_on_features(attacks: Mapping[str, AttackParams]) -> tuple[str, ...]:
+    """Return the names of the configured attacks that aim at the features instead of the class.
+
+    Args:
+        attacks: Configuration by name.
+    """
+    return tuple(name for name, one in attacks.items() if one.attack in REGISTRY and REGISTRY[one.attack].on_features)
 
 
 def build_attack(name_in_config: str, params: AttackParams) -> ConfiguredAttack:
@@ -147,6 +169,7 @@ def build_attack(name_in_config: str, params: AttackParams) -> ConfiguredAttack:
         return_early=params.return_early,
         arguments=arguments,
         instance=instance,
+        needs_representatives=bool(getattr(instance, "needs_representatives", False)),
     )
 
 
@@ -184,10 +207,20 @@ def _build_deep_features(name: str, params: AttackParams, arguments: dict[str, A
             f"got {params.epsilon:g}"
         )
     try:
-        parse_arguments(arguments)
+        parsed = parse_arguments(arguments)
     except ConfigurationError as exc:
         raise ConfigurationError(f"{key}: {exc}") from exc
-    return ConfiguredAttack(name, "deep_features", "linf", None, params.return_early, arguments)
+    return ConfiguredAttack(
+        name=name,
+        runner="deep_features",
+        norm="linf",
+        epsilon=None,
+        return_early=params.return_early,
+        arguments=arguments,
+        needs_representatives=True,
+        judge=parsed.representative,
+        guides=parsed.guides,
+    )
 
 
 def _attack_class(key: str, params: AttackParams) -> type:

@@ -140,8 +140,9 @@ def _foolbox_once(attack: ConfiguredAttack, task: AttackTask) -> AttackResult:
     model = CountingModel(task.network, task.bounds, task.images.device)
     model.watch(len(task.images))
     criterion = make_criterion(task.labels, task.targets)
+    more = {"context": _context(attack, task)} if attack.needs_representatives else {}
     try:
-        _, images, success = attack.instance(model, task.images.clone(), criterion, epsilons=attack.epsilon)
+        _, images, success = attack.instance(model, task.images.clone(), criterion, epsilons=attack.epsilon, **more)
     except ValueError as exc:
         kind = "untargeted" if task.targets is None else "targeted"
         raise AttackError(f"attack {attack.name!r} failed on a batch ({kind}): {exc}") from exc
@@ -165,10 +166,7 @@ def _with_rows(whole: AttackResult, rows: Tensor, part: AttackResult) -> AttackR
 def _deep_features(attack: ConfiguredAttack, task: AttackTask) -> AttackResult:
     from adv_detect.algorithms.attacks.deep_features import run_deep_features
 
-    if task.context is None:
-        raise ValueError(
-            f"attack {attack.name!r}: expected class representatives in context, got None; pass an AttackContext"
-        )
+    context = _context(attack, task)
     return run_deep_features(
         attack.arguments,
         task.network,
@@ -177,9 +175,17 @@ def _deep_features(attack: ConfiguredAttack, task: AttackTask) -> AttackResult:
         targets=task.targets,
         bounds=task.bounds,
         seed=task.seed,
-        context=task.context,
+        context=context,
         return_early=attack.return_early,
     )
+
+
+def _context(attack: ConfiguredAttack, task: AttackTask) -> AttackContext:
+    if task.context is None:
+        raise ValueError(
+            f"attack {attack.name!r}: expected class representatives in context, got None; pass an AttackContext"
+        )
+    return task.context
 
 
 RUNNERS: dict[Runner, Callable[[ConfiguredAttack, AttackTask], AttackResult]] = {

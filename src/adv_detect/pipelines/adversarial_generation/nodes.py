@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from adv_detect.algorithms.attacks.registry import attack_source
+from adv_detect.algorithms.attacks.registry import attack_source, build_attack
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.splits import interleave, keep_copies_together
 from adv_detect.algorithms.splits import split_sources as divide
@@ -16,7 +16,6 @@ from adv_detect.images import ImageSet, image_contents, image_set_identity
 from adv_detect.jobs.records import log_non_finite
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import (
-    DEEP_FEATURES,
     SPLITS,
     AdversarialGenerationParams,
     AttackParams,
@@ -102,8 +101,10 @@ def generate_adversarials(
         A plan with the shards ``natural/<split>-<number>`` and ``<attack>/<criterion>/<split>-<number>``.
     """
     attacks = adversarial_generation.active
-    for name in adversarial_generation.on_features:  # a wrong guide ends the run here, not hours later
-        guide_images(attacks[name].arguments.get("guides", {}), test_images, network_weights.spec.bounds)
+    built = {name: build_attack(name, attack) for name, attack in attacks.items()}
+    for one in built.values():  # a wrong guide ends the run here, not hours later
+        guide_images(one.guides, test_images, network_weights.spec.bounds)
+    reading = {name for name, one in built.items() if one.needs_representatives}
     work = AdversarialWork(test_images, network_weights, representatives, attacks, runtime)
     made_from = (target_digest(network_weights, layers=False), image_set_identity(test_images))
     classes = representatives_digest(representatives)
@@ -119,7 +120,7 @@ def generate_adversarials(
                 block.aims,
                 _what_matters(attacks.get(block.attack), runtime),
                 sources.get(block.attack),
-                classes if _needs_representatives(attacks.get(block.attack)) else None,
+                classes if block.attack in reading else None,
                 block.criterion,
             ),
             arguments=block,
@@ -168,10 +169,6 @@ def _what_matters(attack: AttackParams | None, runtime: RuntimeParams) -> tuple[
 
 def _batch(attack: AttackParams, runtime: RuntimeParams) -> int:
     return attack.batch_size or runtime.batch_size
-
-
-def _needs_representatives(attack: AttackParams | None) -> bool:
-    return attack is not None and attack.attack == DEEP_FEATURES
 
 
 def _blocks(

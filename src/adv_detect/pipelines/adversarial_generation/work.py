@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adv_detect.algorithms.attacks.deep_features import parse_arguments
 from adv_detect.algorithms.attacks.quality import perturbation_norms, verify_result
-from adv_detect.algorithms.attacks.registry import ConfiguredAttack, build_attack
+from adv_detect.algorithms.attacks.registry import BY_NETWORK, ConfiguredAttack, build_attack
 from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
 from adv_detect.algorithms.attacks.run import run_attack
 from adv_detect.algorithms.attacks.targets import draw_targets
@@ -24,7 +23,7 @@ from adv_detect.errors import ConfigurationError, unknown_choice
 from adv_detect.images import ImageSet, load_images
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
-from adv_detect.params import DEEP_FEATURES, AttackParams, RuntimeParams, Split
+from adv_detect.params import AttackParams, RuntimeParams, Split
 from adv_detect.sharding import ShardContent
 
 NATURAL = "natural"
@@ -32,8 +31,6 @@ NO_CRITERION = "none"
 NO_TARGET = -1
 NO_CLASS = -1
 """Predicted class of an image whose logits are not finite: no class, so never the right one."""
-
-BY_NETWORK = "network"
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class AdversarialWork:
             "criterion": block.criterion,
             "split": block.split,
             "form": attack.form if attack else NO_CRITERION,
-            "judge": _judge(attack),
+            "judge": build_attack(block.attack, attack).judge if attack else BY_NETWORK,
             "seed": block.seed,
             "seconds": seconds,
             "source_ids": [self.images.source_ids[index] for index in tensors["source_index"].tolist()],
@@ -164,7 +161,7 @@ class AdversarialWork:
             context=AttackContext(
                 representatives=self.representatives,
                 layers=self.network.spec.layers,
-                guides=guide_images(attack.arguments.get("guides", {}), self.images, bounds),
+                guides=guide_images(attack.guides, self.images, bounds),
             ),
         )
         verify_result(result, batch, bounds, attack.epsilon_bound(bounds), attack.norm)
@@ -205,13 +202,6 @@ def guide_images(guides: Mapping[str, str], images: ImageSet, bounds: tuple[floa
         index = list(images.source_ids).index(source_id)
         found[list(images.class_names).index(name)] = load_images(images, [index], bounds)[0]
     return found
-
-
-def _judge(attack: AttackParams | None) -> str:
-    """Who decides whether an attack has won: the network, or the nearest representatives of this kind."""
-    if attack is None or attack.attack != DEEP_FEATURES:
-        return BY_NETWORK
-    return parse_arguments(attack.arguments).representative
 
 
 def _rows(

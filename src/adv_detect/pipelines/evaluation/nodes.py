@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from adv_detect.algorithms.attacks.registry import attacks_on_features
 from adv_detect.algorithms.detection_metrics import metric_table
 from adv_detect.algorithms.detector_keys import describe_detectors, rate_label
 from adv_detect.algorithms.detectors import StoredDetector, score_activations
@@ -130,7 +131,7 @@ def measure_detection(
     table = metric_table(
         scores,
         describe_detectors(detector_summary),
-        on_features=adversarial_generation.on_features,
+        on_features=attacks_on_features(adversarial_generation.active),
         resamples=evaluation.bootstrap,
         confidence_level=evaluation.confidence_level,
         seed=runtime.seed,

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from adv_detect.algorithms.attacks.registry import attacks_on_features
 from adv_detect.algorithms.detector_keys import MACRO, TRAINED_ON_ALL, configuration_labels
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.names import NATURAL
@@ -75,7 +76,8 @@ def compare_detection(
         form, auc, auc_low, auc_high, tpr_at_fpr_05, n_adversarial, n_natural. Rows ``macro``: attacks on the class.
         Empty without deep-features attacks.
     """
-    deep = {name: adversarial_generation.active[name] for name in adversarial_generation.on_features}
+    attacks = adversarial_generation.active
+    deep = {name: attacks[name] for name in attacks_on_features(attacks)}
     wording = _trainings([name for name, one in deep.items() if one.train])
     rows = detection_metrics[
         detection_metrics["trained_on"].isin(wording)
