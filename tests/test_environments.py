@@ -170,3 +170,12 @@ def test_nobody_writes_into_the_results_of_others(tmp_path, env, path, good):
 def test_own_name_is_never_the_default_one():
     assert own_name(None, "a") == own_name("base", "a") == "a"
     assert own_name("b", "a") == "a-b"
+
+
+def test_a_file_that_is_no_yaml_is_named_and_hinders_no_other_environment(conf):
+    (conf / MINE / "parameters.yml").write_text("serving: {name: a}\nserving: {name: b}\n")
+
+    check_registered_name("guard", "test", conf)
+    assert load(conf, "test")["parameters"]["serving"]
+    with pytest.raises(ConfigurationError, match=rf"{MINE}/parameters\.yml: expected valid YAML .* duplicate key"):
+        load(conf, MINE)["parameters"]

@@ -10,6 +10,7 @@ from typing import Any
 from kedro.config import OmegaConfigLoader
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from adv_detect.errors import ConfigurationError, unknown_choice
 
@@ -153,9 +154,27 @@ class EnvironmentConfigLoader(OmegaConfigLoader):
         super().__init__(conf_source, env, *args, **kwargs)
 
     def __getitem__(self, key: str) -> dict[str, Any]:
-        """Load a kind of configuration."""
+        """Load a kind of configuration.
+
+        Raises:
+            ConfigurationError: A file of the environment is no valid YAML; the message names it.
+        """
         _register(self.env)
-        return super().__getitem__(key)
+        try:
+            return super().__getitem__(key)
+        except YAMLError as exc:
+            raise ConfigurationError(_broken_file(Path(self.conf_source), self.env, exc)) from exc
+
+
+def _broken_file(conf: Path, env: str | None, error: YAMLError) -> str:
+    """Name the file that cannot be read, which Kedro's error does not."""
+    for folder in (conf / BASE, conf / (env or LOCAL)):
+        for name in _settings_of(folder):
+            try:
+                OmegaConf.create((folder / name).read_text(encoding="utf-8"))
+            except (YAMLError, OmegaConfBaseException) as exc:
+                return f"{folder / name}: expected valid YAML with each key once, got: {' '.join(str(exc).split())}"
+    return f"{conf}: expected valid YAML with each key once, got: {' '.join(str(error).split())}"
 
 
 def _register(env: str | None) -> None:
@@ -184,7 +203,10 @@ def _blocks(folder: Path) -> Iterator[DictConfig]:
     """Parameter files that say something about serving; the others are not parsed, for speed."""
     for name in _settings_of(folder, "parameters"):
         text = (folder / name).read_text(encoding="utf-8")
-        loaded = OmegaConf.create(text) if SHARED_KEY in text else None
+        try:
+            loaded = OmegaConf.create(text) if SHARED_KEY in text else None
+        except (YAMLError, OmegaConfBaseException):  # whoever runs that environment is told
+            continue
         if isinstance(loaded, DictConfig):
             yield loaded
 

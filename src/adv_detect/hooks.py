@@ -47,6 +47,7 @@ LOGGER = logging.getLogger(__name__)
 TALKATIVE = ("kedro_mlflow", "mlflow")  # they set their own level when they are imported, after logging.yml was read
 SILENT = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 RANDOM_NAME = "km.random_name"  # of kedro-mlflow, for run.name in mlflow.yml
+REPORT_DATASET = "report"
 METRICS_TABLE = "detection_metrics"
 SUMMARY_TABLE = "detector_summary"
 HISTORIES_TABLE = "detector_histories"
@@ -123,6 +124,13 @@ class ConfigurationHooks:
         if self._context is not None:
             self._check_environment(self._context, pipeline, registered_name(pipeline, catalog))
         check_run(pipeline, catalog, self._own_attacks)
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self, pipeline: Pipeline) -> None:
+        """Say where the report lies."""
+        entry = self._entries.get(REPORT_DATASET)
+        if entry and REPORT_DATASET in pipeline.all_outputs():
+            LOGGER.info("report: %s", entry.get("filepath"))
 
     def _check_environment(self, context: KedroContext, pipeline: Pipeline, name: str | None) -> None:
         """What this environment writes and registers is its own."""

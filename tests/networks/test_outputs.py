@@ -112,8 +112,8 @@ def test_networks_with_containers_work(form, output):
 @pytest.mark.parametrize(
     ("form", "output", "message"),
     [
-        ("unclear", None, r"network\.output: cannot tell.*'first': \(1, 4\), 'second': \(1, 3\)"),
-        ("unclear", "first", r"expected 3 logits per image.*gives shape \(1, 4\)"),
+        ("unclear", None, r"network\.output: cannot tell.*'first': \(2, 4\), 'second': \(2, 3\)"),
+        ("unclear", "first", r"expected 3 logits per image.*gives shape \(2, 4\)"),
         ("text", None, r"network\.output: cannot tell.*a str"),
         ("tuple", "logits", r"network\.output: expected the name or index of a tensor of logits, got 'logits'"),
     ],

@@ -175,7 +175,7 @@ def test_a_network_with_another_number_of_outputs_is_an_error():
     params = NetworkParams(
         name="torchvision.ops.MLP", arguments={"in_channels": 28, "hidden_channels": [4]}, layers=("0",)
     )
-    with pytest.raises(ConfigurationError, match=r"expected 10 logits per image.*gives shape \(1, 1, 28, 4\)"):
+    with pytest.raises(ConfigurationError, match=r"expected 10 logits per image.*gives shape \(2, 1, 28, 4\)"):
         build_target(params, class_names=DIGITS, image_shape=GREY)
 
 

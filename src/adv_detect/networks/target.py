@@ -20,6 +20,7 @@ from adv_detect.networks.outputs import call_network, in_format_of
 from adv_detect.networks.preprocessing import Preprocessing, check_channels
 from adv_detect.networks.readings import LayerReading
 from adv_detect.networks.registry import build_network, default_layers, network_source
+from adv_detect.networks.trial import try_network
 from adv_detect.networks.weights import load_weights
 from adv_detect.params import Block, LayerParams, NetworkParams, Number, PreprocessingParams
 
@@ -136,7 +137,7 @@ def build_target(
         image_shape=image_shape,
     )
     target = TargetNetwork(spec, network)
-    _check_output(target)
+    try_network(target)
     return _with_readings(target, stated)
 
 
@@ -293,27 +294,3 @@ def _load_checkpoint(network: nn.Module, checkpoint: str | None, *, strict_head:
     if not Path(checkpoint).is_file():
         raise ConfigurationError(f"network.checkpoint: no such file: {checkpoint!r}; expected a weight file, or null")
     load_weights(network, checkpoint, strict_head=strict_head)
-
-
-def _check_output(target: TargetNetwork) -> None:
-    """Classify one grey image, so that a network that does not suit the data fails before any work."""
-    spec = target.spec
-    image = torch.full((1, *spec.image_shape), sum(spec.bounds) / 2)
-    training = target.training
-    try:
-        with torch.no_grad():
-            shape = tuple(target.eval()(image).shape)
-    except ConfigurationError:
-        raise
-    except Exception as exc:  # any error: the forward pass of a network is arbitrary code
-        raise ConfigurationError(
-            f"network.name: {spec.name!r} with arguments {spec.arguments} does not take images of shape "
-            f"{spec.image_shape}: {exc}"
-        ) from exc
-    finally:
-        target.train(training)
-    if shape != (1, spec.num_classes):
-        raise ConfigurationError(
-            f"network.name: expected {spec.num_classes} logits per image, one per class of the data, "
-            f"{spec.name!r} gives shape {shape}; check network.arguments"
-        )
