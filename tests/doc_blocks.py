@@ -108,7 +108,7 @@ def parameter_types() -> dict[str, Any]:
         for node in pipeline.nodes:
             hints = get_type_hints(node.func)
             hints.pop("return", None)
-            for name, hint in zip(node.inputs, hints.values(), strict=True):
+            for name, hint in zip(node.inputs, hints.values(), strict=False):  # datasets of any name come last
                 if name.startswith("params:"):
                     types[name.removeprefix("params:")] = hint
     return types

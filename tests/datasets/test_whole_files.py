@@ -13,14 +13,13 @@ import pandas as pd
 import pytest
 from kedro.io import DatasetError
 from kedro_datasets.partitions import PartitionedDataset
-from matplotlib.figure import Figure as MatplotlibFigure
 
 from adv_detect.datasets.report_part import ReportPartDataset
 from adv_detect.datasets.whole_files import (
     CheckedJSONDataset,
     CheckedParquetDataset,
     WholeCSVDataset,
-    WholeMatplotlibDataset,
+    WholePictureDataset,
     WholeTextDataset,
 )
 from adv_detect.reporting import Report, ReportPart, Section, Text
@@ -31,7 +30,7 @@ CHECKED = [(CheckedParquetDataset, "t.parquet", TABLE), (CheckedJSONDataset, "t.
 WHOLE = [
     (WholeCSVDataset, "t.csv", TABLE),
     (WholeTextDataset, "t.html", "text"),
-    (WholeMatplotlibDataset, "t.png", MatplotlibFigure()),
+    (WholePictureDataset, "t.png", b"\x89PNG"),
 ]
 DAMAGES = [
     lambda raw: bytes([raw[0] ^ 1]) + raw[1:],

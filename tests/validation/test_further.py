@@ -45,7 +45,7 @@ def adaptive(**changes):
         ),
         (
             adaptive(attacks={"selective": {"attack": "no"}}),
-            "adaptive_attack.attacks.selective: adaptive attack: expected",
+            "adaptive_attack.attacks.selective.attack: adaptive attack: expected",
         ),
         (
             adaptive(attacks={"selective": {"arguments": {"steps": "x"}}}),

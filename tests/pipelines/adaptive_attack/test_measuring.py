@@ -142,6 +142,15 @@ def test_the_three_published_figures_by_hand() -> None:
     assert table.loc[("correct", "probability below 0.5"), "evaded"] == 0
 
 
+class Kept(MemoryDataset):
+    """Stays when the last node has read it, to be looked at."""
+
+    def release(self) -> None:
+        """Keep the data."""
+
+    _release = release
+
+
 def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_datasets, tmp_path) -> None:
     inputs = ("train_images", "test_images", "network_weights", "representatives", "source_splits", "activations",
               "detector_summary")  # fmt: skip
@@ -167,7 +176,7 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_dat
             "face_recognition_part": ReportPartDataset(filepath=str(tmp_path / "face_recognition.json")),
         }
         | {
-            name: MemoryDataset(copy_mode="assign")
+            name: Kept(copy_mode="assign")
             for name in ("adaptive_tables", "adaptive_figures", "adaptive_pictures", "report",
                          "adaptive_metrics", "adaptive_scene", "adaptive_attack_part",
                          *(f"adaptive_{table}_{form}" for table in TABLES for form in ("table", "csv")))
