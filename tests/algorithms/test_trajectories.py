@@ -7,17 +7,11 @@ import torch
 from scipy.spatial.distance import cdist
 
 from adv_detect.algorithms.distances import ClassDistances
-from adv_detect.algorithms.representatives import Representatives
 from adv_detect.algorithms.trajectories import (
-    all_trajectories,
-    class_distances,
-    column_of,
     order_classes,
     trajectories,
-    trajectory_columns,
 )
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.params import DetectorParams
 
 WIDTHS = (3, 8)
 
@@ -218,31 +212,3 @@ def test_wrong_orders(order, top_k, message):
 def test_logits_of_other_images():
     with pytest.raises(DataError, match=r"expected logits of shape \(2, 3\) like the trajectories, got \(2, 4\)"):
         order_classes(randn(2, 2, 3), randn(2, 4), order="ranked")
-
-
-def test_columns_are_unique_and_sorted():
-    params = [
-        DetectorParams(representative="medoid", distance="cosine"),
-        DetectorParams(representative="centroid", distance="mahalanobis", order="ranked"),
-        DetectorParams(representative="medoid", distance="cosine", kind="mlp"),
-    ]
-    assert column_of(params[0]) == "medoid.cosine"
-    assert trajectory_columns(params) == ("centroid.mahalanobis", "medoid.cosine")
-
-
-def test_all_trajectories_are_the_single_ones():
-    features = layers(5, 0)
-    fitted = Representatives(
-        layers=("a", "b"),
-        class_names=tuple("pqrs"),
-        medoids=layers(4, 90),
-        centroids=layers(4, 80),
-        whitening=whitening(),
-        medoid_source_ids=[["w", "x", "y", "z"]] * 2,
-    )
-    tables = all_trajectories(features, fitted, ["centroid.mahalanobis", "medoid.cosine"])
-    expected = trajectories(features, fitted.centroids, "mahalanobis", whitening=fitted.whitening)
-    assert torch.equal(tables["centroid.mahalanobis"], expected)
-    assert torch.equal(tables["medoid.cosine"], trajectories(features, fitted.medoids, "cosine"))
-    with pytest.raises(ConfigurationError, match=r"medoid\.euclidean.*got 'medoid-cosine'"):
-        class_distances(fitted, ["medoid-cosine"])

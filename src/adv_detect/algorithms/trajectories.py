@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import get_args
 
 from torch import Tensor
 
-from adv_detect.algorithms.distances import DISTANCES, ClassDistances
-from adv_detect.algorithms.representatives import Representatives
+from adv_detect.algorithms.distances import ClassDistances
 from adv_detect.errors import ConfigurationError, DataError, unknown_choice
-from adv_detect.params import ClassOrder, DetectorParams, Representative
+from adv_detect.params import ClassOrder, Representative
 
 REPRESENTATIVES: tuple[str, ...] = get_args(Representative)
 ORDERS: tuple[str, ...] = get_args(ClassOrder)
@@ -76,66 +75,6 @@ def order_classes(trajectories: Tensor, logits: Tensor, *, order: str, top_k: in
         )
     ranking = logits.detach().argsort(dim=1, descending=True, stable=True)[:, :top_k]
     return trajectories.gather(2, ranking[:, None, :].expand(-1, layers, -1))
-
-
-def column_of(params: DetectorParams) -> str:
-    """Name the distances that a detector configuration reads.
-
-    Args:
-        params: The configuration.
-
-    Returns:
-        ``<representative>.<distance>``, such as ``medoid.cosine``.
-    """
-    return f"{params.representative}.{params.distance}"
-
-
-def trajectory_columns(params: Iterable[DetectorParams]) -> tuple[str, ...]:
-    """Name all distances that some detector configurations read, each once, sorted."""
-    return tuple(sorted({column_of(one) for one in params}))
-
-
-def class_distances(representatives: Representatives, names: Iterable[str]) -> dict[str, ClassDistances]:
-    """Prepare several distances, to be measured on many batches.
-
-    Args:
-        representatives: Class representatives of every layer.
-        names: As from :func:`trajectory_columns`.
-
-    Returns:
-        By name the module that maps features to ``(N, L, C)``.
-
-    Raises:
-        ConfigurationError: A name is not ``<representative>.<distance>``.
-    """
-    return {name: _named_distance(representatives, name) for name in names}
-
-
-def all_trajectories(
-    features: Sequence[Tensor], representatives: Representatives, names: Iterable[str]
-) -> dict[str, Tensor]:
-    """Measure several distances on the same features.
-
-    Args:
-        features: One ``(N, D_l)`` tensor per layer.
-        representatives: Class representatives of every layer, on the device of the features.
-        names: As from :func:`trajectory_columns`.
-
-    Returns:
-        By name the trajectories ``(N, L, C)``.
-
-    Raises:
-        ConfigurationError: A name is not ``<representative>.<distance>``.
-        DataError: Shapes do not fit together.
-    """
-    return {name: measure(features) for name, measure in class_distances(representatives, names).items()}
-
-
-def _named_distance(representatives: Representatives, name: str) -> ClassDistances:
-    kind, _, distance = name.partition(".")
-    if kind not in REPRESENTATIVES or distance not in DISTANCES:
-        raise unknown_choice("trajectory", name, (f"{one}.{two}" for one in REPRESENTATIVES for two in DISTANCES))
-    return ClassDistances(representatives.of(kind), distance, whitening=representatives.whitening)
 
 
 def _check_top_k(top_k: int | None, order: str, classes: int) -> None:

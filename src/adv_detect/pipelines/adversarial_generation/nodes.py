@@ -14,6 +14,7 @@ from adv_detect.algorithms.splits import interleave, keep_copies_together
 from adv_detect.algorithms.splits import split_sources as divide
 from adv_detect.images import ImageSet, image_contents, image_set_identity
 from adv_detect.jobs.records import log_non_finite
+from adv_detect.names import NATURAL, NO_CRITERION
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import (
     SPLITS,
@@ -24,8 +25,6 @@ from adv_detect.params import (
     SplitParams,
 )
 from adv_detect.pipelines.adversarial_generation.work import (
-    NATURAL,
-    NO_CRITERION,
     AdversarialWork,
     SourceBlock,
     guide_images,

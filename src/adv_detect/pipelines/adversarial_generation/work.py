@@ -21,13 +21,12 @@ from adv_detect.algorithms.margins import margin
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, unknown_choice
 from adv_detect.images import ImageSet, load_images
+from adv_detect.names import NATURAL, NO_CRITERION
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AttackParams, RuntimeParams, Split
 from adv_detect.sharding import ShardContent
 
-NATURAL = "natural"
-NO_CRITERION = "none"
 NO_TARGET = -1
 NO_CLASS = -1
 """Predicted class of an image whose logits are not finite: no class, so never the right one."""

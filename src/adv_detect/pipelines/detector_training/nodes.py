@@ -11,7 +11,9 @@ import pandas as pd
 from adv_detect.algorithms.detector_keys import SUMMARY_FIGURES, rate_label
 from adv_detect.algorithms.detectors import parse_reference_name
 from adv_detect.algorithms.detectors.registry import detector_source
+from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
+from adv_detect.algorithms.thresholds import thresholds_at_fpr
 from adv_detect.jobs.activations import ActivationBlock, activation_plan, shard_keys
 from adv_detect.jobs.detectors import (
     CRITERIA,
@@ -161,14 +163,11 @@ def collect_histories(detectors: ShardStore) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else ["detector", "epoch"])
 
 
-def fix_thresholds(
-    detectors: ShardStore, representatives: Representatives, evaluation: EvaluationParams
-) -> pd.DataFrame:
+def fix_thresholds(detectors: ShardStore, evaluation: EvaluationParams) -> pd.DataFrame:
     """Fix the threshold of every detector at every false-positive rate, on clean validation images.
 
     Args:
         detectors: The trained detectors, with their scores on clean validation images.
-        representatives: Class representatives.
         evaluation: The false-positive rates.
 
     Returns:
@@ -177,16 +176,10 @@ def fix_thresholds(
     """
     rows = []
     for key in detectors.keys():  # noqa: SIM118 - a store is no dictionary
-        stored = restore(detectors, key, representatives)
-        for fpr in evaluation.fprs:
+        scores = detectors.read(key, names=(CLEAN_SCORES,)).tensors[CLEAN_SCORES]
+        for fpr, threshold in thresholds_at_fpr(scores, evaluation.fprs).items():
             rows.append(
-                {
-                    "detector": key,
-                    "fpr": fpr,
-                    "rate": rate_label(fpr),
-                    "threshold": stored.threshold(fpr),
-                    "n": len(stored.clean_scores),
-                }
+                {"detector": key, "fpr": fpr, "rate": rate_label(fpr), "threshold": threshold, "n": len(scores)}
             )
     return pd.DataFrame(rows)
 

@@ -47,7 +47,7 @@ def create_pipeline(**_: Any) -> Pipeline:
             node(collect_histories, inputs="detectors", outputs="detector_histories", name="collect_histories"),
             node(
                 fix_thresholds,
-                inputs=["detectors", "representatives", "params:evaluation"],
+                inputs=["detectors", "params:evaluation"],
                 outputs="thresholds",
                 name="fix_thresholds",
             ),

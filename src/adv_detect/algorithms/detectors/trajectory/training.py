@@ -18,12 +18,10 @@ from adv_detect.algorithms.detectors.trajectory.registry import build_readout
 from adv_detect.algorithms.detectors.trajectory.sampling import TrajectorySet, balanced_draw, group_weights
 from adv_detect.algorithms.metrics import area, split_scores, to_array
 from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.names import NATURAL
 from adv_detect.params import DetectorFitParams, DetectorParams
 
 __all__ = ["FittedReadout", "TrajectorySet", "fit_readout", "macro_auc"]
-
-NATURAL = "natural"
-"""Group of the clean images."""
 
 LR_FACTOR = 0.5
 """What the learning rate is multiplied by when the validation loss stalls."""
