@@ -17,7 +17,7 @@ from adv_detect.algorithms.detectors.trajectory.sampling import TrajectorySet, g
 from adv_detect.algorithms.detectors.trajectory.training import fit_readout
 from adv_detect.algorithms.distances import ClassDistances
 from adv_detect.algorithms.features import extract_features
-from adv_detect.algorithms.metrics import area
+from adv_detect.algorithms.roc import area
 from adv_detect.params import AttackParams, DetectorFitParams, DetectorParams
 from benchmarks.measure import OURS, Row, Settings, in_turns, ratios
 from benchmarks.subjects import digit_representatives, digits

@@ -30,9 +30,9 @@ from nbclient import NotebookClient
 from PIL import Image
 from tests.projects import DEADLINE_SECONDS, NETWORK, RESULTS, command, new_project, session, take_over
 
-from adv_detect.algorithms.detector_keys import CONTROL_KEYS
 from adv_detect.errors import BusyError, ConfigurationError, DataError, TrackingError
 from adv_detect.locks import RunLock
+from adv_detect.measures.detector_keys import CONTROL_KEYS
 from adv_detect.serving.bundle import score_images
 from adv_detect.sharding import ShardStore
 from adv_detect.tracking.config import tracking_config

@@ -8,7 +8,7 @@ from fsspec.implementations.local import LocalFileSystem
 from kedro.io import DatasetError
 
 from adv_detect.datasets.network import NetworkDataset
-from adv_detect.lazy import Lazy
+from adv_detect.deferred import Deferred
 from adv_detect.sharding import files
 
 
@@ -27,29 +27,29 @@ def test_loaded_network_computes_the_same_and_is_frozen(dataset, target):
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-def test_lazy_network_is_made_only_when_its_fingerprint_changed(dataset, target):
+def test_deferred_network_is_made_only_when_its_fingerprint_changed(dataset, target):
     made = []
 
     def make():
         made.append(1)
         return target
 
-    dataset.save(Lazy("one", make))
-    dataset.save(Lazy("one", make))
+    dataset.save(Deferred("one", make))
+    dataset.save(Deferred("one", make))
     assert len(made) == 1
-    dataset.save(Lazy("two", make))
+    dataset.save(Deferred("two", make))
     assert len(made) == 2
     assert dataset.load().spec == target.spec
 
 
 @pytest.mark.parametrize("lost", ["network.safetensors", "network.json"])
-def test_lazy_network_is_made_again_when_a_file_is_gone(dataset, target, tmp_path, lost):
+def test_deferred_network_is_made_again_when_a_file_is_gone(dataset, target, tmp_path, lost):
     made = []
-    lazy = Lazy("one", lambda: made.append(1) or target)
-    dataset.save(lazy)
+    deferred = Deferred("one", lambda: made.append(1) or target)
+    dataset.save(deferred)
     (tmp_path / lost).unlink()
     assert not dataset.exists()
-    dataset.save(lazy)
+    dataset.save(deferred)
     assert made == [1, 1]
 
 
@@ -60,7 +60,7 @@ def test_failed_training_keeps_the_old_network(dataset, target):
         raise ValueError("did not converge")
 
     with pytest.raises(DatasetError, match="did not converge"):
-        dataset.save(Lazy("other", fail))
+        dataset.save(Deferred("other", fail))
     assert dataset.load().spec == target.spec
 
 
@@ -72,7 +72,7 @@ def test_files_of_different_networks_are_an_error(dataset, target, tmp_path):
     with pytest.raises(DatasetError, match="are of different networks; delete both"):
         dataset.load()
     made = []
-    dataset.save(Lazy("other", lambda: made.append(1) or target))
+    dataset.save(Deferred("other", lambda: made.append(1) or target))
     assert made == [1]
     dataset.load()
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from adv_detect.datasets.representatives import RepresentativesDataset
-from adv_detect.lazy import Lazy
+from adv_detect.deferred import Deferred
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ def test_made_once_per_fingerprint(dataset, representatives):
         made.append(layer)
         return replace(representatives, layers=(layer, *representatives.layers[1:]))
 
-    dataset.save(Lazy("one", lambda: make("first")))
-    dataset.save(Lazy("one", lambda: make("second")))
+    dataset.save(Deferred("one", lambda: make("first")))
+    dataset.save(Deferred("one", lambda: make("second")))
     assert dataset.load().layers[0] == "first"
-    dataset.save(Lazy("two", lambda: make("third")))
+    dataset.save(Deferred("two", lambda: make("third")))
     assert dataset.load().layers[0] == "third"
     assert made == ["first", "third"]
 
@@ -33,6 +33,6 @@ def test_made_once_per_fingerprint(dataset, representatives):
 def test_representatives_of_unknown_origin_are_replaced(dataset, representatives):
     dataset.save(replace(representatives, layers=("old", *representatives.layers[1:])))
 
-    dataset.save(Lazy("one", lambda: representatives))
+    dataset.save(Deferred("one", lambda: representatives))
 
     assert dataset.load().layers == representatives.layers

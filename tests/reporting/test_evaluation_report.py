@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure as MatplotlibFigure
 
-from adv_detect.algorithms.detector_keys import DETECTOR_COLUMNS, SUMMARY_FIGURES
-from adv_detect.algorithms.evaluation_tables import describe_detectors, metric_table, reference_table
-from adv_detect.algorithms.plots.style import figure_bytes
 from adv_detect.errors import DataError
+from adv_detect.measures.detector_keys import DETECTOR_COLUMNS, SUMMARY_FIGURES
+from adv_detect.measures.evaluation_tables import describe_detectors, metric_table, reference_table
+from adv_detect.plots.style import figure_bytes
 from adv_detect.reporting import (
     EvaluationResults,
     Report,

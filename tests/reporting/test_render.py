@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure as MatplotlibFigure
 
-from adv_detect.algorithms.plots.style import figure_bytes
 from adv_detect.errors import DataError
+from adv_detect.plots.style import figure_bytes
 from adv_detect.reporting import (
     Bullets,
     Card,

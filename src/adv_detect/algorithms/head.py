@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adv_detect.errors import DataError
-from adv_detect.params import Block, PositiveNumber
+from adv_detect.fields import Block, PositiveNumber
 
 SPREAD_FLOOR = 1e-6
 """Least standard deviation of an embedding's component; a constant one is left unscaled."""

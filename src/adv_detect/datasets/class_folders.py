@@ -10,12 +10,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import Field, model_validator
 
-from adv_detect.algorithms.texts import read_text
 from adv_detect.datasets.content_cache import FRAMES, TRANSPARENT, FileFacts, Verify
 from adv_detect.datasets.file_sources import FileEntry, FileSource
 from adv_detect.datasets.image_files import Header, Transform, inspect_files, report_problems
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.params import Block
+from adv_detect.fields import Block
+from adv_detect.text_files import read_text
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from adv_detect.datasets.content_cache import (
 from adv_detect.datasets.file_sources import FileEntry, FileSource
 from adv_detect.datasets.pictures import Colour, check_mode, plain_picture, upright_size
 from adv_detect.errors import DataError
-from adv_detect.params import Block
+from adv_detect.fields import Block
 from adv_detect.progress import show_progress
 
 logger = logging.getLogger(__name__)

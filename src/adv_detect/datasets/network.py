@@ -9,15 +9,15 @@ from kedro.io import AbstractDataset, DatasetError
 from pydantic import ValidationError
 
 from adv_detect.datasets.location import how_to_make, open_location
+from adv_detect.deferred import Deferred
 from adv_detect.errors import DamagedFileError
-from adv_detect.lazy import Lazy
 from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_digest, target_from_spec, target_tensors
 from adv_detect.sharding import files
 
 TENSORS_SUFFIX = ".safetensors"
 
 
-class NetworkDataset(AbstractDataset[TargetNetwork | Lazy[TargetNetwork], TargetNetwork]):
+class NetworkDataset(AbstractDataset[TargetNetwork | Deferred[TargetNetwork], TargetNetwork]):
     """Stores a network as ``<name>.safetensors`` and ``<name>.json``.
 
     A network that is still to be made is made only when the fingerprint on disk is another one.
@@ -32,7 +32,7 @@ class NetworkDataset(AbstractDataset[TargetNetwork | Lazy[TargetNetwork], Target
     Example in Python::
 
         dataset = NetworkDataset(filepath="data/06_models/network.safetensors")
-        dataset.save(Lazy(fingerprint="...", make=train))
+        dataset.save(Deferred(fingerprint="...", make=train))
         network = dataset.load()
     """
 
@@ -89,7 +89,7 @@ class NetworkDataset(AbstractDataset[TargetNetwork | Lazy[TargetNetwork], Target
             )
         return target_from_spec(self._spec(description), files.read_tensors(self._fs, self._path)).freeze()
 
-    def save(self, data: TargetNetwork | Lazy[TargetNetwork]) -> None:
+    def save(self, data: TargetNetwork | Deferred[TargetNetwork]) -> None:
         """Store a network, making it first where needed.
 
         Args:
@@ -100,8 +100,8 @@ class NetworkDataset(AbstractDataset[TargetNetwork | Lazy[TargetNetwork], Target
         """
         if isinstance(data, TargetNetwork):
             self._write(data, target_digest(data))
-        elif not isinstance(data, Lazy):
-            raise DatasetError(f"{self._path}: expected a TargetNetwork or Lazy, got {type(data).__name__}")
+        elif not isinstance(data, Deferred):
+            raise DatasetError(f"{self._path}: expected a TargetNetwork or Deferred, got {type(data).__name__}")
         elif self._stored_fingerprint() == data.fingerprint:
             self._logger.info("%s is up to date", self._path)
         else:

@@ -14,12 +14,12 @@ from adv_detect.algorithms.representatives import (
     representatives_tensors,
 )
 from adv_detect.datasets.location import how_to_make, open_location
+from adv_detect.deferred import Deferred
 from adv_detect.errors import DamagedFileError
-from adv_detect.lazy import Lazy
 from adv_detect.sharding import files
 
 
-class RepresentativesDataset(AbstractDataset[Representatives | Lazy[Representatives], Representatives]):
+class RepresentativesDataset(AbstractDataset[Representatives | Deferred[Representatives], Representatives]):
     """Stores medoids, centroids and whitening per layer; names and source ids are JSON in the file's header.
 
     Representatives that are still to be made are made only when the fingerprint in the file is another one: sums differ
@@ -78,7 +78,7 @@ class RepresentativesDataset(AbstractDataset[Representatives | Lazy[Representati
         except DamagedFileError as exc:
             raise DatasetError(str(exc.remade_by(how_to_make(self._made_by)))) from exc
 
-    def save(self, data: Representatives | Lazy[Representatives]) -> None:
+    def save(self, data: Representatives | Deferred[Representatives]) -> None:
         """Write the representatives, whole or not at all, making them first where needed.
 
         Args:
@@ -89,8 +89,8 @@ class RepresentativesDataset(AbstractDataset[Representatives | Lazy[Representati
         """
         if isinstance(data, Representatives):
             self._write(data, {})
-        elif not isinstance(data, Lazy):
-            raise DatasetError(f"{self._path}: expected Representatives or Lazy, got {type(data).__name__}")
+        elif not isinstance(data, Deferred):
+            raise DatasetError(f"{self._path}: expected Representatives or Deferred, got {type(data).__name__}")
         elif self._stored_fingerprint() == data.fingerprint:
             self._logger.info("%s is up to date", self._path)
         else:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
-from adv_detect.algorithms.attacks.quality import noise_of_same_norm, quantise
+from adv_detect.algorithms.attacks.perturbations import noise_of_same_norm, quantise
 from adv_detect.algorithms.attacks.registry import BY_NETWORK
 from adv_detect.algorithms.detectors import Activations
 from adv_detect.algorithms.detectors.end_to_end import network_activations

@@ -9,8 +9,8 @@ from typing import Literal
 from torch import Tensor
 
 from adv_detect.errors import ConfigurationError
+from adv_detect.fields import Block
 from adv_detect.networks.outputs import describe
-from adv_detect.params import Block
 
 LOGGER = logging.getLogger(__name__)
 FEWEST_DIMENSIONS, MOST_DIMENSIONS = 2, 4

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adv_detect.errors import CheckpointError, ConfigurationError
+from adv_detect.fields import Block, Number
 from adv_detect.networks.channels import find_readings
 from adv_detect.networks.finite import check_finite
 from adv_detect.networks.outputs import call_network, in_format_of
@@ -22,7 +23,7 @@ from adv_detect.networks.readings import LayerReading
 from adv_detect.networks.registry import build_network, default_layers, network_source
 from adv_detect.networks.trial import try_network
 from adv_detect.networks.weights import load_weights
-from adv_detect.params import Block, LayerParams, NetworkParams, Number, PreprocessingParams
+from adv_detect.params import LayerParams, NetworkParams, PreprocessingParams
 
 
 class NetworkSpec(Block):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from adv_detect.algorithms.adaptive_metrics import UNION, WORST
-from adv_detect.reporting import adaptive_texts as texts
+from adv_detect.measures.adaptive_metrics import UNION, WORST
+from adv_detect.reporting import adaptive_sentences as sentences
 from adv_detect.reporting.blocks import Block, Card, Cards, Figure, Fold, Note, Section, Table, Text
 from adv_detect.sharding import ShardStore
 
@@ -35,13 +35,13 @@ def adaptive_section(
     Returns:
         The section.
     """
-    blocks: list[Block] = [Text(texts.OPENING)]
+    blocks: list[Block] = [Text(sentences.OPENING)]
     if len(tables["summary"]):
         blocks += [*_verdicts(tables["summary"]), *_union(tables["summary"]), *_figures(figures)]
         blocks += [_per_attack(tables["summary"]), *_distortion(tables["half_loss"])]
         blocks += [_ranking(tables["auc"]), _checks(tables["checks"])]
     blocks += [*_reference(tables["reference"]), *_hardening(tables["hardening"], hardened)]
-    return Section(TITLE, [*blocks, _substitute(substitute), Note(texts.LIMITS, "caution")])
+    return Section(TITLE, [*blocks, _substitute(substitute), Note(sentences.LIMITS, "caution")])
 
 
 def _verdicts(summary: pd.DataFrame) -> list[Block]:
@@ -59,7 +59,7 @@ def _verdicts(summary: pd.DataFrame) -> list[Block]:
             )
         )
         if not row["reliable"]:
-            notes.append(Note(f"**Unreliable: `{detector}`.** {texts.UNRELIABLE} {row['reasons']}", "caution"))
+            notes.append(Note(f"**Unreliable: `{detector}`.** {sentences.UNRELIABLE} {row['reasons']}", "caution"))
     return [Cards(cards), *notes]
 
 
@@ -83,7 +83,7 @@ def _union(summary: pd.DataFrame) -> list[Block]:
         "worst_success": "its success",
     }
     formats = {"fooled_rate": ".1%", "worst_success": ".1%", "epsilon": ".3g"}
-    return [Table(_with_plain_flags(frame[shown]), texts.UNION_CAPTION, formats, headers)]
+    return [Table(_with_plain_flags(frame[shown]), sentences.UNION_CAPTION, formats, headers)]
 
 
 def _per_attack(summary: pd.DataFrame) -> Fold:
@@ -98,7 +98,7 @@ def _per_attack(summary: pd.DataFrame) -> Fold:
     }  # fmt: skip
     rates = ("fooled_rate", "success_fpr_01", "detected_fpr_05", "evaded_fpr_05", "zero_gradient_share")
     formats = dict.fromkeys(rates, ".1%") | {"gradient_evaluations": ",.0f", "epsilon": ".3g"}
-    return Fold("Attack by attack", [Table(frame[shown], texts.ATTACK_CAPTION, formats, headers)])
+    return Fold("Attack by attack", [Table(frame[shown], sentences.ATTACK_CAPTION, formats, headers)])
 
 
 def _distortion(table: pd.DataFrame) -> list[Block]:
@@ -106,11 +106,11 @@ def _distortion(table: pd.DataFrame) -> list[Block]:
         "half_loss_l2_fpr_05": "L2, FPR 5 %", "half_loss_linf_fpr_05": "L∞, FPR 5 %",
         "half_loss_l2_fpr_01": "L2, FPR 1 %", "half_loss_linf_fpr_01": "L∞, FPR 1 %",
     }  # fmt: skip
-    return [Table(table, texts.HALF_LOSS_CAPTION, headers=headers)]
+    return [Table(table, sentences.HALF_LOSS_CAPTION, headers=headers)]
 
 
 def _ranking(table: pd.DataFrame) -> Fold:
-    return Fold("AUC under attack", [Table(table, texts.AUC_CAPTION, {"auc": ".3f", "epsilon": ".3g"})])
+    return Fold("AUC under attack", [Table(table, sentences.AUC_CAPTION, {"auc": ".3f", "epsilon": ".3g"})])
 
 
 def _checks(table: pd.DataFrame) -> Fold:
@@ -118,21 +118,21 @@ def _checks(table: pd.DataFrame) -> Fold:
     title = f"Sanity checks: {len(table)} made, {failed} failed"
     ordered = table.sort_values("passed", kind="stable")[CHECK_COLUMNS]
     headers = {"name": "check"}
-    return Fold(title, [Table(_with_plain_flags(ordered), texts.CHECKS_CAPTION, headers=headers)])
+    return Fold(title, [Table(_with_plain_flags(ordered), sentences.CHECKS_CAPTION, headers=headers)])
 
 
 def _figures(figures: Mapping[str, bytes]) -> list[Block]:
     blocks: list[Block] = []
     for name, figure in figures.items():
         kind, _, detector = name.partition("/")
-        caption = texts.CAPTIONS[kind] + (f" {detector}." if detector else "")
+        caption = sentences.CAPTIONS[kind] + (f" {detector}." if detector else "")
         blocks.append(Figure(figure, caption, caption))
     return blocks
 
 
 def _reference(table: pd.DataFrame) -> list[Block]:
     if table.empty:
-        return [Note(texts.NO_REFERENCE)]
+        return [Note(sentences.NO_REFERENCE)]
     frame = table.copy()
     for name in ("success", "detected", "evaded", "lost"):
         triples = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
@@ -141,12 +141,12 @@ def _reference(table: pd.DataFrame) -> list[Block]:
              "median_l2"]  # fmt: skip
     headers = {"passes": "passes at", "success": "class changed", "detected": "of these detected",
                "evaded": "of these evaded", "lost": "changed and passed", "median_l2": "median L2"}  # fmt: skip
-    return [Text(texts.REFERENCE), Table(frame[shown], texts.REFERENCE_CAPTION, headers=headers)]
+    return [Text(sentences.REFERENCE), Table(frame[shown], sentences.REFERENCE_CAPTION, headers=headers)]
 
 
 def _hardening(table: pd.DataFrame, hardened: ShardStore) -> list[Block]:
     if table.empty:
-        return [Note(texts.NO_HARDENING)]
+        return [Note(sentences.NO_HARDENING)]
     frame = table.copy()
     frame["lost at FPR 5 %"] = _with_interval(frame, "success", "fpr_05")
     shown = ["hardened", "norm", "epsilon", "criterion", "when", "n", "lost at FPR 5 %", "success_fpr_01", "fpr_05",
@@ -158,8 +158,11 @@ def _hardening(table: pd.DataFrame, hardened: ShardStore) -> list[Block]:
     formats = dict.fromkeys(("success_fpr_01", "fpr_05", "fpr_01"), ".1%") | {"epsilon": ".3g"}
     formats |= {"macro_auc": ".3f", "macro_auc_confident": ".3f"}
     seen = _rounds(hardened)
-    blocks: list[Block] = [Text(texts.HARDENING), Table(frame[shown], texts.HARDENING_CAPTION, formats, headers)]
-    return [*blocks, Fold("What the hardened detectors learned from", [Table(seen, texts.ROUNDS_CAPTION)])]
+    blocks: list[Block] = [
+        Text(sentences.HARDENING),
+        Table(frame[shown], sentences.HARDENING_CAPTION, formats, headers),
+    ]
+    return [*blocks, Fold("What the hardened detectors learned from", [Table(seen, sentences.ROUNDS_CAPTION)])]
 
 
 def _rounds(hardened: ShardStore) -> pd.DataFrame:
@@ -173,7 +176,7 @@ def _rounds(hardened: ShardStore) -> pd.DataFrame:
 
 
 def _substitute(facts: Mapping[str, Any]) -> Note:
-    return Note(texts.SUBSTITUTE.format(**facts) if facts else texts.NO_SUBSTITUTE)
+    return Note(sentences.SUBSTITUTE.format(**facts) if facts else sentences.NO_SUBSTITUTE)
 
 
 def _with_interval(frame: pd.DataFrame, name: str, suffix: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adv_detect.reporting import evaluation_texts as texts
+from adv_detect.reporting import evaluation_sentences as sentences
 from adv_detect.reporting import sections
 from adv_detect.reporting.blocks import Block, Bullets, Facts, Fold, Section, Table, Text
 from adv_detect.reporting.results import EvaluationResults, chosen_detector
@@ -25,7 +25,7 @@ def evaluation_sections(results: EvaluationResults, *, further: Sequence[Section
     """
     return [
         summary_section(results),
-        Section("How to read this", [Bullets(texts.HOW_TO_READ)]),
+        Section("How to read this", [Bullets(sentences.HOW_TO_READ)]),
         network_section(results),
         sections.attacks_section(results),
         sections.detection_section(results),
@@ -36,7 +36,7 @@ def evaluation_sections(results: EvaluationResults, *, further: Sequence[Section
         sections.matrix_section(results),
         sections.inside_section(results),
         *further,
-        Section("Limits", [Bullets(texts.LIMITS)]),
+        Section("Limits", [Bullets(sentences.LIMITS)]),
         provenance_section(results),
     ]
 
@@ -53,7 +53,7 @@ def network_section(results: EvaluationResults) -> Section:
     """The network under attack and the images."""
     blocks: list[Block] = [Text(_accuracy(results)), Facts(results.network, "Network")]
     if len(results.layers):
-        blocks.append(Table(results.layers, texts.LAYERS))
+        blocks.append(Table(results.layers, sentences.LAYERS))
     blocks.append(Facts(results.images, "Images"))
     return Section("Network under attack", blocks)
 
@@ -61,5 +61,5 @@ def network_section(results: EvaluationResults) -> Section:
 def _accuracy(results: EvaluationResults) -> str:
     accuracy = results.network.get("accuracy")
     if not isinstance(accuracy, float):
-        return texts.NETWORK
-    return f"The network classifies **{accuracy:.2%}** of the clean test images right. {texts.NETWORK}"
+        return sentences.NETWORK
+    return f"The network classifies **{accuracy:.2%}** of the clean test images right. {sentences.NETWORK}"

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from adv_detect.algorithms.faces.verification import FEW_FALSE_ACCEPTS
+from adv_detect.measures.faces.verification import FEW_FALSE_ACCEPTS
 from adv_detect.names import DODGING, IMPERSONATION, NATURAL
 from adv_detect.params import FaceRecognitionParams
 from adv_detect.reporting.blocks import SCORE, Block, Card, Cards, Figure, Note, Section, Table, Text
-from adv_detect.reporting.face_texts import TEXTS
+from adv_detect.reporting.face_sentences import TEXTS
 
 NAMED_RULES = ("accuracy", "eer")
 SHARES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from adv_detect.algorithms.plots.style import figure_bytes, new_figure
+from adv_detect.plots.style import figure_bytes, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

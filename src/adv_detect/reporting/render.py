@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
-from adv_detect.algorithms.plots.style import FORMATS, RESOLUTION
-from adv_detect.algorithms.reference_tables import MISSING, format_score
 from adv_detect.errors import DataError
+from adv_detect.measures.reference_tables import MISSING, format_score
+from adv_detect.plots.style import FORMATS, RESOLUTION
 from adv_detect.reporting.blocks import SCORE, Figure, Report, Table
 
 TEMPLATE = "report.html.j2"

@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from adv_detect.algorithms.detector_keys import (
+from adv_detect.errors import DataError
+from adv_detect.measures.detector_keys import (
     MARGIN,
     SUMMARY_ROWS,
     configuration_labels,
 )
-from adv_detect.errors import DataError
 from adv_detect.names import BOTH_CRITERIA, LEARNED_FROM_ALL, NO_CRITERION
 
 SELECTION_COLUMN = "validation_macro_auc"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from adv_detect.algorithms.detector_keys import (
+from adv_detect.measures.detector_keys import (
     BOTH_CRITERIA,
     CONTROLS,
     MACRO,
@@ -16,7 +16,7 @@ from adv_detect.algorithms.detector_keys import (
     rate_text,
     series_label,
 )
-from adv_detect.algorithms.evaluation_tables import (
+from adv_detect.measures.evaluation_tables import (
     attack_table,
     average_over_seeds,
     format_score,
@@ -25,8 +25,8 @@ from adv_detect.algorithms.evaluation_tables import (
     select,
     train_test_matrix,
 )
-from adv_detect.algorithms.reference_tables import MISSING, attacks_on_features
-from adv_detect.reporting import evaluation_texts as texts
+from adv_detect.measures.reference_tables import MISSING, attacks_on_features
+from adv_detect.reporting import evaluation_sentences as sentences
 from adv_detect.reporting.blocks import SCORE, Block, Figure, Fold, Note, Section, Table, Text
 from adv_detect.reporting.results import EvaluationResults, chosen_detector
 
@@ -49,7 +49,7 @@ def figures(results: EvaluationResults, name: str, criterion: str | None = None)
         kind, _, suffix = key.partition("/")
         if kind == name and criterion in (None, re.split("[/-]", suffix)[0]):
             words = re.sub("[/-]", ", ", suffix)
-            caption = f"{texts.CAPTIONS[name]}{f' ({words})' if words else ''}."
+            caption = f"{sentences.CAPTIONS[name]}{f' ({words})' if words else ''}."
             alt = f"{name.replace('_', ' ')} {words}".strip()
             blocks.append(Figure(figure, caption, alt))
     return blocks
@@ -60,7 +60,7 @@ def attacks_section(results: EvaluationResults) -> Section:
     table = attack_table(results.attack_records, confidence_level=results.confidence_level)
     rates = zip(table["success_rate"], table["success_low"], table["success_high"], strict=True)
     table["success_rate"] = [f"{rate:.1%} ({100 * low:.1f} to {100 * high:.1f})" for rate, low, high in rates]
-    caption = texts.ATTACKS_CAPTION.format(level=results.confidence_level)
+    caption = sentences.ATTACKS_CAPTION.format(level=results.confidence_level)
     headers = {
         "n_attacked": "attacked", "n_success": "fooled", "success_rate": "success rate", "l2_mean": "L2 mean",
         "l2_median": "L2 median", "linf_mean": "L∞ mean", "linf_median": "L∞ median",
@@ -81,8 +81,8 @@ def detection_section(results: EvaluationResults) -> Section:
             table = reference_table(results.metrics, criterion=criterion, form=form, published=published)
             if len(table):
                 caption = f"AUC on {criterion} attacks, {FORM_WORDS[form]}; detectors trained on {criterion} attacks."
-                caption += _spread(results) + (f" {texts.PUBLISHED}" if published else "")
-                caption += f" {texts.ON_FEATURES}" if attacks_on_features(results.metrics) else ""
+                caption += _spread(results) + (f" {sentences.PUBLISHED}" if published else "")
+                caption += f" {sentences.ON_FEATURES}" if attacks_on_features(results.metrics) else ""
                 blocks.append(Table(table, caption, mark_best=list(table.columns[1:])))
         blocks += figures(results, "auc_overview", criterion)
     return Section("Detection", blocks)
@@ -95,7 +95,7 @@ def _spread(results: EvaluationResults) -> str:
 
 def operating_section(results: EvaluationResults) -> Section:
     """What the chosen detector does at fixed thresholds."""
-    blocks: list[Block] = [Text(texts.THRESHOLDS)]
+    blocks: list[Block] = [Text(sentences.THRESHOLDS)]
     for criterion in results.criteria:
         key = chosen_detector(results.detectors, criterion)
         if key is not None:
@@ -148,7 +148,7 @@ def _failures(rows: pd.DataFrame, rates: Sequence[str]) -> list[Block]:
 
 def comparison_section(results: EvaluationResults) -> Section:
     """Early against confident attacks, own against other criterion."""
-    blocks: list[Block] = [Text(texts.COMPARISON)]
+    blocks: list[Block] = [Text(sentences.COMPARISON)]
     for criterion in results.criteria:
         frame = _comparison(results, criterion)
         if len(frame):
@@ -187,7 +187,7 @@ def _macro_cells(results: EvaluationResults, rows: pd.DataFrame) -> dict[str, st
 
 def quantisation_section(results: EvaluationResults) -> Section:
     """What is left of an attack when its image is stored with 8 bits per channel."""
-    blocks: list[Block] = [Text(texts.QUANTISATION)]
+    blocks: list[Block] = [Text(sentences.QUANTISATION)]
     names = results.detectors.set_index("detector")["configuration"]
     for criterion, key in ((one, chosen_detector(results.detectors, one)) for one in results.criteria):
         if key is None:
@@ -207,7 +207,7 @@ def quantisation_section(results: EvaluationResults) -> Section:
 
 def controls_section(results: EvaluationResults) -> Section:
     """Noise, untrained detector, margin."""
-    blocks: list[Block] = [Text(texts.CONTROLS)]
+    blocks: list[Block] = [Text(sentences.CONTROLS)]
     for criterion in results.criteria:
         table = reference_table(results.metrics, criterion=criterion, variant="noise")
         if len(table):
@@ -250,4 +250,4 @@ def _matrix_table(results: EvaluationResults, configuration: str, criterion: str
 def inside_section(results: EvaluationResults) -> Section:
     """What the detector sees, and how it was trained."""
     pictures = [*figures(results, "mean_trajectory"), *figures(results, "training_curves")]
-    return Section("What the detector sees", [Text(texts.INSIDE), *pictures])
+    return Section("What the detector sees", [Text(sentences.INSIDE), *pictures])

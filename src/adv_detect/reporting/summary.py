@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from adv_detect.algorithms.detector_keys import MARGIN, UNTRAINED
-from adv_detect.algorithms.reference_tables import format_score
-from adv_detect.reporting import evaluation_texts as texts
+from adv_detect.measures.detector_keys import MARGIN, UNTRAINED
+from adv_detect.measures.reference_tables import format_score
+from adv_detect.reporting import evaluation_sentences as sentences
 from adv_detect.reporting.blocks import Block, Card, Cards, Note, Section, Text
 from adv_detect.reporting.results import EvaluationResults, chosen_detector
 
@@ -30,7 +30,7 @@ def summary_section(results: EvaluationResults) -> Section:
 def _what_was_done(results: EvaluationResults) -> str:
     n_detectors = int((results.metrics.drop_duplicates("detector")["kind"] != "control").sum())
     natural = int(results.metrics["n_natural"].max())
-    text = texts.SUMMARY.format(detectors=n_detectors, naturals=natural)
+    text = sentences.SUMMARY.format(detectors=n_detectors, naturals=natural)
     return f"{text} Registered for use: `{results.registered}`." if results.registered else text
 
 
@@ -121,13 +121,14 @@ def compare_with_margin(rows: pd.DataFrame, *, label: str) -> Note:
     clear = rows[rows["margin_gain_low"] > 0]
     total = f"all {len(rows)} attacks" if len(rows) != 1 else "the one attack"
     if len(clear) == len(rows):
-        return Note(f"{texts.MARGIN} {label} beats it on {total}, each time beyond the paired interval.", "good")
+        return Note(f"{sentences.MARGIN} {label} beats it on {total}, each time beyond the paired interval.", "good")
     if len(behind) == 0 and len(ahead) == len(rows):
         open_ = _names(rows.drop(clear.index))
         return Note(
-            f"{texts.MARGIN} {label} is ahead of it on {total}; not beyond the paired interval: {open_}.", "info"
+            f"{sentences.MARGIN} {label} is ahead of it on {total}; not beyond the paired interval: {open_}.", "info"
         )
-    text = f"{texts.MARGIN} {label} does **not** beat it everywhere: it is ahead on {len(ahead)} of {len(rows)} attacks"
+    text = f"{sentences.MARGIN} {label} does **not** beat it everywhere: it is ahead on "
+    text += f"{len(ahead)} of {len(rows)} attacks"
     text += f" (on {len(clear)} beyond the paired interval)"
     if len(behind):
         text += f" and behind on {_names(behind)}"

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 REQUIREMENTS = ("fsspec", "mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch", "tqdm")
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = (
-    "__init__.py", "errors.py", "fields.py", "keys.py", "names.py", "params.py", "progress.py",
-    "algorithms", "networks", "serving", "sharding",
+    "__init__.py", "errors.py", "fields.py", "keys.py", "names.py", "progress.py",
+    "algorithms", "networks", "params", "serving", "sharding",
 )  # fmt: skip
-NOT_SERVED = ("attacks", "faces", "plots", "adaptive_*", "registration.py", "__pycache__", "*.pyc")
+NOT_SERVED = ("attacks", "registration.py", "__pycache__", "*.pyc")
 INSTALLED = ("site-packages", "dist-packages")
 EXAMPLE_IMAGES = 2
 OUTPUT_TYPES = {

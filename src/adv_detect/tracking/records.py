@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adv_detect.algorithms.detector_keys import MACRO, MARGIN, WORST
+from adv_detect.measures.detector_keys import MACRO, MARGIN, WORST
 
 if TYPE_CHECKING:
     import pandas as pd

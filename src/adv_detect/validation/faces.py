@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from adv_detect.algorithms.faces.draw import draw_pairs
-from adv_detect.algorithms.faces.pairs import locate_pairs, parse_pairs
 from adv_detect.errors import AdvDetectError, ConfigurationError, DataError
 from adv_detect.images import ImageSet
+from adv_detect.measures.faces.draw import draw_pairs
+from adv_detect.measures.faces.pairs import locate_pairs, parse_pairs
 from adv_detect.params import FaceRecognitionParams
 from adv_detect.pipelines.face_recognition.nodes import PAIRS_FILE
 

@@ -6,10 +6,10 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adv_detect.errors import AdvDetectError, ConfigurationError
+from adv_detect.fields import Block
 from adv_detect.params import (
     AdaptiveAttackParams,
     AdversarialGenerationParams,
-    Block,
     DetectorTrainingParams,
     EvaluationParams,
     FaceRecognitionParams,

@@ -7,7 +7,7 @@ import torch
 
 from adv_detect.algorithms.attacks.adaptive import AttackKind, Candidates
 from adv_detect.errors import ConfigurationError
-from adv_detect.params import Block
+from adv_detect.fields import Block
 from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive
 from adv_detect.pipelines.adaptive_attack.nodes import attack_detectors
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adv_detect.algorithms.detector_keys import CONTROL_KEYS
+from adv_detect.measures.detector_keys import CONTROL_KEYS
 from adv_detect.pipelines.evaluation.figures import (
     SHOWN,
     draw_detection,

@@ -8,8 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from adv_detect.algorithms.attacks.quality import perturbation_norms
-from adv_detect.algorithms.detector_keys import CONTROL_KEYS
+from adv_detect.algorithms.attacks.perturbations import perturbation_norms
 from adv_detect.algorithms.detectors import (
     TrajectoryDetector,
     random_readout,
@@ -19,6 +18,7 @@ from adv_detect.algorithms.detectors import (
 from adv_detect.algorithms.features import extract_features
 from adv_detect.jobs.activations import ActivationBlock, ActivationWork, read_activations
 from adv_detect.jobs.detectors import restore
+from adv_detect.measures.detector_keys import CONTROL_KEYS
 from adv_detect.params import DetectorParams
 from adv_detect.pipelines.evaluation.nodes import score_images
 

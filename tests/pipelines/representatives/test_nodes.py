@@ -49,9 +49,9 @@ def test_a_class_without_a_correct_image_is_named(finished, tmp_path):
         if not key.startswith("00001/"):
             store.write(key, ShardContent(content.tensors, content.metadata), "f")
 
-    lazy = compute_representatives(store, finished["network_weights"], RepresentativesParams(), RuntimeParams())
+    deferred = compute_representatives(store, finished["network_weights"], RepresentativesParams(), RuntimeParams())
     with pytest.raises(DataError, match="'middle'"):
-        lazy.make()
+        deferred.make()
 
 
 def test_other_features_or_parameters_ask_for_new_representatives(finished, tmp_path):

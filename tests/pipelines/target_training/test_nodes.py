@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def lazy(finished, blocks):
+def deferred(finished, blocks):
     def make(**changes):
         values = {name: blocks[name] for name in ("network", "target_training", "runtime")} | changes
         images = {name: values.pop(name, finished[name]) for name in ("train_images", "test_images")}
@@ -47,27 +47,27 @@ def test_an_up_to_date_network_is_not_trained_again(finished, monkeypatch):
     finished.run(create_pipeline().only_nodes("train_target"))
 
 
-def test_the_fingerprint_names_every_ingredient(lazy, blocks, stripes):
-    base = lazy().fingerprint
+def test_the_fingerprint_names_every_ingredient(deferred, blocks, stripes):
+    base = deferred().fingerprint
     changed = [
-        lazy(runtime=blocks["runtime"].model_copy(update={"seed": 1})),
-        lazy(target_training=blocks["target_training"].model_copy(update={"epochs": 5})),
-        lazy(network=NetworkParams(bounds=(0.0, 255.0))),
-        lazy(train_images=stripes(49, seed=0, name="train")),
-        lazy(test_images=stripes(29, seed=0, name="test")),
+        deferred(runtime=blocks["runtime"].model_copy(update={"seed": 1})),
+        deferred(target_training=blocks["target_training"].model_copy(update={"epochs": 5})),
+        deferred(network=NetworkParams(bounds=(0.0, 255.0))),
+        deferred(train_images=stripes(49, seed=0, name="train")),
+        deferred(test_images=stripes(29, seed=0, name="test")),
     ]
 
-    assert lazy().fingerprint == base
-    assert lazy(runtime=blocks["runtime"].model_copy(update={"progress": True})).fingerprint == base
+    assert deferred().fingerprint == base
+    assert deferred(runtime=blocks["runtime"].model_copy(update={"progress": True})).fingerprint == base
     assert len({base, *(one.fingerprint for one in changed)}) == 6
 
 
-def test_a_checkpoint_is_read_and_not_trained(finished, lazy, tmp_path):
+def test_a_checkpoint_is_read_and_not_trained(finished, deferred, tmp_path):
     file = tmp_path / "weights.safetensors"
     save_file(target_tensors(finished["network_weights"]), file)
     configured = NetworkParams(checkpoint=str(file))
 
-    target = lazy(network=configured, target_training=TargetTrainingParams(epochs=1, min_accuracy=0.5)).make()
+    target = deferred(network=configured, target_training=TargetTrainingParams(epochs=1, min_accuracy=0.5)).make()
 
     images = load_images(finished["test_images"], range(5), (0.0, 1.0))
     assert torch.equal(target(images), finished["network_weights"](images))
@@ -75,23 +75,23 @@ def test_a_checkpoint_is_read_and_not_trained(finished, lazy, tmp_path):
     assert target.spec.history == ()
 
 
-def test_another_checkpoint_file_of_the_same_name_is_noticed(finished, lazy, tmp_path):
+def test_another_checkpoint_file_of_the_same_name_is_noticed(finished, deferred, tmp_path):
     file = tmp_path / "weights.safetensors"
     save_file(target_tensors(finished["network_weights"]), file)
     configured = NetworkParams(checkpoint=str(file))
-    before = lazy(network=configured).fingerprint
-    longer = lazy(network=configured, target_training=TargetTrainingParams(epochs=9, min_accuracy=0.5)).fingerprint
+    before = deferred(network=configured).fingerprint
+    longer = deferred(network=configured, target_training=TargetTrainingParams(epochs=9, min_accuracy=0.5)).fingerprint
     os.utime(file, ns=(0, 0))
 
     assert longer == before, "training has no part in a network with a checkpoint"
-    assert lazy(network=configured).fingerprint != before
+    assert deferred(network=configured).fingerprint != before
 
 
-def test_a_network_that_has_not_learnt_stops_the_run(lazy):
+def test_a_network_that_has_not_learnt_stops_the_run(deferred):
     strict = TargetTrainingParams(epochs=1, learning_rate=1e-9, min_accuracy=0.95)
 
     with pytest.raises(DataError, match=r"at least 0.950 on the test images, got 0\.\d+; train longer"):
-        lazy(target_training=strict).make()
+        deferred(target_training=strict).make()
 
 
 def test_the_description_counts_parameters(finished):

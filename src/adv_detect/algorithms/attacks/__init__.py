@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adv_detect.algorithms.attacks.quality import (
+from adv_detect.algorithms.attacks.perturbations import (
     noise_of_same_norm,
     perturbation_norms,
     quantise,

@@ -30,7 +30,7 @@ from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.finite import finite_rows, replace_rows
 from adv_detect.errors import ConfigurationError
-from adv_detect.params import Block, PositiveNumber
+from adv_detect.fields import Block, PositiveNumber
 
 DEFAULT_LEARNING_RATES = {"adam": 0.1, "sign": 0.1}
 """First step as a share of ``max_thres``."""

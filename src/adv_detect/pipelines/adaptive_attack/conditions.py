@@ -18,13 +18,7 @@ from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.jobs.activations import read_activations, shard_keys
 from adv_detect.jobs.detectors import CRITERIA, DetectorJob, plan_jobs
-from adv_detect.params import (
-    AdaptiveAttackParams,
-    AdaptiveAttackSpec,
-    Criterion,
-    DetectorTrainingParams,
-    Split,
-)
+from adv_detect.params import AdaptiveAttackParams, AdaptiveAttackSpec, Criterion, DetectorTrainingParams, Split
 from adv_detect.pipelines.adaptive_attack.models import REFERENCE_THRESHOLD, USUAL
 from adv_detect.sharding import ShardContent, ShardStore
 

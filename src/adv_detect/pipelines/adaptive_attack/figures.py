@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from adv_detect.algorithms.plots import score_histograms
-from adv_detect.algorithms.plots.adaptive import EvadingExample, evading_grid, success_curves
 from adv_detect.images import ImageSet, load_images
 from adv_detect.jobs.detectors import restore
 from adv_detect.networks.target import TargetNetwork
@@ -18,6 +16,8 @@ from adv_detect.params import AdaptiveAttackParams
 from adv_detect.pipelines.adaptive_attack.attacking import Scene
 from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
 from adv_detect.pipelines.adaptive_attack.models import USUAL
+from adv_detect.plots import score_histograms
+from adv_detect.plots.adaptive import EvadingExample, evading_grid, success_curves
 from adv_detect.reporting import Report, ReportPart, detectors_identity, draw_pictures
 from adv_detect.reporting.adaptive import adaptive_section
 from adv_detect.sharding import ShardStore

@@ -166,7 +166,7 @@ def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversa
 
     Returns:
         One row per image, detector, attack, norm, epsilon and criterion: the columns that
-        :mod:`adv_detect.algorithms.adaptive_metrics` reads, and method, role, form, classifier, both thresholds,
+        :mod:`adv_detect.measures.adaptive_metrics` reads, and method, role, form, classifier, both thresholds,
         rounds (of hardening), evaded_reference, non_finite, label, target, predicted, source_index, store, shard, row.
     """
     frames = []

@@ -11,9 +11,9 @@ from adv_detect.errors import DataError
 from adv_detect.jobs.detectors import restore
 from adv_detect.networks.target import target_digest
 from adv_detect.params import AdaptiveAttackParams
+from adv_detect.pipelines.adaptive_attack.attack_shards import AdaptiveBlock, AdaptiveWork
 from adv_detect.pipelines.adaptive_attack.attacking import Scene
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources, score_naturals
-from adv_detect.pipelines.adaptive_attack.work import AdaptiveBlock, AdaptiveWork
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
 LOGGER = logging.getLogger(__name__)

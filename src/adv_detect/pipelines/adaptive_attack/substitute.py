@@ -15,14 +15,13 @@ from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.splits import interleave
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.fields import LARGEST
+from adv_detect.fields import LARGEST, Block
 from adv_detect.jobs.detectors import LEARNING_SPLITS, restore
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import (
     SPLITS,
     AdaptiveAttackParams,
     AdversarialGenerationParams,
-    Block,
     DetectorTrainingParams,
     FeatureExtractionParams,
     NetworkParams,

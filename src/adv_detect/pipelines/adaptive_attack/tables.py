@@ -8,8 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from adv_detect.algorithms.adaptive_checks import CheckResult, run_checks, unreliable_detectors
-from adv_detect.algorithms.adaptive_metrics import (
+from adv_detect.algorithms.detectors import StoredDetector, score_activations
+from adv_detect.algorithms.representatives import Representatives
+from adv_detect.algorithms.roc import roc_auc
+from adv_detect.jobs.activations import successful_attacks
+from adv_detect.jobs.detectors import restore
+from adv_detect.measures.adaptive_checks import CheckResult, run_checks, unreliable_detectors
+from adv_detect.measures.adaptive_metrics import (
     UNION,
     WORST,
     attack_summary,
@@ -17,12 +22,7 @@ from adv_detect.algorithms.adaptive_metrics import (
     epsilon_curves,
     half_loss_table,
 )
-from adv_detect.algorithms.detectors import StoredDetector, score_activations
-from adv_detect.algorithms.intervals import wilson_interval
-from adv_detect.algorithms.metrics import roc_auc
-from adv_detect.algorithms.representatives import Representatives
-from adv_detect.jobs.activations import successful_attacks
-from adv_detect.jobs.detectors import restore
+from adv_detect.measures.intervals import wilson_interval
 from adv_detect.names import BOTH_CRITERIA, NO_CRITERION
 from adv_detect.params import AdaptiveAttackParams, AdversarialGenerationParams, EvaluationParams
 from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
@@ -59,7 +59,7 @@ def measure_adaptive(
 
     Returns:
         The tables `TABLES`. All but ``reference`` leave out attacks in the published form. ``summary``, ``curves``,
-        ``half_loss`` and ``auc`` are those of :mod:`adv_detect.algorithms.adaptive_metrics`, ``summary`` with the
+        ``half_loss`` and ``auc`` are those of :mod:`adv_detect.measures.adaptive_metrics`, ``summary`` with the
         columns ``reliable`` and ``reasons``; ``checks`` has a row per sanity check; ``reference`` the three published
         figures in both forms; ``hardening`` a row before and one after per hardened detector.
     """

@@ -16,15 +16,8 @@ from adv_detect.images import ImageSet, image_contents, image_set_identity
 from adv_detect.jobs.records import log_non_finite
 from adv_detect.names import NATURAL, NO_CRITERION
 from adv_detect.networks.target import TargetNetwork, target_digest
-from adv_detect.params import (
-    SPLITS,
-    AdversarialGenerationParams,
-    AttackParams,
-    RuntimeParams,
-    Split,
-    SplitParams,
-)
-from adv_detect.pipelines.adversarial_generation.work import (
+from adv_detect.params import SPLITS, AdversarialGenerationParams, AttackParams, RuntimeParams, Split, SplitParams
+from adv_detect.pipelines.adversarial_generation.attack_shards import (
     AdversarialWork,
     SourceBlock,
     guide_images,

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from adv_detect.algorithms.detector_keys import SUMMARY_FIGURES, rate_label
 from adv_detect.algorithms.detectors import parse_reference_name
 from adv_detect.algorithms.detectors.registry import detector_source
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
@@ -27,6 +26,7 @@ from adv_detect.jobs.detectors import (
     plan_jobs,
     restore,
 )
+from adv_detect.measures.detector_keys import SUMMARY_FIGURES, rate_label
 from adv_detect.names import NATURAL, REFERENCE, ShardKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import (

@@ -9,13 +9,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from adv_detect.algorithms import plots
-from adv_detect.algorithms.detector_keys import describe_detectors
+from adv_detect import plots
 from adv_detect.algorithms.detectors import TrajectoryDetector
-from adv_detect.algorithms.evaluation_tables import score_samples, train_test_matrix
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import best_detector, restore
+from adv_detect.measures.detector_keys import describe_detectors
+from adv_detect.measures.evaluation_tables import score_samples, train_test_matrix
 from adv_detect.names import BOTH_CRITERIA, EARLY, NATURAL, ShardKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, EvaluationParams

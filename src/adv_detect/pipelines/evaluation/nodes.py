@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.registry import attacks_on_features
-from adv_detect.algorithms.detection_metrics import metric_table
-from adv_detect.algorithms.detector_keys import describe_detectors, rate_label
 from adv_detect.algorithms.detectors import StoredDetector, score_activations
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.jobs.activations import ActivationBlock, activation_plan, natural_activations, read_activations
 from adv_detect.jobs.detectors import best_detector
+from adv_detect.measures.detection_metrics import metric_table
+from adv_detect.measures.detector_keys import describe_detectors, rate_label
 from adv_detect.names import EIGHT_BIT, NATURAL, NOISE, ShardKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdversarialGenerationParams, EvaluationParams, Norm, RuntimeParams
@@ -125,7 +125,7 @@ def measure_detection(
         runtime: Seed of the resamples; whether progress is shown.
 
     Returns:
-        The table that :func:`adv_detect.algorithms.detection_metrics.metric_table` describes, twice: for parquet and
+        The table that :func:`adv_detect.measures.detection_metrics.metric_table` describes, twice: for parquet and
         for CSV.
     """
     table = metric_table(

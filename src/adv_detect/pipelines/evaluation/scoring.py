@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from adv_detect.algorithms.detector_keys import MARGIN, UNTRAINED, UNTRAINED_DRAWS
 from adv_detect.algorithms.detectors import (
     Activations,
     Detector,
@@ -21,6 +20,7 @@ from adv_detect.algorithms.detectors import (
 )
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.jobs.detectors import restore
+from adv_detect.measures.detector_keys import MARGIN, UNTRAINED, UNTRAINED_DRAWS
 from adv_detect.names import EIGHT_BIT, NATURAL, NOISE
 from adv_detect.params import DetectorParams
 from adv_detect.sharding import ShardContent, ShardStore

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from adv_detect.algorithms.attacks.registry import attacks_on_features
-from adv_detect.algorithms.detector_keys import MACRO, TRAINED_ON_ALL, configuration_labels
 from adv_detect.algorithms.representatives import Representatives
+from adv_detect.measures.detector_keys import MACRO, TRAINED_ON_ALL, configuration_labels
 from adv_detect.names import NATURAL
 from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams
 from adv_detect.pipelines.face_recognition.rows import FaceRows, attacked_faces, natural_faces

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from adv_detect.algorithms import plots
-from adv_detect.algorithms.faces.verification import Verification, verify
-from adv_detect.algorithms.plots import style
+from adv_detect import plots
+from adv_detect.measures.faces.verification import Verification, verify
 from adv_detect.names import DODGING, IMPERSONATION, NATURAL
 from adv_detect.params import FaceRecognitionParams
 from adv_detect.pipelines.face_recognition.verification import attacked_verification
+from adv_detect.plots import style
 from adv_detect.reporting import Report, ReportPart, detectors_identity, draw_pictures
 from adv_detect.reporting.faces import face_sections
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from adv_detect.algorithms.faces.identification import Gallery, cumulative_match, identify, identity_ranks
-from adv_detect.algorithms.intervals import wilson_interval
 from adv_detect.algorithms.representatives import Representatives
+from adv_detect.measures.faces.identification import Gallery, cumulative_match, identify, identity_ranks
+from adv_detect.measures.intervals import wilson_interval
 from adv_detect.params import FaceRecognitionParams
 from adv_detect.pipelines.face_recognition.rows import FaceRows
 from adv_detect.sharding import ShardStore

@@ -11,20 +11,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from adv_detect.algorithms.faces.decisions import fold_accuracy
-from adv_detect.algorithms.faces.draw import draw_pairs
-from adv_detect.algorithms.faces.pairs import LocatedPairs, locate_pairs, parse_pairs
-from adv_detect.algorithms.faces.verification import verify
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, image_set_identity, shape_of
+from adv_detect.measures.faces.decisions import fold_accuracy
+from adv_detect.measures.faces.draw import draw_pairs
+from adv_detect.measures.faces.pairs import LocatedPairs, locate_pairs, parse_pairs
+from adv_detect.measures.faces.verification import verify
 from adv_detect.names import NATURAL
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import FaceRecognitionParams, RuntimeParams
+from adv_detect.pipelines.face_recognition.embedding_shards import TEMPLATE, AttackedFaceWork, Embedder, FaceWork
 from adv_detect.pipelines.face_recognition.identification import build_gallery, identification_table
 from adv_detect.pipelines.face_recognition.rows import TEST, attacked_faces, natural_faces
 from adv_detect.pipelines.face_recognition.verification import attacked_pairs, score_pairs, verification_table
-from adv_detect.pipelines.face_recognition.work import TEMPLATE, AttackedFaceWork, Embedder, FaceWork
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
 LOGGER = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adv_detect.errors import DataError
 from adv_detect.names import NATURAL
-from adv_detect.pipelines.face_recognition.work import EMBEDDING, TEMPLATE
+from adv_detect.pipelines.face_recognition.embedding_shards import EMBEDDING, TEMPLATE
 from adv_detect.sharding import ShardStore
 
 TEST = "test"

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from adv_detect.algorithms.faces.decisions import FooledPairs, clean_threshold, fooled_pairs
-from adv_detect.algorithms.faces.verification import Flags, Scores, Verification, cosine_similarities, verify
+from adv_detect.measures.faces.decisions import FooledPairs, clean_threshold, fooled_pairs
+from adv_detect.measures.faces.verification import Flags, Scores, Verification, cosine_similarities, verify
 from adv_detect.names import DODGING, IMPERSONATION, NATURAL
 from adv_detect.params import FaceRecognitionParams
 from adv_detect.pipelines.face_recognition.rows import FaceRows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from adv_detect.images import ImageSet, image_set_identity, members_by_class
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import FeatureExtractionParams, RuntimeParams
-from adv_detect.pipelines.feature_extraction.work import ClassBlock, FeatureWork
+from adv_detect.pipelines.feature_extraction.feature_shards import ClassBlock, FeatureWork
 from adv_detect.sharding import ShardPlan, ShardSpec, fingerprint
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.representatives import Representatives, fit_representatives
-from adv_detect.lazy import Lazy
+from adv_detect.deferred import Deferred
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RepresentativesParams, RuntimeParams
 from adv_detect.progress import track
@@ -21,7 +21,7 @@ def compute_representatives(
     network_weights: TargetNetwork,
     representatives: RepresentativesParams,
     runtime: RuntimeParams,
-) -> Lazy[Representatives]:
+) -> Deferred[Representatives]:
     """Compute medoids, centroids and whitening from the features, one class in memory at a time.
 
     Skipped when those on disk came from the same features and parameters.
@@ -46,7 +46,7 @@ def compute_representatives(
         )
 
     ingredients = fingerprint(features.fingerprints(), spec.layers, spec.class_names, representatives)
-    return Lazy(fingerprint=ingredients, make=make)
+    return Deferred(fingerprint=ingredients, make=make)
 
 
 def _by_class(features: ShardStore, layers: int, *, shown: bool) -> Iterator[tuple[int, list[Tensor], list[str]]]:

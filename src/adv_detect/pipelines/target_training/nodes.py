@@ -6,9 +6,9 @@ from typing import Any
 
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.target_training import FitSettings, fit_head, fit_target, measure_accuracy
+from adv_detect.deferred import Deferred
 from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, image_set_identity, shape_of
-from adv_detect.lazy import Lazy
 from adv_detect.networks.finite import check_finite
 from adv_detect.networks.registry import network_source
 from adv_detect.networks.target import TargetNetwork, build_target
@@ -22,7 +22,7 @@ def train_target(
     network: NetworkParams,
     target_training: TargetTrainingParams,
     runtime: RuntimeParams,
-) -> Lazy[TargetNetwork]:
+) -> Deferred[TargetNetwork]:
     """Train the network, or read its checkpoint; skipped when the result on disk was made in the same way.
 
     Args:
@@ -48,7 +48,7 @@ def train_target(
         check_finite(target.network, target.network.state_dict(), "target_training")
         return _with_accuracy(target, test_images, history, target_training, runtime)
 
-    return Lazy(fingerprint=_identity(train_images, test_images, network, target_training, runtime), make=make)
+    return Deferred(fingerprint=_identity(train_images, test_images, network, target_training, runtime), make=make)
 
 
 def describe_target(network_weights: TargetNetwork) -> tuple[dict[str, Any], dict[str, float]]:

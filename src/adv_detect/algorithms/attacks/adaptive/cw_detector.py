@@ -22,7 +22,7 @@ from adv_detect.algorithms.attacks.adaptive.gradients import Evaluation, classif
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel
 from adv_detect.algorithms.attacks.adaptive.tracker import NEVER, Tracker
 from adv_detect.errors import ConfigurationError
-from adv_detect.params import Block, PositiveNumber
+from adv_detect.fields import Block, PositiveNumber
 
 REFERENCE_LEARNING_RATE = 5e-4
 REFERENCE_STEPS = 1000

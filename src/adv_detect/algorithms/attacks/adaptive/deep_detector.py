@@ -27,7 +27,7 @@ from adv_detect.algorithms.attacks.deep_features_objective import Evaluation as 
 from adv_detect.algorithms.attacks.deep_features_objective import make_box
 from adv_detect.algorithms.attacks.deep_features_solvers import minimise
 from adv_detect.errors import ConfigurationError
-from adv_detect.params import PositiveNumber
+from adv_detect.fields import PositiveNumber
 
 REFERENCE_MAX_THRES = 10.0
 REFERENCE_DETECTOR_WEIGHT = 10.0

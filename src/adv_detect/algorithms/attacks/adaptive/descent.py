@@ -13,7 +13,7 @@ from adv_detect.algorithms.attacks.adaptive.geometry import Schedule, project, s
 from adv_detect.algorithms.attacks.adaptive.gradients import Direction, Evaluation, evaluate
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, EndToEndModel
 from adv_detect.algorithms.attacks.adaptive.tracker import NEVER, Tracker
-from adv_detect.params import Block, PositiveNumber
+from adv_detect.fields import Block, PositiveNumber
 
 ChooseDirection = Callable[[Evaluation, AdaptiveTask], Direction]
 Keep = Literal["lowest_score", "first"]

@@ -17,7 +17,7 @@ from adv_detect.algorithms.attacks.adaptive.selective import SelectiveArguments,
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, BudgetNorm, Candidates, EndToEndModel
 from adv_detect.algorithms.attacks.adaptive.weighted_sum import WeightedSumArguments, weighted_sum
 from adv_detect.errors import ConfigurationError, refuse_non_finite, unknown_choice
-from adv_detect.params import Block
+from adv_detect.fields import Block
 from adv_detect.sharding.sources import source_identity
 
 _Arguments = TypeVar("_Arguments", bound=Block)

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from adv_detect.algorithms.detectors.trajectory.readout import TrajectoryReadout, score_trajectories
 from adv_detect.algorithms.detectors.trajectory.registry import build_readout
 from adv_detect.algorithms.detectors.trajectory.sampling import TrajectorySet, balanced_draw, group_weights
-from adv_detect.algorithms.metrics import area, split_scores, to_array
+from adv_detect.algorithms.roc import area, split_scores, to_array
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.names import NATURAL
 from adv_detect.params import DetectorFitParams, DetectorParams

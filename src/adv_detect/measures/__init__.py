@@ -1,0 +1,1 @@
+"""Measurement and tabulation of results: metrics with intervals, tables for readers, face recognition."""

@@ -1,0 +1,316 @@
+"""What attacks on classifier and detector together achieved, from one record per image.
+
+The record table has the columns of ``RECORD_COLUMNS``: one row per image, detector, attack, norm, epsilon and
+criterion. ``epsilon`` is missing for attacks that search for the smallest perturbation. ``classifier`` says what names
+the class: the network, or the nearest medoid. Adaptive success means misclassified (for a targeted attack: as the
+target) **and** passed by the detector; an image is lost if any attack reaches that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from adv_detect.algorithms.roc import roc_auc
+from adv_detect.errors import DataError
+from adv_detect.measures.intervals import wilson_interval
+
+ReportedFpr = Literal["01", "05"]
+FPRS: tuple[ReportedFpr, ...] = ("01", "05")
+GROUP = ["detector", "classifier", "norm", "epsilon", "criterion"]
+RECORD_COLUMNS = (
+    "source_id",
+    *GROUP,
+    "attack",
+    "fooled",
+    "evaded_fpr_01",
+    "evaded_fpr_05",
+    "detector_score",
+    "l2",
+    "linf",
+    "gradient_evaluations",
+    "zero_gradient_share",
+)
+UNION = "union"
+WORST = "worst"
+BUDGET_TOLERANCE = 1e-6
+"""Relative slack with which a perturbation counts as within an epsilon."""
+
+
+def check_records(records: pd.DataFrame) -> None:
+    """Check the form of a record table.
+
+    Args:
+        records: Columns ``RECORD_COLUMNS``.
+
+    Raises:
+        DataError: No rows, a column is missing, an image occurs twice under one condition, or one counts as evading
+            without being fooled.
+    """
+    missing = sorted(set(RECORD_COLUMNS) - set(records.columns))
+    if missing:
+        raise DataError(f"adaptive records: expected columns {sorted(RECORD_COLUMNS)}, missing {missing}")
+    if records.empty:
+        raise DataError("adaptive records: expected at least one row, got none")
+    repeated = int(records.duplicated(["source_id", "attack", *GROUP]).sum())
+    if repeated:
+        raise DataError(f"adaptive records: expected one row per image and condition, got {repeated} repeated rows")
+    unfounded = int((~records["fooled"] & (records["evaded_fpr_01"] | records["evaded_fpr_05"])).sum())
+    if unfounded:
+        raise DataError(f"adaptive records: expected evading rows to be fooled, got {unfounded} that are not")
+
+
+def spread_over_budgets(records: pd.DataFrame) -> pd.DataFrame:
+    """Count attacks without a budget at every budget that other attacks had.
+
+    An image of such an attack succeeds at an epsilon where its perturbation is no larger. Where no attack of the
+    same detector, norm and criterion had a budget, its rows stay as they are.
+
+    Args:
+        records: The record table.
+
+    Returns:
+        A new table; rows without epsilon are replaced by one row per epsilon.
+    """
+    free = records[records["epsilon"].isna()]
+    if free.empty:
+        return records
+    keys = ["detector", "classifier", "norm", "criterion"]
+    budgets = records.loc[records["epsilon"].notna(), GROUP].drop_duplicates()
+    spread = free.drop(columns="epsilon").merge(budgets, on=keys, how="left")
+    size = spread["l2"].where(spread["norm"] == "l2", spread["linf"])
+    limit = spread["epsilon"].astype(float).fillna(np.inf)
+    within = size <= limit * (1 + BUDGET_TOLERANCE)
+    for column in ("fooled", "evaded_fpr_01", "evaded_fpr_05"):
+        spread[column] &= within
+    return pd.concat([records[records["epsilon"].notna()], spread], ignore_index=True)[list(records.columns)]
+
+
+def attack_summary(records: pd.DataFrame, *, confidence_level: float = 0.95) -> pd.DataFrame:
+    """Summarise each attack on each detector, with the worst attack and the union of all.
+
+    Args:
+        records: The record table.
+        confidence_level: Coverage of the intervals, in (0, 1).
+
+    Returns:
+        A row per detector, norm, epsilon, criterion and attack, where the attack may be ``worst`` (the single
+        strongest one by success at FPR 5 %, named in ``worst_attack``) or ``union``. Both are over the images that
+        every attack of the condition met. The union counts an image from the smallest epsilon on at which an attack
+        of any epsilon got through with it, and for the untargeted criterion also what targeted attacks got through.
+        Columns: ``n``; ``fooled_rate``; per FPR (suffix ``fpr_01``, ``fpr_05``) ``success``, ``success_low``,
+        ``success_high`` out of all images, and ``detected`` and ``evaded`` out of the fooled images; medians of ``l2``
+        and ``linf`` over images that succeed at FPR 5 %; mean ``gradient_evaluations`` and ``zero_gradient_share``.
+        The union has the rates only.
+    """
+    check_records(records)
+    rows: list[dict[str, Any]] = []
+    lost = lost_images(records)
+    for keys, group in spread_over_budgets(records).groupby(GROUP, dropna=False, sort=True):
+        condition = dict(zip(GROUP, keys, strict=True))
+        singles = [
+            {**condition, "attack": attack, **_single_attack(part, confidence_level)}
+            for attack, part in group.groupby("attack", sort=True)
+        ]
+        shared = common_images(group)
+        compared = [
+            {**condition, "attack": WORST, "worst_attack": attack, **_single_attack(part, confidence_level)}
+            for attack, part in shared.groupby("attack", sort=True)
+        ]
+        worst = max(compared, key=lambda row: (row["success_fpr_05"], row["success_fpr_01"]), default=None)
+        mine = _of_condition(lost, condition)
+        union = {**condition, "attack": UNION, **_rates(mine, confidence_level)} if len(mine) else None
+        rows += [*singles, *[row for row in (worst, union) if row is not None]]
+    return pd.DataFrame(rows)
+
+
+def common_images(group: pd.DataFrame) -> pd.DataFrame:
+    """Keep the images that every attack of a table met, so that its attacks can be compared.
+
+    Args:
+        group: Records of one condition.
+
+    Returns:
+        The rows of these images.
+    """
+    met = group.groupby("source_id")["attack"].transform("nunique")
+    return group[met == group["attack"].nunique()]
+
+
+def _of_condition(lost: pd.DataFrame, condition: Mapping[str, Any]) -> pd.DataFrame:
+    mine = lost
+    for name, value in condition.items():
+        mine = mine[mine[name].isna() if pd.isna(value) else mine[name] == value]
+    return mine.rename(columns={f"lost_fpr_{fpr}": f"evaded_fpr_{fpr}" for fpr in FPRS})
+
+
+def lost_images(records: pd.DataFrame) -> pd.DataFrame:
+    """Tell which images any attack got through with.
+
+    Args:
+        records: The record table.
+
+    Returns:
+        A row per detector, classifier, norm, epsilon, criterion and image that all attacks of that condition met:
+        ``fooled``, ``lost_fpr_01``, ``lost_fpr_05``, bool. An image counts from the smallest epsilon on that the
+        perturbation of any attack keeps, and targeted successes count as untargeted ones.
+    """
+    check_records(records)
+    flags = ["fooled", *[f"evaded_fpr_{fpr}" for fpr in FPRS]]
+    parts = []
+    for keys, group in spread_over_budgets(records).groupby(GROUP, dropna=False, sort=True):
+        condition: dict[str, Any] = {name: value for name, value in zip(GROUP, keys, strict=True)}
+        met = common_images(group)["source_id"].drop_duplicates()
+        reached = _within_reach(records, condition)
+        found = reached.groupby("source_id")[flags].any().reindex(met, fill_value=False)
+        parts.append(found.reset_index().assign(**condition))
+    lost = pd.concat(parts, ignore_index=True)[[*GROUP, "source_id", *flags]]
+    return lost.rename(columns={f"evaded_fpr_{fpr}": f"lost_fpr_{fpr}" for fpr in FPRS})
+
+
+def _within_reach(records: pd.DataFrame, condition: Mapping[str, Any]) -> pd.DataFrame:
+    """Records whose perturbation an attacker of this condition may use, whatever attack and epsilon they are from."""
+    criteria = {str(condition["criterion"])} | ({"targeted"} if condition["criterion"] == "untargeted" else set())
+    same = (records["detector"] == condition["detector"]) & (records["classifier"] == condition["classifier"])
+    mine = records[same & records["criterion"].isin(criteria)]
+    within = mine["norm"] == condition["norm"]
+    if pd.notna(condition["epsilon"]):
+        limit = float(condition["epsilon"]) * (1 + BUDGET_TOLERANCE)
+        within = (within & (mine["epsilon"] <= limit)) | (mine[str(condition["norm"])] <= limit)
+    return cast(pd.DataFrame, mine[within])
+
+
+def epsilon_curves(records: pd.DataFrame, *, confidence_level: float = 0.95) -> pd.DataFrame:
+    """Give success against epsilon, per attack and for the union.
+
+    Args:
+        records: The record table.
+        confidence_level: Coverage of the intervals.
+
+    Returns:
+        Columns detector, classifier, norm, criterion, attack, epsilon (ascending), n, and ``success``, ``success_low``,
+        ``success_high`` with suffixes ``fpr_01`` and ``fpr_05``. Rows without an epsilon are left out.
+    """
+    summary = attack_summary(records, confidence_level=confidence_level)
+    rates = [f"success{part}_fpr_{fpr}" for fpr in FPRS for part in ("", "_low", "_high")]
+    curves = summary[summary["epsilon"].notna() & (summary["attack"] != WORST)]
+    order = ["detector", "classifier", "norm", "criterion", "attack", "epsilon"]
+    return curves.sort_values(order)[[*order, "n", *rates]].reset_index(drop=True)
+
+
+def half_loss_distortion(
+    records: pd.DataFrame, *, norm: Literal["l2", "linf"] = "l2", fpr: ReportedFpr = "05"
+) -> float | None:
+    """Give the distortion at which half of the images are lost.
+
+    Each image counts with the smallest perturbation with which any attack in ``records`` got through; pass the
+    records of one detector and criterion. Attacks that use their whole budget overstate it.
+
+    Args:
+        records: Record table of one detector.
+        norm: How perturbations are measured.
+        fpr: False-positive rate of the threshold, ``01`` or ``05``.
+
+    Returns:
+        The smallest distortion, in pixel units, at which at least half of the images are lost; None if fewer than
+        half are.
+
+    Raises:
+        DataError: The records hold more than one detector, classifier or criterion.
+    """
+    check_records(records)
+    for column in ("detector", "classifier", "criterion"):
+        if records[column].nunique() != 1:
+            raise DataError(f"half_loss_distortion: expected one {column}, got {sorted(records[column].unique())}")
+    sizes = records[norm].where(records[f"evaded_fpr_{fpr}"], np.inf)
+    smallest = np.sort(sizes.groupby(records["source_id"]).min().to_numpy(dtype=np.float64))
+    half = smallest[(len(smallest) - 1) // 2]
+    return float(half) if np.isfinite(half) else None
+
+
+def half_loss_table(records: pd.DataFrame) -> pd.DataFrame:
+    """Give :func:`half_loss_distortion` for every detector and criterion, over all attacks.
+
+    Args:
+        records: The record table.
+
+    Returns:
+        Columns detector, classifier, criterion, n, ``half_loss_l2_fpr_01`` and its likes for linf and FPR 5 % (missing
+        where fewer than half of the images are lost).
+    """
+    rows = []
+    for keys, part in records.groupby(["detector", "classifier", "criterion"], sort=True):
+        row: dict[str, Any] = dict(zip(("detector", "classifier", "criterion"), keys, strict=True))
+        row["n"] = part["source_id"].nunique()
+        for fpr in FPRS:
+            row[f"half_loss_l2_fpr_{fpr}"] = half_loss_distortion(part, norm="l2", fpr=fpr)
+            row[f"half_loss_linf_fpr_{fpr}"] = half_loss_distortion(part, norm="linf", fpr=fpr)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def auc_under_attack(records: pd.DataFrame, natural_scores: Mapping[str, ArrayLike]) -> pd.DataFrame:
+    """Measure how well the detector still ranks fooled images above clean ones.
+
+    Args:
+        records: The record table.
+        natural_scores: Per detector, its scores (logits) of clean images, ``(M,)``.
+
+    Returns:
+        A row per detector, norm, epsilon, criterion and attack: ``auc`` (missing if no image was fooled),
+        ``n_adversarial``, ``n_natural``.
+
+    Raises:
+        DataError: A detector has no natural scores.
+    """
+    check_records(records)
+    absent = sorted(set(records["detector"]) - set(natural_scores))
+    if absent:
+        raise DataError(f"natural_scores: expected scores for every detector, missing {absent}")
+    rows = []
+    for keys, part in records.groupby([*GROUP, "attack"], dropna=False, sort=True):
+        row: dict[str, Any] = dict(zip([*GROUP, "attack"], keys, strict=True))
+        natural = np.asarray(natural_scores[row["detector"]], dtype=np.float64)
+        attacked = part.loc[part["fooled"], "detector_score"].to_numpy(dtype=np.float64)
+        rows.append({**row, "auc": _auc(natural, attacked), "n_adversarial": len(attacked), "n_natural": len(natural)})
+    return pd.DataFrame(rows)
+
+
+def _auc(natural: np.ndarray[Any, Any], attacked: np.ndarray[Any, Any]) -> float | None:
+    if not len(attacked):
+        return None
+    labels = np.concatenate([np.zeros(len(natural), dtype=bool), np.ones(len(attacked), dtype=bool)])
+    return roc_auc(np.concatenate([natural, attacked]), labels)
+
+
+def _single_attack(part: pd.DataFrame, level: float) -> dict[str, Any]:
+    through = part[part["evaded_fpr_05"]]
+    return {
+        **_rates(part, level),
+        "median_l2": through["l2"].median(),
+        "median_linf": through["linf"].median(),
+        "gradient_evaluations": part["gradient_evaluations"].mean(),
+        "zero_gradient_share": part["zero_gradient_share"].mean(),
+    }
+
+
+def _rates(images: pd.DataFrame, level: float) -> dict[str, Any]:
+    """Compute the rates of a table with a row per image."""
+    count, fooled = len(images), int(images["fooled"].sum())
+    rates: dict[str, Any] = {"n": count, "fooled_rate": fooled / count}
+    for fpr in FPRS:
+        through = int(images[f"evaded_fpr_{fpr}"].sum())
+        low, high = wilson_interval(through, count, confidence_level=level)
+        evaded = through / fooled if fooled else None
+        rates |= {
+            f"success_fpr_{fpr}": through / count,
+            f"success_low_fpr_{fpr}": low,
+            f"success_high_fpr_{fpr}": high,
+            f"detected_fpr_{fpr}": None if evaded is None else 1 - evaded,
+            f"evaded_fpr_{fpr}": evaded,
+        }
+    return rates

@@ -1,0 +1,300 @@
+"""The table of detection metrics: from one row per image and detector to one row per detector and attack."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from adv_detect.algorithms.roc import BoolArray, FloatArray, check_scores, ranking_metrics
+from adv_detect.errors import DataError
+from adv_detect.measures.bootstrap import AucBootstrap, NaturalSample
+from adv_detect.measures.detector_keys import (
+    ALL,
+    CLASS,
+    DETECTOR_COLUMNS,
+    FEATURES,
+    MACRO,
+    MARGIN,
+    NATURAL,
+    NOISE,
+    WORST,
+)
+from adv_detect.progress import track
+
+Index: TypeAlias = NDArray[np.intp]
+Row: TypeAlias = dict[str, Any]
+Condition: TypeAlias = tuple[str, str, str]
+"""Criterion, form and variant of an attack."""
+
+VERDICT_PREFIX = "verdict_fpr_"
+SCORE_COLUMNS = (
+    "detector", "source_id", "attack", "criterion", "form", "variant", "split", "score", "success", "correct",
+)  # fmt: skip
+MEAN_COLUMNS = ("auc", "eer", "eer_accuracy")
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The columns of all test rows, sorted by source image; ``groups`` finds the rows of a cell."""
+
+    score: FloatArray
+    success: BoolArray
+    correct: BoolArray
+    source: Index
+    verdicts: dict[str, BoolArray]
+    n_sources: int
+    groups: dict[str, dict[tuple[str, str, str, str], Index]]
+
+
+@dataclass(frozen=True)
+class _Naturals:
+    """The natural images of one detector, with its false-positive rates on them."""
+
+    scores: FloatArray
+    sample: NaturalSample
+    rates: Row
+
+
+def metric_table(
+    scores: pd.DataFrame,
+    detectors: pd.DataFrame,
+    *,
+    on_features: Collection[str] = (),
+    resamples: int = 1000,
+    confidence_level: float = 0.95,
+    seed: int = 0,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Measure every detector on every attack of the test split.
+
+    Only successful adversarial examples are compared with the natural images (which include those that the network
+    gets wrong); failed attempts are counted apart. Columns of the result:
+
+    - ``detector`` and what it is: ``configuration``, ``kind``, ``representative``, ``distance``, ``order``,
+      ``trained_criterion``, ``trained_on`` (``all`` or ``without-<attack>``), ``seed``. Controls are ``margin`` (minus
+      the gap of the two largest logits) and ``untrained/<draw>`` (random weights).
+    - ``attack``, ``criterion``, ``form`` (``early`` or ``confident``), ``variant``. Per criterion, form and variant
+      there are three summary rows: ``all`` (adversarials pooled), ``macro`` (mean over the attacks of that criterion
+      and form that had a success) and ``worst`` (the attack with the least AUC, named in ``worst_attack``; not for
+      ``noise``). They cover the attacks that aim at the class, as the published figures do; those that aim at the
+      features have rows of their own and are in the summary only where there are no others.
+    - ``aims_at``: ``class`` or ``features``.
+    - ``variant``: ``float``; ``8bit`` (pixels rounded to 256 levels; only images that still fool the network
+      count, see ``n_survived`` and ``survival_rate``, the share of the float successes); ``noise`` (random noise of the
+      norm of the perturbation, where that was a success: **not** adversarial, so an AUC far above 0.5 says that the
+      detector fires on any change).
+    - ``auc`` with the bootstrap bounds ``auc_low``, ``auc_high``; ``n_adversarial``, ``n_natural``.
+    - ``margin_gain``, ``margin_gain_low``, ``margin_gain_high``: AUC minus that of the margin control on the same
+      images, with a paired interval; the detector beats the margin where the lower bound is above 0.
+    - ``eer``, ``eer_threshold``, ``eer_accuracy``, ``nearest_fpr``, ``nearest_tpr``: read off the test images.
+    - ``tpr_at_fpr_01`` ...: share of adversarials flagged at thresholds fixed on clean validation images;
+      ``fpr_01`` ...: share of test naturals flagged there; ``fpr_misclassified_01`` ...: of those naturals that the
+      network gets wrong (``n_misclassified``).
+    - ``n_attempted``, ``n_failed`` and ``failed_flagged_01`` ...: attempts that did not fool the network, and the
+      share of them flagged.
+
+    Args:
+        scores: One row per image, condition and detector, as the scoring step writes them.
+        detectors: Result of `detector_summary` (further columns are ignored).
+        on_features: Names of the attacks that aim at the features.
+        resamples: Bootstrap resamples; 0 leaves the intervals empty.
+        confidence_level: Coverage of the intervals.
+        seed: Fixes the resamples, the same for all detectors.
+        progress: Whether progress is shown.
+
+    Returns:
+        The table, a row per detector x attack x criterion x variant.
+
+    Raises:
+        DataError: Columns are missing, a score is NaN, there are no natural test images, or a scored detector is not
+            described in ``detectors``.
+    """
+    _check(scores, detectors)
+    columns = _test_columns(scores)
+    bootstrap = AucBootstrap(resamples=resamples, confidence_level=confidence_level, seed=seed)
+    names = track(columns.groups, "detection metrics", unit="detectors", shown=progress)
+    measured = {name: _Measurement(name, columns, bootstrap, frozenset(on_features)) for name in names}
+    control = measured.get(MARGIN)
+    rows = [
+        {"detector": name} | row | _gain(row, one, control, bootstrap)
+        for name, one in measured.items()
+        for row in one.rows
+    ]
+    table = detectors[list(DETECTOR_COLUMNS)].merge(pd.DataFrame(rows), on="detector", how="inner")
+    return table[_column_order(table.columns)]
+
+
+def _check(scores: pd.DataFrame, detectors: pd.DataFrame) -> None:
+    for name, frame, wanted in (("scores", scores, SCORE_COLUMNS), ("detectors", detectors, DETECTOR_COLUMNS)):
+        missing = [column for column in wanted if column not in frame.columns]
+        if missing:
+            raise DataError(f"{name}: expected the columns {list(wanted)}, missing are {missing}")
+    unknown = sorted(set(scores["detector"].unique()) - set(detectors["detector"]))
+    if unknown:
+        raise DataError(f"scores: expected detectors of {sorted(detectors['detector'])}, got also {unknown}")
+
+
+def _test_columns(scores: pd.DataFrame) -> _Scores:
+    test = scores[scores["split"] == "test"]
+    if test.empty:
+        raise DataError(f"scores: expected rows of the split 'test', got only {sorted(scores['split'].unique())}")
+    codes, names = pd.factorize(test["source_id"])
+    order = np.argsort(codes, kind="stable")
+    test = test.iloc[order]
+    verdicts = [str(column) for column in test.columns if str(column).startswith(VERDICT_PREFIX)]
+    return _Scores(
+        score=check_scores(test["score"].to_numpy()),
+        success=test["success"].to_numpy(dtype=bool),
+        correct=test["correct"].to_numpy(dtype=bool),
+        source=codes[order],
+        verdicts={column.removeprefix(VERDICT_PREFIX): test[column].to_numpy(dtype=bool) for column in verdicts},
+        n_sources=len(names),
+        groups=_groups(test),
+    )
+
+
+def _groups(test: pd.DataFrame) -> dict[str, dict[tuple[str, str, str, str], Index]]:
+    keys = ["detector", "attack", "criterion", "form", "variant"]
+    found = test[keys].astype("category").groupby(keys, sort=False, observed=True).indices
+    groups: dict[str, dict[tuple[str, str, str, str], Index]] = {}
+    for key, positions in cast("Mapping[tuple[str, str, str, str, str], Index]", found).items():
+        detector, attack, criterion, form, variant = key
+        groups.setdefault(detector, {})[attack, criterion, form, variant] = np.sort(positions)
+    return groups
+
+
+def _naturals(columns: _Scores, positions: Index, bootstrap: AucBootstrap) -> _Naturals:
+    wrong = positions[~columns.correct[positions]]
+    rates: Row = {"n_natural": len(positions), "n_misclassified": len(wrong)}
+    for rate, flagged in columns.verdicts.items():
+        rates[f"fpr_{rate}"] = _share(flagged[positions])
+        rates[f"fpr_misclassified_{rate}"] = _share(flagged[wrong])
+    return _Naturals(columns.score[positions], bootstrap.natural(columns.score[positions]), rates)
+
+
+def _share(flags: BoolArray) -> float:
+    return float(flags.mean()) if len(flags) else float("nan")
+
+
+def _attempts(columns: _Scores, positions: Index, kept: Index, floats: Index, variant: str) -> Row:
+    """Counts of attempts and failures or, for rounded images, of survivors among the float successes."""
+    if variant == "8bit":
+        before = columns.source[floats[columns.success[floats]]]
+        survived = int(np.isin(columns.source[kept], before).sum())
+        return {"n_survived": survived, "survival_rate": survived / len(before) if len(before) else float("nan")}
+    if variant == NOISE:
+        return {}
+    failed = positions[~columns.success[positions]]
+    shares = {f"failed_flagged_{rate}": _share(flagged[failed]) for rate, flagged in columns.verdicts.items()}
+    return {"n_attempted": len(positions), "n_failed": len(failed)} | shares
+
+
+class _Measurement:
+    """All rows of one detector, with their bootstrap replicates.
+
+    Attributes:
+        rows: One row per attack and condition, then the summary rows.
+        replicates: Areas under the curve ``(B,)`` per attack and condition.
+        aucs: The area itself, per attack and condition.
+    """
+
+    def __init__(
+        self, detector: str, columns: _Scores, bootstrap: AucBootstrap, on_features: frozenset[str] = frozenset()
+    ) -> None:
+        self.rows: list[Row] = []
+        self.replicates: dict[tuple[str, Condition], FloatArray] = {}
+        self.aucs: dict[tuple[str, Condition], float] = {}
+        self._columns, self._bootstrap, self._on_features = columns, bootstrap, on_features
+        groups = columns.groups[detector]
+        self._naturals = {
+            key[3]: _naturals(columns, positions, bootstrap) for key, positions in groups.items() if key[0] == NATURAL
+        }
+        if "float" not in self._naturals:
+            raise DataError(f"scores: expected natural test images of detector {detector!r}, got none")
+        conditions: dict[Condition, dict[str, Index]] = {}
+        for (attack, criterion, form, variant), positions in groups.items():
+            if attack != NATURAL:
+                kept = positions[columns.success[positions]]
+                conditions.setdefault((criterion, form, variant), {})[attack] = kept
+                floats = groups.get((attack, criterion, form, "float"), positions)
+                extra = _attempts(columns, positions, kept, floats, variant)
+                self._measure(attack, (criterion, form, variant), kept, extra)
+        for condition, attacks in conditions.items():
+            self._summarise(condition, attacks)
+
+    def _natural(self, condition: Condition) -> _Naturals:
+        return self._naturals.get(condition[2], self._naturals["float"])
+
+    def _measure(self, attack: str, condition: Condition, kept: Index, extra: Row) -> None:
+        """Compare some adversarial rows with the naturals; an attack without a success has no AUC."""
+        natural, columns = self._natural(condition), self._columns
+        row = extra | {"n_adversarial": len(kept), "auc": float("nan")} | natural.rates
+        row |= {f"tpr_at_fpr_{rate}": _share(flagged[kept]) for rate, flagged in columns.verdicts.items()}
+        replicates = np.full(self._bootstrap.resamples, np.nan)
+        if len(kept):
+            row |= ranking_metrics(columns.score[kept], natural.scores)
+            replicates = self._bootstrap.replicates(
+                columns.score[kept], natural.sample, sources=columns.source[kept], n_sources=columns.n_sources
+            )
+        self._keep(attack, condition, row, replicates)
+
+    def _keep(self, attack: str, condition: Condition, row: Row, replicates: FloatArray) -> None:
+        low, high = self._bootstrap.interval(replicates)
+        aims_at = FEATURES if attack in self._on_features else CLASS
+        key = {"attack": attack, "aims_at": aims_at} | dict(
+            zip(("criterion", "form", "variant"), condition, strict=True)
+        )
+        self.rows.append(row | key | {"auc_low": low, "auc_high": high})
+        self.replicates[attack, condition] = replicates
+        self.aucs[attack, condition] = row["auc"]
+
+    def _summarise(self, condition: Condition, attacks: Mapping[str, Index]) -> None:
+        """Add the rows ``all``, ``macro`` and ``worst`` of one criterion, form and variant."""
+        found = [row for row in self.rows if _key(row)[1] == condition and row["n_adversarial"]]
+        rows = [row for row in found if row["aims_at"] == CLASS] or found
+        if not rows:
+            return
+        self._measure(ALL, condition, np.concatenate([attacks[row["attack"]] for row in rows]), {})
+        replicates = np.stack([self.replicates[_key(row)] for row in rows]).mean(axis=0)
+        counts = {"n_adversarial": sum(row["n_adversarial"] for row in rows), "n_attacks": len(rows)}
+        self._keep(MACRO, condition, counts | self._natural(condition).rates | _means(rows), replicates)
+        if condition[2] != NOISE:
+            worst = min(rows, key=lambda row: float(row["auc"]))
+            name = worst["attack"]
+            self._keep(WORST, condition, worst | {"worst_attack": name}, self.replicates[name, condition])
+
+
+def _means(rows: Sequence[Row]) -> Row:
+    names = [*MEAN_COLUMNS, *(name for name in rows[0] if name.startswith("tpr_at_fpr_"))]
+    return {name: float(np.mean([row[name] for row in rows])) for name in names}
+
+
+def _key(row: Row) -> tuple[str, Condition]:
+    return row["attack"], (row["criterion"], row["form"], row["variant"])
+
+
+def _gain(row: Row, detector: _Measurement, control: _Measurement | None, bootstrap: AucBootstrap) -> Row:
+    """Difference to the margin control; for ``worst``, to the control on that same attack."""
+    attack, condition = _key(row)
+    against = (row.get("worst_attack", attack), condition)
+    if control is None or against not in control.replicates:
+        return {}
+    low, high = bootstrap.interval(detector.replicates[attack, condition] - control.replicates[against])
+    return {"margin_gain": row["auc"] - control.aucs[against], "margin_gain_low": low, "margin_gain_high": high}
+
+
+def _column_order(columns: Iterable[str]) -> list[str]:
+    present = list(columns)
+    first = [
+        *DETECTOR_COLUMNS, "attack", "criterion", "form", "variant", "aims_at", "worst_attack", "auc", "auc_low",
+        "auc_high", "margin_gain", "margin_gain_low", "margin_gain_high", "n_adversarial", "n_natural",
+        "n_misclassified", "n_attacks", "n_attempted", "n_failed", "n_survived", "survival_rate", "eer",
+        "eer_threshold", "eer_accuracy", "nearest_fpr", "nearest_tpr",
+    ]  # fmt: skip
+    known = [name for name in first if name in present]
+    return known + sorted(name for name in present if name not in known)

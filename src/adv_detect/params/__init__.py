@@ -1,0 +1,101 @@
+"""Typed parameter blocks.
+
+Each block is the type hint of a node's ``params:`` argument, so Kedro builds and checks it before any node
+runs: a misspelt key or a value out of range fails early with a message that names the key.
+"""
+
+from adv_detect.fields import Block
+from adv_detect.params.adaptive_attack import (
+    RESERVED_ADAPTIVE,
+    AdaptiveAttackParams,
+    AdaptiveAttackSpec,
+    HardeningParams,
+    SubstituteParams,
+)
+from adv_detect.params.adversarial_generation import RESERVED_ATTACKS, AdversarialGenerationParams, AttackParams
+from adv_detect.params.detector_training import (
+    RESERVED_CONFIGURATIONS,
+    DetectorFitParams,
+    DetectorParams,
+    DetectorTrainingParams,
+)
+from adv_detect.params.evaluation import FEWEST_TAILS, EvaluationParams
+from adv_detect.params.face_recognition import FacePairsParams, FaceRecognitionParams
+from adv_detect.params.feature_extraction import FeatureExtractionParams
+from adv_detect.params.network import LayerParams, NetworkParams, PreprocessingParams
+from adv_detect.params.representatives import RepresentativesParams
+from adv_detect.params.runtime import RayParams, RuntimeParams
+from adv_detect.params.serving import ServingParams
+from adv_detect.params.splits import SplitParams
+from adv_detect.params.target_training import TargetTrainingParams
+from adv_detect.params.terms import (
+    SPLITS,
+    Budgets,
+    ClassOrder,
+    Criteria,
+    Criterion,
+    Distance,
+    Norm,
+    Representative,
+    Split,
+    TrainedCriteria,
+    TrajectoryKind,
+)
+
+BLOCKS: dict[str, type[Block]] = {
+    "runtime": RuntimeParams,
+    "network": NetworkParams,
+    "splits": SplitParams,
+    "serving": ServingParams,
+    "target_training": TargetTrainingParams,
+    "feature_extraction": FeatureExtractionParams,
+    "representatives": RepresentativesParams,
+    "adversarial_generation": AdversarialGenerationParams,
+    "detector_training": DetectorTrainingParams,
+    "evaluation": EvaluationParams,
+    "face_recognition": FaceRecognitionParams,
+    "adaptive_attack": AdaptiveAttackParams,
+}
+"""Every block of the parameter files by name."""
+
+
+__all__ = [
+    "BLOCKS",
+    "FEWEST_TAILS",
+    "RESERVED_ADAPTIVE",
+    "RESERVED_ATTACKS",
+    "RESERVED_CONFIGURATIONS",
+    "SPLITS",
+    "AdaptiveAttackParams",
+    "AdaptiveAttackSpec",
+    "AdversarialGenerationParams",
+    "AttackParams",
+    "Budgets",
+    "ClassOrder",
+    "Criteria",
+    "Criterion",
+    "DetectorFitParams",
+    "DetectorParams",
+    "DetectorTrainingParams",
+    "Distance",
+    "EvaluationParams",
+    "FacePairsParams",
+    "FaceRecognitionParams",
+    "FeatureExtractionParams",
+    "HardeningParams",
+    "LayerParams",
+    "NetworkParams",
+    "Norm",
+    "PreprocessingParams",
+    "RayParams",
+    "Representative",
+    "RepresentativesParams",
+    "RuntimeParams",
+    "ServingParams",
+    "Split",
+    "SplitParams",
+    "SubstituteParams",
+    "TargetTrainingParams",
+    "TrainedCriteria",
+    "TrajectoryKind",
+]

@@ -1,0 +1,74 @@
+"""Attacks on the network."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from adv_detect.fields import Arguments, Block, Count, Once, PositiveNumber, check_names, parse_fraction
+from adv_detect.params.terms import SPLITS, Criteria, Norm, Split
+
+RESERVED_ATTACKS = ("natural", "noise", "all", "macro", "worst")
+"""Names of other rows in the tables."""
+
+
+class AttackParams(Block):
+    """One attack on the network.
+
+    ``attack`` is a registered name or the dotted path of a foolbox attack class. ``epsilon`` is in the
+    network's pixel range; attacks that search for the smallest perturbation take none.
+    """
+
+    attack: str
+    norm: Norm | None = None
+    epsilon: PositiveNumber | None = None
+    arguments: Arguments = Field(default_factory=dict)
+    return_early: bool = True
+    criteria: Criteria = ("targeted", "untargeted")
+    splits: Annotated[tuple[Split, ...], Field(min_length=1), Once] = SPLITS
+    train: bool = True
+    max_images: Count | None = None
+    batch_size: Count | None = None
+
+    @property
+    def form(self) -> Literal["early", "confident"]:
+        """``early`` stops at the boundary; ``confident`` takes all steps or asks for a margin."""
+        confident = not self.return_early or float(str(parse_fraction(self.arguments.get("confidence", 0)))) > 0
+        return "confident" if confident else "early"
+
+    @model_validator(mode="after")
+    def _trained_attacks_cover_all_splits(self) -> AttackParams:
+        if self.train and set(self.splits) != set(SPLITS):
+            raise ValueError(
+                f"splits: an attack with train: true needs {list(SPLITS)}, got {list(self.splits)}; "
+                "set train: false for an attack that the detector meets in evaluation only"
+            )
+        if "test" not in self.splits:
+            raise ValueError(
+                f"splits: an attack with train: false is met in the test split alone, got {list(self.splits)}; add test"
+            )
+        return self
+
+
+class AdversarialGenerationParams(Block):
+    """The attacks by name; an environment removes one by setting it to null."""
+
+    attacks: dict[str, AttackParams | None]
+
+    @property
+    def active(self) -> dict[str, AttackParams]:
+        """The attacks that are not null, in configured order."""
+        return {name: attack for name, attack in self.attacks.items() if attack is not None}
+
+    @field_validator("attacks")
+    @classmethod
+    def _names_are_usable(cls, attacks: dict[str, AttackParams | None]) -> dict[str, AttackParams | None]:
+        check_names(attacks, reserved=RESERVED_ATTACKS)
+        return attacks
+
+    @model_validator(mode="after")
+    def _there_are_some(self) -> AdversarialGenerationParams:
+        if not self.active:
+            raise ValueError("attacks: expected at least one attack, got none")
+        return self

@@ -1,0 +1,123 @@
+"""Detectors and their training."""
+
+from __future__ import annotations
+
+from typing import Annotated, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from adv_detect.fields import Arguments, Block, Count, Decay, LearningRate, Names, Once, Seed, check_names
+from adv_detect.params.terms import ClassOrder, Distance, Representative, TrainedCriteria, TrajectoryKind
+
+RESERVED_CONFIGURATIONS = ("margin", "untrained")
+"""Names of the controls."""
+
+
+class DetectorParams(Block):
+    """One detector configuration: what it is, what it reads and how.
+
+    ``kind`` is a registered name, or the dotted path of a detector class of one's own, which takes ``arguments``. The
+    other keys are for the detectors that read trajectories.
+    """
+
+    kind: str = "lstm"
+    representative: Representative = "medoid"
+    distance: Distance = "cosine"
+    order: ClassOrder = "fixed"
+    top_k: Count | None = None
+    hidden: int = Field(100, ge=1, le=4096)
+    arguments: Arguments = Field(default_factory=dict)
+
+    @property
+    def reads_trajectories(self) -> bool:
+        """Whether it is one of the detectors that read trajectories."""
+        return self.kind in get_args(TrajectoryKind)
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The columns that describe it in tables; empty where they do not apply."""
+        names = ("representative", "distance", "order")
+        return {"kind": self.kind} | {name: getattr(self, name) if self.reads_trajectories else "" for name in names}
+
+    @model_validator(mode="after")
+    def _keys_fit_the_kind(self) -> DetectorParams:
+        if self.top_k is not None and self.order != "ranked":
+            raise ValueError(f"top_k: only with order: ranked, got top_k={self.top_k} with order: {self.order}")
+        if self.reads_trajectories and self.arguments:
+            raise ValueError(f"arguments: kind {self.kind} takes none, got {self.arguments}; set its keys beside kind")
+        foreign = self.model_fields_set - {"kind", "arguments"}
+        plain = {name for name in foreign if getattr(self, name) == type(self).model_fields[name].get_default()}
+        if not self.reads_trajectories and foreign - plain:
+            raise ValueError(
+                f"{', '.join(sorted(foreign - plain))}: only with kind: {', '.join(get_args(TrajectoryKind))}; give a "
+                f"detector of kind {self.kind!r} what it takes under arguments"
+            )
+        return self
+
+
+class DetectorFitParams(Block):
+    """The optimisation of one detector."""
+
+    epochs: Count = 60
+    batch_size: Count = 128
+    learning_rate: LearningRate = 1e-3
+    weight_decay: Decay = 0.0
+    lr_patience: Count = 5
+    lr_floor: LearningRate = 1e-7
+    stop_patience: Count = 12
+
+    @model_validator(mode="after")
+    def _rate_falls(self) -> DetectorFitParams:
+        if self.lr_floor > self.learning_rate:
+            raise ValueError(
+                f"lr_floor: expected at most the learning_rate {self.learning_rate:g}, got {self.lr_floor:g}"
+            )
+        return self
+
+
+class DetectorTrainingParams(Block):
+    """Which detectors are trained, on what and how often.
+
+    ``criteria`` may hold ``both``: one detector for targeted and untargeted attacks together.
+    ``leave_one_out`` names configurations that are trained again once per attack, without that attack (with the first
+    seed, per single criterion).
+    """
+
+    configurations: dict[str, DetectorParams | None]
+    criteria: TrainedCriteria = ("targeted", "untargeted")
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), Once] = (0,)
+    leave_one_out: Names = ()
+    fit: DetectorFitParams = DetectorFitParams()
+    reference_checkpoints: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def active(self) -> dict[str, DetectorParams]:
+        """The configurations that are not null, in configured order."""
+        return {name: one for name, one in self.configurations.items() if one is not None}
+
+    @field_validator("configurations")
+    @classmethod
+    def _names_are_usable(cls, configurations: dict[str, DetectorParams | None]) -> dict[str, DetectorParams | None]:
+        check_names(configurations, reserved=RESERVED_CONFIGURATIONS)
+        return configurations
+
+    @field_validator("reference_checkpoints")
+    @classmethod
+    def _published_names_are_usable(cls, checkpoints: dict[str, str]) -> dict[str, str]:
+        check_names(checkpoints, reserved=RESERVED_CONFIGURATIONS)
+        return checkpoints
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> DetectorTrainingParams:
+        names = [*self.configurations, *self.reference_checkpoints]
+        twice = sorted(
+            name for name in self.reference_checkpoints if [one.lower() for one in names].count(name.lower()) > 1
+        )
+        if twice:
+            raise ValueError(f"reference_checkpoints: expected other names than those of configurations, got {twice}")
+        unknown = sorted(set(self.leave_one_out) - set(self.active))
+        if unknown:
+            raise ValueError(f"leave_one_out: expected names of {sorted(self.active)}, got {unknown}")
+        if not self.active:
+            raise ValueError("configurations: expected at least one, got none")
+        return self

@@ -1,0 +1,55 @@
+"""Verification and identification of faces."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from adv_detect.fields import LARGEST, Block, Count, Once, Rate
+
+
+class FacePairsParams(Block):
+    """The pairs of 1:1 verification.
+
+    ``source: file`` reads the dataset ``verification_pairs``, a text in LFW's format; ``drawn`` draws ``number`` pairs
+    from the images, in ``folds`` folds that share no identity.
+    """
+
+    source: Literal["file", "drawn"] = "drawn"
+    number: int = Field(600, ge=2, le=LARGEST, multiple_of=2)
+    folds: int = Field(10, ge=2, le=LARGEST)
+
+    @model_validator(mode="after")
+    def _folds_hold_pairs(self) -> FacePairsParams:
+        if self.source == "drawn" and self.number < 2 * self.folds:
+            raise ValueError(
+                f"number: expected at least {2 * self.folds}, a pair of each kind for each of {self.folds} folds, got "
+                f"{self.number}"
+            )
+        return self
+
+
+class FaceRecognitionParams(Block):
+    """Verification and identification, clean and attacked.
+
+    ``thresholds`` says how the thresholds are fixed on clean pairs, at which attacked pairs are judged: highest
+    ``accuracy``, equal errors (``eer``), or a false-accept rate. ``mirror`` adds the embedding of the mirror image
+    before verification.
+    """
+
+    pairs: FacePairsParams = FacePairsParams()
+    mirror: bool = False
+    fars: Annotated[tuple[Rate, ...], Once] = (0.1, 0.01, 0.001)
+    thresholds: Annotated[tuple[Literal["accuracy", "eer"] | Rate, ...], Field(min_length=1), Once] = (
+        "accuracy",
+        "eer",
+        0.001,
+    )
+    galleries: Annotated[tuple[Literal["medoid", "centroid", "images"], ...], Field(min_length=1), Once] = (
+        "medoid",
+        "images",
+    )
+    neighbours: Count = 1
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+    engine: Literal["sklearn", "faiss"] = "sklearn"

@@ -1,0 +1,31 @@
+"""How and where any pipeline runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from adv_detect.fields import LARGEST, Block, Count, Seed
+
+
+class RayParams(Block):
+    """Resources of one task when shards run on a Ray cluster."""
+
+    address: str | None = None
+    num_cpus: float = Field(1, ge=0)
+    num_gpus: float = Field(0, ge=0)
+    max_retries: int = Field(3, ge=0, le=LARGEST)
+
+
+class RuntimeParams(Block):
+    """Where and how the heavy nodes run."""
+
+    seed: Seed = 0
+    device: str = "auto"
+    batch_size: Count = 256
+    shard_size: Count = 500
+    engine: Literal["local", "ray"] = "local"
+    ray: RayParams = RayParams()
+    progress: bool = True
+    wait_seconds: float = Field(0.0, ge=0, allow_inf_nan=False)

@@ -1,0 +1,29 @@
+"""How attacked images are split."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from adv_detect.fields import LARGEST, Block, Rate
+
+
+class SplitParams(Block):
+    """How the attacked images are divided, by source image (or by identity), for the detector.
+
+    ``by: identity`` puts all images of a class into one split.
+    """
+
+    train: Rate = 0.5
+    validation: Rate = 0.2
+    test: Rate = 0.3
+    by: Literal["source", "identity"] = "source"
+    max_images: int | None = Field(None, ge=3, le=LARGEST)
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> SplitParams:
+        total = self.train + self.validation + self.test
+        if abs(total - 1.0) > 1e-6:
+            raise ValueError(f"expected train + validation + test = 1, got {total:g}")
+        return self

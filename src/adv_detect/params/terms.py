@@ -1,0 +1,34 @@
+"""Values that several blocks share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from adv_detect.fields import Once, PositiveNumber
+
+Criterion = Literal["targeted", "untargeted"]
+
+Split = Literal["train", "validation", "test"]
+
+Norm = Literal["l1", "l2", "linf"]
+
+Representative = Literal["medoid", "centroid"]
+
+Distance = Literal["euclidean", "cosine", "mahalanobis"]
+
+ClassOrder = Literal["fixed", "ranked"]
+
+TrajectoryKind = Literal["lstm", "bilstm", "mlp"]
+"""The attack that aims at the features of the last layer."""
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+Criteria = Annotated[tuple[Criterion, ...], Field(min_length=1), Once]
+
+TrainedCriteria = Annotated[tuple[Literal["targeted", "untargeted", "both"], ...], Field(min_length=1), Once]
+
+Budgets = Annotated[
+    dict[Literal["l2", "linf"], Annotated[tuple[PositiveNumber, ...], Field(min_length=1), Once]], Field(min_length=1)
+]

@@ -1,0 +1,92 @@
+"""The work on one shard of embeddings; runs in this process or in a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adv_detect.algorithms.attacks.deep_features import last_features
+from adv_detect.algorithms.device import resolve_device
+from adv_detect.images import ImageSet, load_images
+from adv_detect.measures.faces.verification import add_mirrored
+from adv_detect.networks.frozen import working_form
+from adv_detect.networks.target import TargetNetwork
+from adv_detect.params import RuntimeParams
+from adv_detect.sharding import ShardContent, ShardStore
+
+EMBEDDING = "embedding"
+TEMPLATE = "template"
+KEPT = ("source_index", "label", "target", "success", "predicted")
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Reads the last layer.
+
+    Attributes:
+        network: The network under attack.
+        mirror: Whether the template is the embedding of the image plus that of its mirror image.
+        runtime: Batch size, device.
+    """
+
+    network: TargetNetwork
+    mirror: bool
+    runtime: RuntimeParams
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Embed images ``(N, channels, H, W)`` within the network's bounds.
+
+        Returns:
+            ``embedding``, the pooled features of the last layer, and ``template``, what verification compares; both
+            ``(N, D)``, on the CPU.
+        """
+        device = resolve_device(self.runtime.device)
+        features = last_features(working_form(self.network, device), self.network.spec.layers)
+        parts: dict[str, list[Tensor]] = {EMBEDDING: [], TEMPLATE: []}
+        for batch in torch.split(images, self.runtime.batch_size):
+            own = features(batch.to(device))
+            template = add_mirrored(own, features(batch.to(device).flip(-1))) if self.mirror else own
+            parts[EMBEDDING].append(own.cpu())
+            parts[TEMPLATE].append(template.cpu())
+        return {name: torch.cat(found) for name, found in parts.items()}
+
+
+@dataclass(frozen=True)
+class FaceWork:
+    """Embeds images of a set, read batch by batch."""
+
+    images: ImageSet
+    embedder: Embedder
+
+    def __call__(self, indices: tuple[int, ...]) -> ShardContent:
+        """Make one shard: ``embedding``, ``template`` ``(n, D)`` and ``source_index`` ``(n,)``."""
+        size = self.embedder.runtime.batch_size
+        bounds = self.embedder.network.spec.bounds
+        batches = [indices[start : start + size] for start in range(0, len(indices), size)]
+        parts = [self.embedder(load_images(self.images, batch, bounds)) for batch in batches]
+        tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        names = [self.images.source_ids[index] for index in indices]
+        return ShardContent(tensors | {"source_index": torch.tensor(indices)}, {"source_ids": names})
+
+
+@dataclass(frozen=True)
+class AttackedFaceWork:
+    """Embeds stored images, natural or attacked."""
+
+    adversarials: ShardStore
+    embedder: Embedder
+
+    def __call__(self, key: str) -> ShardContent:
+        """Make one shard: ``embedding``, ``template`` ``(n, D)`` and what is known of each image."""
+        stored = self.adversarials.read(key)
+        images = stored.tensors["images"]
+        embedded = self.embedder(images) if len(images) else self._nothing(images)
+        return ShardContent(embedded | {name: stored.tensors[name] for name in KEPT}, stored.metadata)
+
+    def _nothing(self, images: Tensor) -> dict[str, Tensor]:
+        """Empty tensors of the right width, where an attack had no image to start from."""
+        shape = self.embedder.network.spec.image_shape
+        return {name: found[:0] for name, found in self.embedder(images.new_zeros((1, *shape))).items()}
