@@ -122,6 +122,24 @@ class Detector(nn.Module):
         """
         return self.fit(data.clean, data.attacked, seed=seed)
 
+    def evasion_loss(self, activations: Activations, targets: Tensor, *, scores: Tensor, threshold: float) -> Tensor:
+        """Say how far images are from passing: what an attack on the detector descends.
+
+        By default the score itself. A detector whose score saturates, or has steps, gives what leads past its
+        threshold all the same: this is how it is best attacked, and an honest detector hides nothing here.
+
+        Args:
+            activations: Of N images, with gradients to the images.
+            targets: Class that the attacker wants the network to name, int64, ``(N,)``; the network need not name it
+                yet.
+            scores: What :meth:`forward` gives for these activations, ``(N,)``.
+            threshold: Score above which an image counts as adversarial.
+
+        Returns:
+            Shape ``(N,)``; at most 0 exactly where the detector would pass the image if the network named the target.
+        """
+        return scores - threshold
+
     def describe(self, activations: Activations) -> Tensor:
         """Give what an attack must make look natural: by default all features of all layers.
 

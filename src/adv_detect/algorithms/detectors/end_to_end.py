@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from adv_detect.algorithms.detectors.activations import Activations
@@ -48,6 +49,41 @@ class DetectionModel(nn.Module):
     def activations(self, images: Tensor) -> Activations:
         """Run the network once and keep what detectors read."""
         return network_activations(self.network, images, self.layers)
+
+    def evade(self, images: Tensor, targets: Tensor | None, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Classify and score images, and say how far they are from passing.
+
+        Args:
+            images: Shape ``(N, channels, H, W)``, in the pixel range of the network.
+            targets: Class that the attacker wants, int64, ``(N,)``; None for the one that the network names.
+            threshold: Score above which an image counts as adversarial.
+
+        Returns:
+            Class logits ``(N, C)``, scores ``(N,)``, and :meth:`Detector.evasion_loss` of the same pass, ``(N,)``.
+        """
+        activations = self.activations(images)
+        logits, scores = activations.logits, self.detector(activations)
+        aims = logits.detach().argmax(dim=1) if targets is None else targets
+        return logits, scores, self.detector.evasion_loss(activations, aims, scores=scores, threshold=threshold)
+
+    def evasion_by_class(self, images: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+        """Say for every class how far images are from passing under its name.
+
+        Args:
+            images: Shape ``(N, channels, H, W)``.
+            threshold: Score above which an image counts as adversarial.
+
+        Returns:
+            Class logits ``(N, C)``, and evasion losses ``(N, C)``.
+        """
+        activations = self.activations(images)
+        scores = self.detector(activations)
+        classes = torch.arange(activations.logits.shape[1], device=scores.device)
+        losses = [
+            self.detector.evasion_loss(activations, one.expand(len(images)), scores=scores, threshold=threshold)
+            for one in classes
+        ]
+        return activations.logits, torch.stack(losses, dim=1)
 
     def describe(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Classify and score images, and give what an attack must make look natural.

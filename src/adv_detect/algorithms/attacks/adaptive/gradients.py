@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adv_detect.algorithms.attacks.adaptive.geometry import linf_norms, per_row
-from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, EndToEndModel, class_margin
+from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, EndToEndModel, EvadableModel, class_margin
 from adv_detect.errors import ConfigurationError
 
 ClassifierLoss = Literal["margin", "hinge", "cross_entropy"]
@@ -30,6 +30,7 @@ class Evaluation:
         images: The iterates, requiring grad, ``(N, channels, H, W)``.
         class_logits: Shape ``(N, C)``.
         detector_logits: Shape ``(N,)``.
+        evasion: What an attack on the detector descends, ``(N,)``: at most 0 where it passes.
         description: Trajectories or features to compare with the guide; None where no guide is used.
         margin: Class margin without gradient, ``(N,)``, positive where the attack succeeds.
     """
@@ -37,6 +38,7 @@ class Evaluation:
     images: Tensor
     class_logits: Tensor
     detector_logits: Tensor
+    evasion: Tensor
     description: Tensor | None
     margin: Tensor
 
@@ -61,13 +63,17 @@ class Direction:
     zero: Tensor
 
 
-def evaluate(model: EndToEndModel, images: Tensor, task: AdaptiveTask, *, use_guide: bool = False) -> Evaluation:
+def evaluate(
+    model: EndToEndModel, images: Tensor, task: AdaptiveTask, *, use_guide: bool = False, aims: Tensor | None = None
+) -> Evaluation:
     """Run the model on a detached copy of ``images`` that requires grad.
 
     Args:
-        model: Images to class and detector logits.
+        model: Images to class and detector logits; one whose detector says how it is best attacked is asked for that.
         images: Shape ``(N, channels, H, W)``.
         task: Its rows belong to ``images``.
+        aims: Classes under whose names the detector is to pass the images, int64, ``(N,)``; None for the targets, and
+            without these for the classes that the network names.
         use_guide: Ask the guide's model instead, for the description too.
 
     Raises:
@@ -79,11 +85,19 @@ def evaluate(model: EndToEndModel, images: Tensor, task: AdaptiveTask, *, use_gu
         if task.guide is None:
             raise ConfigurationError("guide: this attack moves images towards a guide, got none; give the task a guide")
         class_logits, detector_logits, description = task.guide.describe(leaf)
+        evasion = detector_logits - task.threshold
+    elif isinstance(model, EvadableModel):
+        class_logits, detector_logits, evasion = model.evade(leaf, task.targets if aims is None else aims, task.threshold)
     else:
         class_logits, detector_logits = model(leaf)
-    margin = class_margin(class_logits.detach(), task)
+        evasion = detector_logits - task.threshold
     return Evaluation(
-        images=leaf, class_logits=class_logits, detector_logits=detector_logits, description=description, margin=margin
+        images=leaf,
+        class_logits=class_logits,
+        detector_logits=detector_logits,
+        evasion=evasion,
+        description=description,
+        margin=class_margin(class_logits.detach(), task),
     )
 
 

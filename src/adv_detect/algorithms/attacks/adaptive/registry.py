@@ -11,8 +11,11 @@ from pydantic import ValidationError
 
 from adv_detect.algorithms.attacks.adaptive.cw_detector import CwDetectorArguments, cw_detector
 from adv_detect.algorithms.attacks.adaptive.deep_detector import EIGHT_BIT_RANGE, DeepDetectorArguments, deep_detector
+from adv_detect.algorithms.attacks.adaptive.hop_skip_jump import HopSkipJumpArguments, hop_skip_jump
 from adv_detect.algorithms.attacks.adaptive.matching import MatchingArguments, matching
+from adv_detect.algorithms.attacks.adaptive.multi_target import MultiTargetArguments, multi_target
 from adv_detect.algorithms.attacks.adaptive.orthogonal import OrthogonalArguments, orthogonal
+from adv_detect.algorithms.attacks.adaptive.random_noise import RandomNoiseArguments, random_noise
 from adv_detect.algorithms.attacks.adaptive.selective import SelectiveArguments, classifier_only, selective
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, BudgetNorm, Candidates, EndToEndModel
 from adv_detect.algorithms.attacks.adaptive.weighted_sum import WeightedSumArguments, weighted_sum
@@ -22,7 +25,7 @@ from adv_detect.sharding.sources import source_identity
 
 _Arguments = TypeVar("_Arguments", bound=Block)
 
-GuideSource = Literal["none", "clean_images", "medoids"]
+GuideSource = Literal["none", "clean_images", "medoids", "starting_points"]
 NORMS: tuple[BudgetNorm, ...] = get_args(BudgetNorm)
 FORM_ARGUMENT = "selection"
 """Argument that chooses between the published and the correct form of an attack."""
@@ -36,7 +39,9 @@ class AttackKind(Generic[_Arguments]):
         attack: Model, task and arguments to the best images found.
         arguments: Checks what the configuration gives.
         guide: What the task's guide is chosen from: ``clean_images``, as the detector describes them (trajectories
-            ``(N, L, K)``); ``medoids`` of the last layer, features ``(N, D)``; ``none`` leaves the task without one.
+            ``(N, L, K)``); ``medoids`` of the last layer, features ``(N, D)``; ``starting_points``, images
+            ``(N, K, channels, H, W)`` of other classes that pass; ``none`` leaves the task without one.
+        follows_gradients: Whether it needs gradients of the detector; without, it can attack any detector.
         takes_budget: Whether the perturbation has a bound; without one the attack searches for the smallest, in the
             first of ``norms``.
         norms: Norms that it can work in.
@@ -51,6 +56,7 @@ class AttackKind(Generic[_Arguments]):
     attack: Callable[[EndToEndModel, AdaptiveTask, _Arguments], Candidates]
     arguments: type[_Arguments]
     guide: GuideSource = "none"
+    follows_gradients: bool = True
     takes_budget: bool = True
     norms: tuple[BudgetNorm, ...] = NORMS
     budget_argument: str | None = None
@@ -107,6 +113,24 @@ _KINDS: dict[str, AttackKind[Any]] = {
     "orthogonal": AttackKind(attack=orthogonal, arguments=OrthogonalArguments),
     "weighted_sum": AttackKind(attack=weighted_sum, arguments=WeightedSumArguments),
     "matching": AttackKind(attack=matching, arguments=MatchingArguments, guide="clean_images"),
+    "multi_target": AttackKind(attack=multi_target, arguments=MultiTargetArguments),
+    "random_noise": AttackKind(attack=random_noise, arguments=RandomNoiseArguments, follows_gradients=False),
+    "hop_skip_jump": AttackKind(
+        attack=hop_skip_jump,
+        arguments=HopSkipJumpArguments,
+        guide="starting_points",
+        follows_gradients=False,
+        takes_budget=False,
+        norms=("linf",),
+    ),
+    "hop_skip_jump_l2": AttackKind(
+        attack=hop_skip_jump,
+        arguments=HopSkipJumpArguments,
+        guide="starting_points",
+        follows_gradients=False,
+        takes_budget=False,
+        norms=("l2",),
+    ),
     "cw_detector": AttackKind(
         attack=cw_detector, arguments=CwDetectorArguments, takes_budget=False, norms=("l2",), published=True
     ),

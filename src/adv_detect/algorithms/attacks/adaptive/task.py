@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,8 +20,24 @@ DescribingModel = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 Describe = Callable[[Tensor], Tensor]
 """Images ``(N, channels, H, W)`` to trajectories ``(N, L, K)`` or features ``(N, D)``."""
 
+@runtime_checkable
+class EvadableModel(Protocol):
+    """An end-to-end model whose detector says how it is best attacked."""
+
+    def evade(self, images: Tensor, targets: Tensor | None, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Give class logits ``(N, C)``, detector logits ``(N,)`` and evasion losses ``(N,)``; None: the class named."""
+
+    def evasion_by_class(self, images: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+        """Give class logits and the evasion loss under the name of each class, ``(N, C)`` both."""
+
+
 BudgetNorm = Literal["l2", "linf"]
 _Record = TypeVar("_Record")
+
+NO_SUCCESS = -1
+"""In place of a number of steps: the image never got through."""
+NOT_COUNTED = -2
+"""In place of a number of steps: the attack does not count them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +132,14 @@ class Candidates:
         gradient_evaluations: Backward passes spent, int64, ``(N,)``.
         zero_gradient_share: Share of them without a gradient, float, ``(N,)``; of classifier and detector
             gradients the larger share.
+        first_success: Steps after which the image first got through, int64, ``(N,)``: `NO_SUCCESS` where it never
+            did; None for an attack that does not keep count.
     """
 
     images: Tensor
     gradient_evaluations: Tensor
     zero_gradient_share: Tensor
+    first_success: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +155,7 @@ class AdaptiveResult:
         linf: Largest change of a pixel, ``(N,)``.
         gradient_evaluations: As in :class:`Candidates`.
         zero_gradient_share: As in :class:`Candidates`.
+        first_success: As in :class:`Candidates`; `NOT_COUNTED` for an attack that does not keep count.
         non_finite: Failed because a pixel or a logit of the attacked image was NaN or infinite, bool, ``(N,)``; the
             clean image stands in its place.
     """
@@ -148,6 +168,7 @@ class AdaptiveResult:
     linf: Tensor
     gradient_evaluations: Tensor
     zero_gradient_share: Tensor
+    first_success: Tensor
     non_finite: Tensor
 
 
@@ -158,7 +179,7 @@ def concatenate(parts: list[_Record]) -> _Record:
         parts: At least one dataclass of tensors.
     """
     kind = type(parts[0])
-    names = [field.name for field in fields(parts[0])]  # type: ignore[arg-type]
+    names = [field.name for field in fields(parts[0]) if getattr(parts[0], field.name) is not None]  # type: ignore[arg-type]
     return kind(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
@@ -173,10 +194,24 @@ def class_margin(class_logits: Tensor, task: AdaptiveTask) -> Tensor:
         Logit gap ``(N,)``, positive where the attack succeeds: best other class minus the label, or target
         minus best other class.
     """
-    reference = (task.labels if task.targets is None else task.targets)[:, None]
-    own = class_logits.gather(1, reference).squeeze(1)
-    other = class_logits.scatter(1, reference, float("-inf")).amax(dim=1)
-    return other - own if task.targets is None else own - other
+    if task.targets is None:
+        return -lead_of(class_logits, task.labels)
+    return lead_of(class_logits, task.targets)
+
+
+def lead_of(class_logits: Tensor, classes: Tensor) -> Tensor:
+    """Give the logit of a class minus the best other one.
+
+    Args:
+        class_logits: Shape ``(N, C)``.
+        classes: Int64, ``(N,)``.
+
+    Returns:
+        Shape ``(N,)``, positive where the class is named.
+    """
+    own = class_logits.gather(1, classes[:, None]).squeeze(1)
+    other = class_logits.scatter(1, classes[:, None], float("-inf")).amax(dim=1)
+    return own - other
 
 
 def _check_ranges(task: AdaptiveTask) -> None:

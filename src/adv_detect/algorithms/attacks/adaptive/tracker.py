@@ -7,7 +7,7 @@ from torch import Tensor
 
 from adv_detect.algorithms.attacks.adaptive.geometry import per_row
 from adv_detect.algorithms.attacks.adaptive.gradients import Direction
-from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates
+from adv_detect.algorithms.attacks.adaptive.task import NO_SUCCESS, AdaptiveTask, Candidates
 
 NEVER = float("inf")
 """Key of an image that must not be kept."""
@@ -27,6 +27,7 @@ class Tracker:
         self.done = torch.zeros(count, dtype=torch.bool, device=device)
         self.evaluated = torch.zeros(count, 2, dtype=torch.int64, device=device)
         self.zero = torch.zeros(count, 2, dtype=torch.int64, device=device)
+        self.first_success = torch.full((count,), NO_SUCCESS, device=device)
 
     def open_rows(self) -> Tensor:
         """Return the rows that are not done, int64, ``(n,)``."""
@@ -49,6 +50,11 @@ class Tracker:
         """Mark rows ``(n,)`` as done where ``done`` ``(n,)`` is true."""
         self.done[rows] |= done
 
+    def succeed(self, rows: Tensor, success: Tensor, steps: int) -> None:
+        """Note after how many steps rows ``(n,)`` first got through, where ``success`` ``(n,)``."""
+        first = success & (self.first_success[rows] == NO_SUCCESS)
+        self.first_success[rows] = torch.where(first, steps, self.first_success[rows])
+
     def spend(self, rows: Tensor, direction: Direction) -> None:
         """Count the gradient evaluations of rows that are not done."""
         still_open = (~self.done[rows])[:, None]
@@ -62,4 +68,5 @@ class Tracker:
             images=self.images,
             gradient_evaluations=self.evaluated.sum(dim=1),
             zero_gradient_share=share.amax(dim=1) if len(share) else share.new_zeros(0),
+            first_success=self.first_success,
         )

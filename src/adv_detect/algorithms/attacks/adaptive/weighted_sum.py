@@ -55,6 +55,6 @@ def weighted_sum(model: EndToEndModel, task: AdaptiveTask, arguments: WeightedSu
 def _summed_loss(weight: float, arguments: WeightedSumArguments) -> CombinedLoss:
     def loss(evaluation: Evaluation, batch: AdaptiveTask) -> Tensor:
         attacked = classifier_loss(evaluation.class_logits, batch, arguments.loss, arguments.hinge_confidence)
-        return attacked + weight * evaluation.detector_logits
+        return attacked + weight * evaluation.evasion
 
     return loss
