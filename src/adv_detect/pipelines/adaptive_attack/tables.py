@@ -153,7 +153,11 @@ def _single_figures(tables: dict[str, pd.DataFrame]) -> dict[str, float]:
 
 
 def check_attacks(
-    records: pd.DataFrame, params: AdaptiveAttackParams, naturals: dict[str, NDArray[Any]]
+    records: pd.DataFrame,
+    params: AdaptiveAttackParams,
+    naturals: dict[str, NDArray[Any]],
+    *,
+    bounds: tuple[float, float],
 ) -> list[CheckResult]:
     """Run the sanity checks that the configured attacks allow.
 
@@ -161,6 +165,7 @@ def check_attacks(
         records: Records without those in the published form.
         params: The attacks, for their roles.
         naturals: Per detector its scores of clean images.
+        bounds: Lowest and highest pixel value.
 
     Returns:
         One result per check and condition.
@@ -169,8 +174,10 @@ def check_attacks(
     active = {name: spec for name, spec in params.active.items() if name in present}
     iterative = {name: spec for name, spec in active.items() if spec.role == "white_box"}
     single = {name: list(iterative) for name, spec in active.items() if spec.role == "single_step"}
-    transfer = [name for name, spec in active.items() if spec.role == "transfer"]
-    return run_checks(records, single_step=single, transfer=transfer, natural_scores=naturals)
+    blind = {kind: [name for name, spec in active.items() if spec.role == role] for role, kind in BLIND.items()}
+    return run_checks(
+        records, single_step=single, blind=blind, natural_scores=naturals, pixel_range=bounds[1] - bounds[0]
+    )
 
 
 def reference_figures(records: pd.DataFrame, *, confidence_level: float) -> pd.DataFrame:
