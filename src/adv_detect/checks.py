@@ -21,6 +21,7 @@ from adv_detect.params import (
     RuntimeParams,
     ServingParams,
     TargetTrainingParams,
+    TwinTrainingParams,
 )
 from adv_detect.reporting import PARTS
 from adv_detect.validation.epsilon import warn_of_epsilons
@@ -70,6 +71,7 @@ def check_run(pipeline: Pipeline, catalog: DataCatalog, own_attacks: Mapping[str
         check_numbers(catalog)
     if detectors is not None and "params:detector_training" in inputs:
         check_detectors(detectors, attacks)
+        _check_twin(pipeline, catalog, detectors)
         _check_published(detectors, catalog)
         warn_of_nothing_left_out(detectors, attacks)
     check_further(pipeline, catalog)
@@ -155,12 +157,12 @@ def check_detectors(params: DetectorTrainingParams, attacks: AdversarialGenerati
     Raises:
         ConfigurationError: A criterion has no attack, or a checkpoint is missing or has a name that says nothing.
     """
-    from adv_detect.algorithms.detectors import LearnsFrom, detector_class, parse_reference_name
+    from adv_detect.algorithms.detectors import LearnsFrom, learns_from, parse_reference_name
 
     learning = []
     for name, one in params.active.items():
         try:
-            learning.append(detector_class(one.kind).learns_from is LearnsFrom.ATTACKS)
+            learning.append(learns_from(one) is LearnsFrom.ATTACKS)
         except ConfigurationError as exc:
             raise ConfigurationError(f"detector_training.configurations.{name}.kind: {exc}") from exc
     for name, path in params.reference_checkpoints.items():
@@ -177,6 +179,19 @@ def check_detectors(params: DetectorTrainingParams, attacks: AdversarialGenerati
                 f"detector_training.criteria: {criterion!r} needs an attack with train: true and that criterion in "
                 "adversarial_generation.attacks, got none"
             )
+
+
+def _check_twin(pipeline: Pipeline, catalog: DataCatalog, detectors: DetectorTrainingParams) -> None:
+    """Refuse detectors that read a twin where there is none, and build the twin that is to be trained."""
+    from adv_detect.algorithms.detectors import reads_twin
+    from adv_detect.jobs.activations import no_twin
+
+    if "twin" not in {name for node in pipeline.nodes for name in node.inputs}:
+        return
+    params = block_of(catalog, "twin_training", TwinTrainingParams)
+    readers = reads_twin(detectors.active)
+    if readers and params is not None and params.network is None:
+        raise ConfigurationError(no_twin(readers))
 
 
 def _check_published(params: DetectorTrainingParams, catalog: DataCatalog) -> None:
@@ -235,6 +250,7 @@ def _check_network(params: NetworkParams, catalog: DataCatalog) -> None:
     from adv_detect.images import shape_of
     from adv_detect.networks.readings import log_readings
     from adv_detect.networks.target import build_target
+    from adv_detect.networks.twin import build_twin
     from adv_detect.networks.weights import head_name
 
     if params.checkpoint is not None and not Path(params.checkpoint).is_file():
@@ -251,6 +267,9 @@ def _check_network(params: NetworkParams, catalog: DataCatalog) -> None:
         strict_head=not training.head_only,
     )
     log_readings(target.spec.readings)
+    twin = block_of(catalog, "twin_training", TwinTrainingParams)
+    if twin is not None and twin.network is not None:
+        build_twin(target, twin.network, head="softmax", seed=0)
     if training.head_only and head_name(target.network) is None:
         raise ConfigurationError(
             f"target_training.head_only: expected false, as {params.name} has no linear layer that gives its "

@@ -9,10 +9,11 @@ from kedro.io import AbstractDataset, DatasetError
 from pydantic import ValidationError
 
 from adv_detect.datasets.location import how_to_make, open_location
-from adv_detect.deferred import Deferred
+from adv_detect.deferred import Deferred, Resumable
 from adv_detect.errors import DamagedFileError
 from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_digest, target_from_spec, target_tensors
 from adv_detect.sharding import files
+from adv_detect.sharding.checkpoint import FileCheckpoint
 
 TENSORS_SUFFIX = ".safetensors"
 
@@ -20,7 +21,8 @@ TENSORS_SUFFIX = ".safetensors"
 class NetworkDataset(AbstractDataset[TargetNetwork | Deferred[TargetNetwork], TargetNetwork]):
     """Stores a network as ``<name>.safetensors`` and ``<name>.json``.
 
-    A network that is still to be made is made only when the fingerprint on disk is another one.
+    A network that is still to be made is made only when the fingerprint on disk is another one. What can be resumed is
+    given a checkpoint beside it, ``<name>.unfinished.safetensors``, which goes when the network is there.
 
     Example in a catalog::
 
@@ -105,7 +107,15 @@ class NetworkDataset(AbstractDataset[TargetNetwork | Deferred[TargetNetwork], Ta
         elif self._stored_fingerprint() == data.fingerprint:
             self._logger.info("%s is up to date", self._path)
         else:
+            self._make(data)
+
+    def _make(self, data: Deferred[TargetNetwork]) -> None:
+        if not isinstance(data, Resumable):
             self._write(data.make(), data.fingerprint)
+            return
+        unfinished = FileCheckpoint(self._fs, self._path.removesuffix(TENSORS_SUFFIX), data.fingerprint)
+        self._write(data.resume(unfinished), data.fingerprint)
+        unfinished.remove()
 
     def _write(self, target: TargetNetwork, fingerprint: str) -> None:
         """Write the tensors, then the spec; a kill in between leaves no spec and so no network."""

@@ -10,20 +10,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from adv_detect.absent import Absent
 from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
 from adv_detect.algorithms.attacks.perturbations import noise_of_same_norm, quantise
 from adv_detect.algorithms.attacks.registry import BY_NETWORK
-from adv_detect.algorithms.detectors import Activations
+from adv_detect.algorithms.detectors import Activations, reads_twin
 from adv_detect.algorithms.detectors.end_to_end import network_activations
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.finite import finite_rows
 from adv_detect.algorithms.margins import margin
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
-from adv_detect.errors import DataError
+from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.names import EIGHT_BIT, FLOAT, NATURAL, NO_CRITERION, ShardKey
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork, target_digest
-from adv_detect.params import Norm, RuntimeParams
+from adv_detect.networks.twin import check_twin
+from adv_detect.params import DetectorParams, Norm, RuntimeParams
 from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, fingerprint
 
 LOGGER = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ LOGGER = logging.getLogger(__name__)
 Variant = Literal["float", "8bit", "noise"]
 """The judge of attacks on the class; others name a kind of representative."""
 KEPT = ("label", "source_index", "target", "l2", "linf")
-LOGITS, FEATURES = "logits", "features."
+LOGITS, FEATURES, TWIN = "logits", "features.", "twin"
 
 
 @dataclass(frozen=True)
@@ -62,29 +64,35 @@ class ActivationWork:
         network: The network under attack.
         judges: Class representatives of the last layer ``(C, D)`` by kind, for attacks that are judged by them.
         runtime: Batch size, device.
+        twin: The second network; None where no detector reads it.
     """
 
     adversarials: ShardStore
     network: TargetNetwork
     judges: Mapping[str, Tensor]
     runtime: RuntimeParams
+    twin: TargetNetwork | None = None
 
     def __call__(self, block: ActivationBlock) -> ShardContent:
         """Make one shard: logits ``(n, C)``, a tensor ``(n, D_l)`` per layer, and facts on each image."""
         device = resolve_device(self.runtime.device)
         network = working_form(self.network, device)
+        twin = None if self.twin is None else working_form(self.twin, device)
         content = self.adversarials.read(block.shard)
         images = self._vary(block, content)
         step = self.runtime.batch_size
         with torch.no_grad():
             found = Activations.concatenate(
-                network_activations(network, images[start : start + step].to(device), network.spec.layers).to("cpu")
+                network_activations(
+                    network, images[start : start + step].to(device), network.spec.layers, twin=twin
+                ).to("cpu")
                 for start in range(0, max(len(images), 1), step)
             )
         judged = self._judged(found, content.metadata.get("judge", BY_NETWORK))
         tensors = {LOGITS: found.logits, "predicted": found.logits.argmax(dim=1), "margin": margin(found.logits)}
         tensors |= {f"{FEATURES}{name}": part for name, part in found.features.items()}
         tensors |= {name: content.tensors[name] for name in KEPT}
+        tensors |= {} if found.twin is None else {TWIN: found.twin}
         facts = {"variant": block.variant, "made_from": block.made_from, "layers": list(found.features)}
         made = ShardContent(tensors=tensors | _flags(content, judged), metadata=content.metadata | facts)
         return _without_non_finite(block, made)
@@ -112,6 +120,7 @@ def activation_plan(
     blocks: Mapping[str, ActivationBlock],
     *,
     runtime: RuntimeParams,
+    twin: TargetNetwork | None = None,
 ) -> ShardPlan:
     """Plan the activations of some shards of images.
 
@@ -121,12 +130,16 @@ def activation_plan(
         representatives: Class representatives, which judge attacks on deep features.
         blocks: What to look at, by the key of the shard to make.
         runtime: Batch size, device, engine.
+        twin: The second network, where a detector reads it.
 
     Returns:
         The plan.
     """
     judges = {"medoid": representatives.medoids[-1], "centroid": representatives.centroids[-1]}
-    work = ActivationWork(adversarials, network, judges, runtime)
+    if twin is not None:
+        check_twin(twin, network)
+    work = ActivationWork(adversarials, network, judges, runtime, twin)
+    of_twin = () if twin is None else (target_digest(twin, layers=False),)
     of_network, of_judges = target_digest(network), representatives_digest(representatives)
     marks = adversarials.fingerprints()
     shards = []
@@ -139,9 +152,39 @@ def activation_plan(
             block.variant,
             block.norm,
             block.seed,
+            *of_twin,
         )
         shards.append(ShardSpec(key, fingerprint(*made_from), replace(block, made_from=marks[block.shard])))
     return ShardPlan(work=work, shards=tuple(shards), runtime=runtime, description="activations")
+
+
+def twin_that_is_read(
+    twin: TargetNetwork | Absent, configurations: Mapping[str, DetectorParams]
+) -> TargetNetwork | None:
+    """Return the twin where a detector reads it.
+
+    Args:
+        twin: The twin, or that there is none.
+        configurations: The configured detectors.
+
+    Returns:
+        The twin; None where nobody reads it.
+
+    Raises:
+        ConfigurationError: A detector reads it, but there is none.
+    """
+    readers = reads_twin(configurations)
+    if readers and isinstance(twin, Absent):
+        raise ConfigurationError(no_twin(readers))
+    return None if not readers or isinstance(twin, Absent) else twin
+
+
+def no_twin(readers: Iterable[str]) -> str:
+    """Say that detectors read a twin that is not configured."""
+    return (
+        f"detector_training.configurations: {', '.join(readers)} read the twin, which is configured away with "
+        "twin_training.network: null; configure one, or set these detectors to null"
+    )
 
 
 def read_activations(content: ShardContent, group: str = "") -> Activations:
@@ -158,6 +201,7 @@ def read_activations(content: ShardContent, group: str = "") -> Activations:
     return Activations(
         logits=tensors[LOGITS],
         features={name: tensors[f"{FEATURES}{name}"] for name in content.metadata["layers"]},
+        twin=tensors.get(TWIN),
         groups=(group,) * len(tensors[LOGITS]) if group else (),
     )
 
@@ -227,7 +271,7 @@ def _successes(store: ShardStore, keys: Iterable[str]) -> Iterator[Activations]:
 
 def _without_non_finite(block: ActivationBlock, content: ShardContent) -> ShardContent:
     """Leave out images that cannot be scored: with NaN or infinity in a logit or a feature."""
-    read = [tensor for name, tensor in content.tensors.items() if name == LOGITS or name.startswith(FEATURES)]
+    read = [tensor for name, tensor in content.tensors.items() if name in (LOGITS, TWIN) or name.startswith(FEATURES)]
     kept = finite_rows(*read)
     if bool(kept.all()):
         return content

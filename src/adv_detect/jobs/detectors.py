@@ -19,7 +19,7 @@ from adv_detect.algorithms.detectors import (
     StoredDetector,
     TrajectoryDetector,
     build_detector,
-    detector_class,
+    learns_from,
     load_reference_detector,
     score_activations,
     stored_tensors,
@@ -208,13 +208,13 @@ def plan_jobs(
         for criterion in criteria:
             fitting = attacks_of(attacks, criterion)
             for name, one in configurations.items():
-                if detector_class(one.kind).learns_from is not LearnsFrom.ATTACKS:
+                if learns_from(one) is not LearnsFrom.ATTACKS:
                     continue
                 yield DetectorJob(name, one, criterion, TRAINED_ON_ALL, fitting, seed)
                 if name in leave_one_out and seed == seeds[0] and criterion != BOTH_CRITERIA:
                     yield from _left_out(name, one, criterion, fitting, seed)
         for name, one in configurations.items():
-            learns = detector_class(one.kind).learns_from
+            learns = learns_from(one)
             if learns is LearnsFrom.CLEAN or (learns is LearnsFrom.NOTHING and seed == seeds[0]):
                 yield DetectorJob(name, one, NO_CRITERION, learns.value, (), seed)
 

@@ -27,7 +27,7 @@ from adv_detect.params.representatives import RepresentativesParams
 from adv_detect.params.runtime import RayParams, RuntimeParams
 from adv_detect.params.serving import ServingParams
 from adv_detect.params.splits import SplitParams
-from adv_detect.params.target_training import TargetTrainingParams
+from adv_detect.params.target_training import NetworkFitParams, TargetTrainingParams
 from adv_detect.params.terms import (
     SPLITS,
     Budgets,
@@ -41,6 +41,7 @@ from adv_detect.params.terms import (
     TrainedCriteria,
     TrajectoryKind,
 )
+from adv_detect.params.twin_training import SAME, TwinNetworkParams, TwinTrainingParams
 
 BLOCKS: dict[str, type[Block]] = {
     "runtime": RuntimeParams,
@@ -48,6 +49,7 @@ BLOCKS: dict[str, type[Block]] = {
     "splits": SplitParams,
     "serving": ServingParams,
     "target_training": TargetTrainingParams,
+    "twin_training": TwinTrainingParams,
     "feature_extraction": FeatureExtractionParams,
     "representatives": RepresentativesParams,
     "adversarial_generation": AdversarialGenerationParams,
@@ -65,6 +67,7 @@ __all__ = [
     "RESERVED_ADAPTIVE",
     "RESERVED_ATTACKS",
     "RESERVED_CONFIGURATIONS",
+    "SAME",
     "SPLITS",
     "AdaptiveAttackParams",
     "AdaptiveAttackSpec",
@@ -84,6 +87,7 @@ __all__ = [
     "FeatureExtractionParams",
     "HardeningParams",
     "LayerParams",
+    "NetworkFitParams",
     "NetworkParams",
     "Norm",
     "PreprocessingParams",
@@ -98,4 +102,6 @@ __all__ = [
     "TargetTrainingParams",
     "TrainedCriteria",
     "TrajectoryKind",
+    "TwinNetworkParams",
+    "TwinTrainingParams",
 ]

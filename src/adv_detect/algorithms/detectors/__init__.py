@@ -12,7 +12,13 @@ from adv_detect.algorithms.detectors.base import (
     score_activations,
 )
 from adv_detect.algorithms.detectors.controls import MarginDetector
-from adv_detect.algorithms.detectors.registry import build_detector, detector_class, detector_kinds
+from adv_detect.algorithms.detectors.registry import (
+    build_detector,
+    detector_class,
+    detector_kinds,
+    learns_from,
+    reads_twin,
+)
 from adv_detect.algorithms.detectors.stored import StoredDetector, stored_tensors
 from adv_detect.algorithms.detectors.trajectory import (
     BidirectionalReadout,
@@ -29,6 +35,7 @@ from adv_detect.algorithms.detectors.trajectory import (
     score_trajectories,
     untrained_detector,
 )
+from adv_detect.algorithms.detectors.twin import TwinDetector
 
 __all__ = [
     "Activations",
@@ -45,14 +52,17 @@ __all__ = [
     "StoredDetector",
     "TrajectoryDetector",
     "TrajectoryReadout",
+    "TwinDetector",
     "build_detector",
     "build_readout",
     "detector_class",
     "detector_kinds",
+    "learns_from",
     "load_reference_detector",
     "parse_reference_name",
     "random_readout",
     "readout_kinds",
+    "reads_twin",
     "score_activations",
     "score_trajectories",
     "stored_tensors",

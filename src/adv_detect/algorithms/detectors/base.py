@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +38,17 @@ class Reads:
     Attributes:
         layers: Whether it reads the features of the layers.
         views: Names of the views whose logits it reads.
-        twin: Whether it reads the logits of the second network.
+        twin: Whether it reads what the second network, the twin, says of the image.
     """
 
     layers: bool = True
     views: tuple[str, ...] = ()
     twin: bool = False
+
+    def __or__(self, other: Reads) -> Reads:
+        """Return what two detectors read together."""
+        views = tuple(dict.fromkeys((*self.views, *other.views)))
+        return Reads(self.layers or other.layers, views, self.twin or other.twin)
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,18 @@ class Detector(nn.Module):
     learns_from: ClassVar[LearnsFrom] = LearnsFrom.CLEAN
     reads: Reads = Reads()
     differentiable: ClassVar[bool] = True
+
+    @classmethod
+    def needs(cls, arguments: Mapping[str, Any]) -> tuple[LearnsFrom, Reads]:
+        """Say what a detector with these arguments learns from and reads, before there is anything to build it from.
+
+        Args:
+            arguments: As the constructor takes them.
+
+        Returns:
+            The attributes of the class, unless a subclass derives them from the arguments.
+        """
+        return cls.learns_from, cls.reads
 
     @abstractmethod
     def forward(self, activations: Activations) -> Tensor:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from adv_detect.algorithms.detectors.activations import Activations
 from adv_detect.algorithms.detectors.base import Detector
 from adv_detect.algorithms.features import extract_features
+from adv_detect.algorithms.robust_losses import log_probabilities
+from adv_detect.networks.target import TargetNetwork
 
 
 class DetectionModel(nn.Module):
@@ -19,20 +21,25 @@ class DetectionModel(nn.Module):
         network: The network under attack.
         detector: Activations to scores ``(N,)``.
         layers: Names of the layers read.
+        twin: The second network; None where the detector does not read it.
     """
 
-    def __init__(self, network: nn.Module, detector: Detector, layers: Sequence[str]) -> None:
+    def __init__(
+        self, network: nn.Module, detector: Detector, layers: Sequence[str], *, twin: TargetNetwork | None = None
+    ) -> None:
         """Join the parts, which are shared, not copied.
 
         Args:
             network: The network under attack.
             detector: A detector for it.
             layers: Names of the layers whose features are activations, in network order.
+            twin: The second network, for a detector that reads it.
         """
         super().__init__()
         self.network = network
         self.detector = detector
         self.layers = tuple(layers)
+        self.twin = twin
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Classify images and score them.
@@ -48,7 +55,7 @@ class DetectionModel(nn.Module):
 
     def activations(self, images: Tensor) -> Activations:
         """Run the network once and keep what detectors read."""
-        return network_activations(self.network, images, self.layers)
+        return network_activations(self.network, images, self.layers, twin=self.twin)
 
     def evade(self, images: Tensor, targets: Tensor | None, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
         """Classify and score images, and say how far they are from passing.
@@ -98,16 +105,20 @@ class DetectionModel(nn.Module):
         return activations.logits, self.detector(activations), self.detector.describe(activations)
 
 
-def network_activations(network: nn.Module, images: Tensor, layers: Sequence[str]) -> Activations:
+def network_activations(
+    network: nn.Module, images: Tensor, layers: Sequence[str], *, twin: TargetNetwork | None = None
+) -> Activations:
     """Run a network once and keep logits and pooled features.
 
     Args:
         network: The network under attack.
         images: Shape ``(N, channels, H, W)``, in its pixel range.
         layers: Names of the layers read, in network order.
+        twin: The second network; None leaves it out.
 
     Returns:
         The activations, with gradients where autograd records.
     """
     logits, features = extract_features(network, images, layers)
-    return Activations(logits=logits, features=dict(zip(layers, features, strict=True)))
+    second = None if twin is None else log_probabilities(twin(images), twin.spec.head)
+    return Activations(logits=logits, features=dict(zip(layers, features, strict=True)), twin=second)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import get_args
 
 import torch
 
-from adv_detect.algorithms.detectors.base import Detector
+from adv_detect.algorithms.detectors.base import Detector, LearnsFrom
 from adv_detect.algorithms.detectors.controls import MarginDetector
 from adv_detect.algorithms.detectors.trajectory.detector import TrajectoryDetector
 from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
+from adv_detect.algorithms.detectors.twin import TwinDetector
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, unknown_choice
 from adv_detect.params import DetectorParams, TrajectoryKind
 from adv_detect.sharding.sources import source_identity
 
-REGISTERED: dict[str, type[Detector]] = {"margin": MarginDetector}
+REGISTERED: dict[str, type[Detector]] = {"margin": MarginDetector, "twin": TwinDetector}
 """Detectors that take the class representatives and the configured arguments, by name."""
 
 
@@ -51,6 +53,17 @@ def build_detector(configuration: DetectorParams, representatives: Representativ
             f"arguments of detector {configuration.kind!r}: {exc}; it was called with the class representatives and "
             f"{configuration.arguments}"
         ) from exc
+
+
+def learns_from(configuration: DetectorParams) -> LearnsFrom:
+    """Say what a configured detector is fitted on."""
+    return detector_class(configuration.kind).needs(configuration.arguments)[0]
+
+
+def reads_twin(configurations: Mapping[str, DetectorParams]) -> list[str]:
+    """Name the configured detectors that read the twin."""
+    needs = {name: detector_class(one.kind).needs(one.arguments) for name, one in configurations.items()}
+    return [name for name, (_, reads) in needs.items() if reads.twin]
 
 
 def detector_source(kind: str) -> dict[str, str]:

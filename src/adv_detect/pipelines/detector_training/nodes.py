@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from adv_detect.absent import Absent
 from adv_detect.algorithms.detectors import parse_reference_name
 from adv_detect.algorithms.detectors.registry import detector_source
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
-from adv_detect.jobs.activations import ActivationBlock, activation_plan, shard_keys
+from adv_detect.jobs.activations import ActivationBlock, activation_plan, shard_keys, twin_that_is_read
 from adv_detect.jobs.detectors import (
     CRITERIA,
     LEARNING_SPLITS,
@@ -47,6 +48,8 @@ def compute_activations(
     adversarials: ShardStore,
     network_weights: TargetNetwork,
     representatives: Representatives,
+    twin: TargetNetwork | Absent,
+    detector_training: DetectorTrainingParams,
     runtime: RuntimeParams,
 ) -> ShardPlan:
     """Plan the activations of all stored images.
@@ -55,13 +58,16 @@ def compute_activations(
         adversarials: Attacked and natural images.
         network_weights: The network under attack.
         representatives: Class representatives, which judge attacks on deep features.
+        twin: The second network.
+        detector_training: The detectors, which say whether the twin is read.
         runtime: Batch size, device, engine.
 
     Returns:
         A plan with one shard per shard of images.
     """
     blocks = {key: ActivationBlock(shard=key) for key in adversarials.keys()}  # noqa: SIM118 - a store is no dictionary
-    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime)
+    second = twin_that_is_read(twin, detector_training.active)
+    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime, twin=second)
 
 
 def train_detectors(
@@ -190,6 +196,7 @@ def assemble_champion(
     thresholds: pd.DataFrame,
     network_weights: TargetNetwork,
     representatives: Representatives,
+    twin: TargetNetwork | Absent,
     serving: ServingParams,
 ) -> ScoringBundle:
     """Bundle network, representatives and the best detector for serving.
@@ -203,6 +210,7 @@ def assemble_champion(
         thresholds: Their thresholds.
         network_weights: The network under attack.
         representatives: Class representatives.
+        twin: The second network, which is served where the best detector reads it.
         serving: The false-positive rate of the verdict, name and limits of the served model.
 
     Returns:
@@ -211,10 +219,12 @@ def assemble_champion(
     best = best_detector(detector_summary)
     figures = detector_summary[detector_summary["detector"] == best][[*SUMMARY_FIGURES]].to_dict("records")[0]
     fixed = thresholds[thresholds["detector"] == best]
+    stored = restore(detectors, best, representatives)
     return ScoringBundle(
         network=network_weights,
         representatives=representatives,
-        stored=restore(detectors, best, representatives),
+        stored=stored,
+        twin=twin_that_is_read(twin, {best: stored.params}),
         about=serving.model_dump()
         | {"fprs": [float(fpr) for fpr in fixed["fpr"]]}
         | {str(name): float(value) for name, value in figures.items()},

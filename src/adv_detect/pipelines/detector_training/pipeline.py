@@ -22,7 +22,14 @@ def create_pipeline(**_: Any) -> Pipeline:
         [
             node(
                 compute_activations,
-                inputs=["adversarials", "network_weights", "representatives", "params:runtime"],
+                inputs=[
+                    "adversarials",
+                    "network_weights",
+                    "representatives",
+                    "twin",
+                    "params:detector_training",
+                    "params:runtime",
+                ],
                 outputs="activations",
                 name="compute_activations",
             ),
@@ -59,6 +66,7 @@ def create_pipeline(**_: Any) -> Pipeline:
                     "thresholds",
                     "network_weights",
                     "representatives",
+                    "twin",
                     "params:serving",
                 ],
                 outputs="champion_model",

@@ -7,16 +7,23 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from adv_detect.absent import Absent
 from adv_detect.algorithms.attacks.registry import attacks_on_features
 from adv_detect.algorithms.detectors import StoredDetector, score_activations
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.jobs.activations import ActivationBlock, activation_plan, natural_activations, read_activations
+from adv_detect.jobs.activations import (
+    ActivationBlock,
+    activation_plan,
+    natural_activations,
+    read_activations,
+    twin_that_is_read,
+)
 from adv_detect.jobs.detectors import best_detector
 from adv_detect.measures.detection_metrics import metric_table
 from adv_detect.measures.detector_keys import describe_detectors, rate_label
 from adv_detect.names import EIGHT_BIT, NATURAL, NOISE, ShardKey
 from adv_detect.networks.target import TargetNetwork
-from adv_detect.params import AdversarialGenerationParams, EvaluationParams, Norm, RuntimeParams
+from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, EvaluationParams, Norm, RuntimeParams
 from adv_detect.pipelines.evaluation.scoring import (
     describe_images,
     join_scores,
@@ -31,7 +38,9 @@ def compute_control_activations(
     adversarials: ShardStore,
     network_weights: TargetNetwork,
     representatives: Representatives,
+    twin: TargetNetwork | Absent,
     adversarial_generation: AdversarialGenerationParams,
+    detector_training: DetectorTrainingParams,
     runtime: RuntimeParams,
 ) -> ShardPlan:
     """Plan the activations of two variants of every attacked test image.
@@ -43,7 +52,9 @@ def compute_control_activations(
         adversarials: Attacked and natural images.
         network_weights: The network under attack.
         representatives: Class representatives, which judge attacks on deep features.
+        twin: The second network.
         adversarial_generation: The attacks, for their norms.
+        detector_training: The detectors, which say whether the twin is read.
         runtime: Seed, batch size, device, engine.
 
     Returns:
@@ -59,7 +70,8 @@ def compute_control_activations(
         seed = int(fingerprint(runtime.seed, text.rsplit("/", 1)[1])[:8], 16)  # the same for all attacks on an image
         blocks[key._replace(variant=EIGHT_BIT).text] = ActivationBlock(shard=text, variant="8bit")
         blocks[key._replace(variant=NOISE).text] = ActivationBlock(shard=text, variant="noise", norm=norm, seed=seed)
-    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime)
+    second = twin_that_is_read(twin, detector_training.active)
+    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime, twin=second)
 
 
 def score_images(
