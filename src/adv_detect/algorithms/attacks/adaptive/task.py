@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
+from adv_detect.algorithms.attacks.margins import logit_margin
 from adv_detect.errors import ConfigurationError
 
 EndToEndModel = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -170,13 +171,11 @@ def class_margin(class_logits: Tensor, task: AdaptiveTask) -> Tensor:
         task: Gives labels and targets.
 
     Returns:
-        Logit gap ``(N,)``, positive where the attack succeeds: best other class minus the label, or target
-        minus best other class.
+        As from :func:`logit_margin`, ``(N,)``.
     """
-    reference = (task.labels if task.targets is None else task.targets)[:, None]
-    own = class_logits.gather(1, reference).squeeze(1)
-    other = class_logits.scatter(1, reference, float("-inf")).amax(dim=1)
-    return other - own if task.targets is None else own - other
+    if task.targets is None:
+        return logit_margin(class_logits, task.labels, targeted=False)
+    return logit_margin(class_logits, task.targets, targeted=True)
 
 
 def _check_ranges(task: AdaptiveTask) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adv_detect.algorithms.attacks.adaptive.geometry import per_row
 from adv_detect.algorithms.attacks.adaptive.gradients import Direction
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates
+from adv_detect.algorithms.finite import per_row
 
 NEVER = float("inf")
 """Key of an image that must not be kept."""
