@@ -104,6 +104,13 @@ def test_where_any_pixel_may_become_any_other_every_image_must_be_lost():
     assert unbounded_succeeds(records.assign(norm="l2"), 1.0) == []
 
 
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda r, names: gradients_beat(r, {"transfer": names}),
+        lambda r, names: iterative_beats_single_step(r, {names[0]: []}),
+    ],
+)
 def test_an_attack_without_records_is_an_error(check):
     with pytest.raises(DataError, match=r"expected attacks \['absent'\], got only \['pgd'\]"):
         check(table({("pgd", 1.0): 0.5}), ["absent"])

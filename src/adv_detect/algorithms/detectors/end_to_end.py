@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from adv_detect.algorithms.detectors.activations import Activations
 from adv_detect.algorithms.detectors.base import Detector
@@ -72,6 +73,26 @@ class DetectionModel(nn.Module):
         logits, scores = activations.logits, self.detector(activations)
         aims = logits.detach().argmax(dim=1) if targets is None else targets
         return logits, scores, self.detector.evasion_loss(activations, aims, scores=scores, threshold=threshold)
+
+    def evasion(self, images: Tensor, targets: Tensor, threshold: float) -> Tensor:
+        """Say how far images are from passing, without the network where the detector reads the twin alone.
+
+        Args:
+            images: Shape ``(N, channels, H, W)``.
+            targets: Class that the network is supposed to name, int64, ``(N,)``.
+            threshold: Score above which an image counts as adversarial.
+
+        Returns:
+            Evasion losses ``(N,)``.
+        """
+        reads = self.detector.reads
+        if self.twin is None or reads.layers or reads.views:
+            return self.evade(images, targets, threshold)[2]
+        said = log_probabilities(self.twin(images), self.twin.spec.head)
+        supposed = functional.one_hot(targets, said.shape[1]).to(said)
+        activations = Activations(logits=supposed, features={}, twin=said)
+        scores = self.detector(activations)
+        return self.detector.evasion_loss(activations, targets, scores=scores, threshold=threshold)
 
     def evasion_by_class(self, images: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         """Say for every class how far images are from passing under its name.

@@ -14,6 +14,7 @@ from adv_detect.algorithms.roc import roc_auc
 from adv_detect.jobs.activations import successful_attacks
 from adv_detect.jobs.detectors import restore
 from adv_detect.measures.adaptive_checks import CheckResult, run_checks, unreliable_detectors
+from adv_detect.measures.adaptive_comparisons import BLIND
 from adv_detect.measures.adaptive_metrics import (
     UNION,
     WORST,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adv_detect.algorithms.attacks.adaptive.geometry import Schedule, project, starting_points, step_factor, unit_step
 from adv_detect.algorithms.attacks.adaptive.gradients import Direction, Evaluation, evaluate
-from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, EndToEndModel
+from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel
 from adv_detect.algorithms.attacks.adaptive.tracker import NEVER, Tracker
 from adv_detect.fields import Block, PositiveNumber
 
@@ -44,6 +44,31 @@ class DescentArguments(Block):
     confidence: float = Field(1e-4, ge=0)
     return_early: bool = True
     detector_margin: float = Field(1e-3, ge=0)
+
+
+def descend(
+    model: EndToEndModel,
+    task: AdaptiveTask,
+    arguments: DescentArguments,
+    *choices: ChooseDirection,
+    use_guide: bool = False,
+) -> Candidates:
+    """Attack the rows of a task along each choice of direction in turn, and keep the best image of all.
+
+    Args:
+        model: Images to class and detector logits.
+        task: What to attack.
+        arguments: Steps, restarts and stopping.
+        choices: Each picks the direction of the loss for the current iterates; rows done by one are left to it.
+        use_guide: The directions need the guide's description of the iterates.
+
+    Returns:
+        Per image the misclassified iterate with the lowest detector logit.
+    """
+    tracker = Tracker(task)
+    for choose in choices:
+        Descent(model, task, tracker, arguments=arguments, choose=choose, use_guide=use_guide).run()
+    return tracker.candidates()
 
 
 class Descent:
@@ -102,6 +127,7 @@ class Descent:
         self._judge(rows, evaluation)
         direction = self._choose(evaluation, batch)
         self._tracker.spend(rows, direction)
+        self._tracker.steps += 1
         length = batch.budget * self._arguments.relative_step
         length *= step_factor(step, self._arguments.steps, self._arguments.schedule)
         return project(images - length * unit_step(direction.values, batch.norm), batch)
@@ -110,6 +136,7 @@ class Descent:
         score = evaluation.score
         fooled = evaluation.margin > self._arguments.confidence
         passed = score <= self._task.threshold - self._arguments.detector_margin
+        self._tracker.succeed(rows, fooled & passed, self._tracker.steps)
         value = torch.zeros_like(score) if self._keep == "first" else score
         self._tracker.offer(rows, evaluation.images.detach(), torch.where(fooled, value, NEVER))
         if self._keep == "first":

@@ -9,11 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adv_detect.algorithms.attacks.adaptive.geometry import linf_norms, per_row
+from adv_detect.algorithms.attacks.adaptive.geometry import linf_norms
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, EndToEndModel, EvadableModel, class_margin
+from adv_detect.algorithms.finite import per_row
 from adv_detect.errors import ConfigurationError
 
 ClassifierLoss = Literal["margin", "hinge", "cross_entropy"]
+Selection = Literal["reference", "correct"]
+"""Published form of an attack, or the one that looks at the detector to the end."""
+
+REFERENCE_THRESHOLD = 0.0
+"""The published forms let a detector probability below 0.5 pass, which is a logit below 0."""
 
 ZERO_GRADIENT = 1e-20
 """A gradient whose largest entry is below this counts as absent."""
@@ -87,7 +93,9 @@ def evaluate(
         class_logits, detector_logits, description = task.guide.describe(leaf)
         evasion = detector_logits - task.threshold
     elif isinstance(model, EvadableModel):
-        class_logits, detector_logits, evasion = model.evade(leaf, task.targets if aims is None else aims, task.threshold)
+        class_logits, detector_logits, evasion = model.evade(
+            leaf, task.targets if aims is None else aims, task.threshold
+        )
     else:
         class_logits, detector_logits = model(leaf)
         evasion = detector_logits - task.threshold
@@ -99,6 +107,23 @@ def evaluate(
         description=description,
         margin=class_margin(class_logits.detach(), task),
     )
+
+
+def evasion_of(model: EndToEndModel, images: Tensor, aims: Tensor, threshold: float) -> Tensor:
+    """Give how far the detector is from passing images under the name of classes.
+
+    Args:
+        model: Images to class and detector logits.
+        images: Shape ``(N, channels, H, W)``.
+        aims: The classes, int64, ``(N,)``.
+        threshold: Detector logit above which an image is called adversarial.
+
+    Returns:
+        Evasion losses ``(N,)``: of the detector's own making, else its logit above the threshold.
+    """
+    if isinstance(model, EvadableModel):
+        return model.evasion(images, aims, threshold)
+    return model(images)[1] - threshold
 
 
 def classifier_loss(class_logits: Tensor, task: AdaptiveTask, kind: ClassifierLoss, confidence: float) -> Tensor:
@@ -120,6 +145,21 @@ def classifier_loss(class_logits: Tensor, task: AdaptiveTask, kind: ClassifierLo
         return -functional.cross_entropy(class_logits, task.labels, reduction="none")
     margin = class_margin(class_logits, task)
     return -margin if kind == "margin" else (confidence - margin).clamp_min(0.0)
+
+
+def detector_loss(detector_logits: Tensor, threshold: float, selection: Selection) -> Tensor:
+    """Compute the detector's cross entropy to "authentic".
+
+    Args:
+        detector_logits: Shape ``(N,)``.
+        threshold: Detector logit above which an image is called adversarial; the ``correct`` form aims at it, the
+            published one at a probability of 0.5.
+        selection: Form of the attack.
+
+    Returns:
+        Loss per image, ``(N,)``.
+    """
+    return functional.softplus(detector_logits - (threshold if selection == "correct" else REFERENCE_THRESHOLD))
 
 
 def raw_gradient(loss: Tensor, images: Tensor, *, keep_graph: bool = False) -> Tensor:

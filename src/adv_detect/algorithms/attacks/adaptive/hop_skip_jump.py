@@ -159,5 +159,3 @@ class _BatchedHopSkipJump(HopSkipJumpAttack):
 
 def _devices(images: Tensor) -> list[torch.device]:
     return [images.device] if images.is_cuda else []
-
-

@@ -1,9 +1,9 @@
 """One descent of network and detector together, towards several target classes of each image at once.
 
 For each pair of image and target class two losses are descended: how far the network is from naming the class, and how
-far the detector is from passing an image of that name (``Detector.evasion_loss``). Both are differences of logits, which
-do not saturate; each counts as a share of the largest that it was, and only until its model is on the attacker's side.
-The weight of whichever alone still resists grows, pair by pair.
+far the detector is from passing an image of that name (``Detector.evasion_loss``). Neither saturates while its model
+resists; each counts as a share of the largest that it was, and only until its model is on the attacker's side. The
+weight of whichever alone still resists grows, pair by pair.
 """
 
 from __future__ import annotations
@@ -17,11 +17,22 @@ from torch import Tensor
 
 from adv_detect.algorithms.attacks.adaptive.combined import PROBE_EVERY, probed_direction
 from adv_detect.algorithms.attacks.adaptive.descent import PAPER_STEPS
-from adv_detect.algorithms.attacks.adaptive.geometry import per_row, project, starting_points, unit_step
-from adv_detect.algorithms.attacks.adaptive.gradients import Direction, Evaluation, evaluate
+from adv_detect.algorithms.attacks.adaptive.geometry import project, starting_points, unit_step
+from adv_detect.algorithms.attacks.adaptive.gradients import (
+    DETECTOR,
+    Direction,
+    Evaluation,
+    counts,
+    evaluate,
+    evasion_of,
+    is_absent,
+    raw_gradient,
+)
 from adv_detect.algorithms.attacks.adaptive.step_sizes import StepSizes, checkpoints
-from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, EndToEndModel, lead_of
+from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, EndToEndModel
 from adv_detect.algorithms.attacks.adaptive.tracker import NEVER, Tracker
+from adv_detect.algorithms.attacks.margins import logit_margin
+from adv_detect.algorithms.finite import per_row
 from adv_detect.fields import Block
 
 MOMENTUM = 0.75
@@ -171,31 +182,42 @@ class JointDescent:
         return evaluate(self._model, images, self._task.select(front.rows), aims=front.aims)
 
     def _losses(self, front: _Front, evaluation: Evaluation) -> Tensor:
-        of_network = self._arguments.confidence - lead_of(evaluation.class_logits, front.aims)
+        of_network = self._arguments.confidence - logit_margin(evaluation.class_logits, front.aims, targeted=True)
         return torch.stack([of_network, evaluation.evasion + self._arguments.detector_margin], dim=1)
 
     def _step(self, front: _Front, step: int) -> _Front:
+        if step < self._alone:
+            return self._step_alone(front, step)
         evaluation = self._evaluate(front, front.images)
         self._judge(front, evaluation, step)
         losses = self._losses(front, evaluation)
         front = _take_in(front, losses.detach())
-        alone = step < self._alone
-        objective = front.resistance(losses)[:, 1] if alone else front.joint(losses)
+        objective = front.joint(losses)
         if not self._arguments.return_early:
-            objective = objective + (losses[:, 1] / front.scales[:, 1]).clamp_max(-SLACK) * SLACK
+            objective = objective + SLACK * (losses[:, 1] / front.scales[:, 1]).clamp_max(-SLACK)
         direction = probed_direction(objective, evaluation, probing=step % PROBE_EVERY == 0)
         self._spend(front, direction)
-        odds = front.odds if alone else _moved_odds(front)
-        return replace(front, images=self._moved(front, direction.values), before=front.images, odds=odds)
+        return replace(self._moved(front, direction.values), odds=_moved_odds(front))
 
-    def _moved(self, front: _Front, gradients: Tensor) -> Tensor:
+    def _step_alone(self, front: _Front, step: int) -> _Front:
+        """Follow the detector, whatever the network says; it need not even be run for that."""
+        leaf = front.images.detach().requires_grad_(True)
+        evasion = evasion_of(self._model, leaf, front.aims, self._task.threshold) + self._arguments.detector_margin
+        losses = torch.stack([torch.zeros_like(evasion), evasion], dim=1)
+        front = _take_in(front, losses.detach())
+        values = raw_gradient(front.joint(losses), leaf)
+        passing = front.losses[:, 1] <= -SLACK * front.scales[:, 1]
+        evaluated, zero = counts(DETECTOR, is_absent(values) & ~passing)
+        self._spend(front, Direction(values=values, evaluated=evaluated, zero=zero))
+        return self._moved(front, values)
+
+    def _moved(self, front: _Front, gradients: Tensor) -> _Front:
         """Step against the gradient and along the last step."""
         batch = self._task.select(front.rows)
         length = per_row(front.step_sizes.sizes * batch.budget, gradients)
         stepped = project(front.images - length * unit_step(gradients, batch.norm), batch)
-        share = MOMENTUM
-        moved = front.images + share * (stepped - front.images) + (1 - share) * (front.images - front.before)
-        return project(moved, batch)
+        moved = front.images + MOMENTUM * (stepped - front.images) + (1 - MOMENTUM) * (front.images - front.before)
+        return replace(front, images=project(moved, batch), before=front.images)
 
     def _judge(self, front: _Front, evaluation: Evaluation, step: int) -> None:
         """Offer of all pairs of an image the one with the lowest score."""
@@ -213,10 +235,8 @@ class JointDescent:
     def _spend(self, front: _Front, direction: Direction) -> None:
         """Count the gradients of all pairs of an image."""
         rows, place = front.rows.unique_consecutive(return_inverse=True)
-        sums = (torch.zeros(len(rows), 2, dtype=torch.int64, device=rows.device) for _ in range(2))
-        evaluated, zero = (
-            total.index_add(0, place, part) for total, part in zip(sums, (direction.evaluated, direction.zero), strict=True)
-        )
+        nothing = torch.zeros(len(rows), 2, dtype=torch.int64, device=rows.device)
+        evaluated, zero = (nothing.index_add(0, place, part) for part in (direction.evaluated, direction.zero))
         self._tracker.spend(rows, replace(direction, evaluated=evaluated, zero=zero))
 
     def _drop_done(self, front: _Front, pairs: int) -> _Front:
@@ -257,8 +277,10 @@ def _halve(front: _Front, period: int) -> _Front:
 def _begin_again(front: _Front) -> _Front:
     """Go on from the best point with fresh step sizes, now that the network counts too."""
     fresh = StepSizes.start(FIRST_STEP, front.odds)
-    even = torch.zeros_like(front.odds)
-    return replace(front, images=front.best, before=front.best, step_sizes=fresh, odds=even)
+    even, unknown = torch.zeros_like(front.odds), torch.full_like(front.losses, float("inf"))
+    return replace(
+        front, images=front.best, before=front.best, losses=unknown, best_losses=unknown, step_sizes=fresh, odds=even
+    )
 
 
 def _best_of_image(rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from adv_detect.algorithms.attacks.adaptive.geometry import starting_points
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel, class_margin
@@ -39,16 +38,11 @@ def random_noise(model: EndToEndModel, task: AdaptiveTask, arguments: RandomNois
         if not len(rows):
             break
         batch = task.select(rows)
-        _judge(model, batch, rows, tracker, starting_points(batch, sample), sample)
+        images = starting_points(batch, sample)
+        class_logits, scores = model(images)
+        fooled = class_margin(class_logits, batch) > 0
+        through = fooled & (scores <= batch.threshold)
+        tracker.offer(rows, images, torch.where(fooled, scores, NEVER))
+        tracker.succeed(rows, through, sample)
+        tracker.finish(rows, through)
     return tracker.candidates()
-
-
-def _judge(
-    model: EndToEndModel, batch: AdaptiveTask, rows: Tensor, tracker: Tracker, images: Tensor, sample: int
-) -> None:
-    class_logits, scores = model(images)
-    fooled = class_margin(class_logits, batch) > 0
-    through = fooled & (scores <= batch.threshold)
-    tracker.offer(rows, images, torch.where(fooled, scores, NEVER))
-    tracker.succeed(rows, through, sample)
-    tracker.finish(rows, through)

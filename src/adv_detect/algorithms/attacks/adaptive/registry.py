@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 from pydantic import ValidationError
 
 from adv_detect.algorithms.attacks.adaptive.cw_detector import CwDetectorArguments, cw_detector
-from adv_detect.algorithms.attacks.adaptive.deep_detector import EIGHT_BIT_RANGE, DeepDetectorArguments, deep_detector
+from adv_detect.algorithms.attacks.adaptive.deep_detector import DeepDetectorArguments, deep_detector
 from adv_detect.algorithms.attacks.adaptive.hop_skip_jump import HopSkipJumpArguments, hop_skip_jump
 from adv_detect.algorithms.attacks.adaptive.matching import MatchingArguments, matching
 from adv_detect.algorithms.attacks.adaptive.multi_target import MultiTargetArguments, multi_target
@@ -19,6 +19,7 @@ from adv_detect.algorithms.attacks.adaptive.random_noise import RandomNoiseArgum
 from adv_detect.algorithms.attacks.adaptive.selective import SelectiveArguments, classifier_only, selective
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, BudgetNorm, Candidates, EndToEndModel
 from adv_detect.algorithms.attacks.adaptive.weighted_sum import WeightedSumArguments, weighted_sum
+from adv_detect.algorithms.attacks.deep_features_objective import PIXEL_LEVELS
 from adv_detect.errors import ConfigurationError, refuse_non_finite, unknown_choice
 from adv_detect.fields import Block
 from adv_detect.sharding.sources import source_identity
@@ -85,7 +86,7 @@ class AttackKind(Generic[_Arguments]):
         """
         if self.budget_argument is None or epsilon is None:
             return {}
-        return {self.budget_argument: epsilon / (bounds[1] - bounds[0]) * EIGHT_BIT_RANGE}
+        return {self.budget_argument: epsilon / (bounds[1] - bounds[0]) * PIXEL_LEVELS}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from adv_detect.algorithms.attacks.margins import logit_margin
 from adv_detect.errors import ConfigurationError
 
 EndToEndModel = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -20,12 +21,16 @@ DescribingModel = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 Describe = Callable[[Tensor], Tensor]
 """Images ``(N, channels, H, W)`` to trajectories ``(N, L, K)`` or features ``(N, D)``."""
 
+
 @runtime_checkable
 class EvadableModel(Protocol):
     """An end-to-end model whose detector says how it is best attacked."""
 
     def evade(self, images: Tensor, targets: Tensor | None, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
         """Give class logits ``(N, C)``, detector logits ``(N,)`` and evasion losses ``(N,)``; None: the class named."""
+
+    def evasion(self, images: Tensor, targets: Tensor, threshold: float) -> Tensor:
+        """Give evasion losses ``(N,)`` alone, which may cost less."""
 
     def evasion_by_class(self, images: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         """Give class logits and the evasion loss under the name of each class, ``(N, C)`` both."""
@@ -191,27 +196,11 @@ def class_margin(class_logits: Tensor, task: AdaptiveTask) -> Tensor:
         task: Gives labels and targets.
 
     Returns:
-        Logit gap ``(N,)``, positive where the attack succeeds: best other class minus the label, or target
-        minus best other class.
+        As from :func:`logit_margin`, ``(N,)``.
     """
     if task.targets is None:
-        return -lead_of(class_logits, task.labels)
-    return lead_of(class_logits, task.targets)
-
-
-def lead_of(class_logits: Tensor, classes: Tensor) -> Tensor:
-    """Give the logit of a class minus the best other one.
-
-    Args:
-        class_logits: Shape ``(N, C)``.
-        classes: Int64, ``(N,)``.
-
-    Returns:
-        Shape ``(N,)``, positive where the class is named.
-    """
-    own = class_logits.gather(1, classes[:, None]).squeeze(1)
-    other = class_logits.scatter(1, classes[:, None], float("-inf")).amax(dim=1)
-    return own - other
+        return logit_margin(class_logits, task.labels, targeted=False)
+    return logit_margin(class_logits, task.targets, targeted=True)
 
 
 def _check_ranges(task: AdaptiveTask) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adv_detect.algorithms.attacks.adaptive.geometry import per_row
 from adv_detect.algorithms.attacks.adaptive.gradients import Direction
 from adv_detect.algorithms.attacks.adaptive.task import NO_SUCCESS, AdaptiveTask, Candidates
+from adv_detect.algorithms.finite import per_row
 
 NEVER = float("inf")
 """Key of an image that must not be kept."""
 
 
 class Tracker:
-    """Keeps per row the image with the lowest key, and counts gradient evaluations.
+    """Keeps per row the image with the lowest key, and counts gradient evaluations and steps.
 
     Once a row is done neither its image nor its counts change, so that the outcome does not depend on how
     soon done rows leave the batch.
@@ -27,6 +27,7 @@ class Tracker:
         self.done = torch.zeros(count, dtype=torch.bool, device=device)
         self.evaluated = torch.zeros(count, 2, dtype=torch.int64, device=device)
         self.zero = torch.zeros(count, 2, dtype=torch.int64, device=device)
+        self.steps = 0
         self.first_success = torch.full((count,), NO_SUCCESS, device=device)
 
     def open_rows(self) -> Tensor:
