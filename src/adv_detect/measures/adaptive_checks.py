@@ -44,7 +44,7 @@ def run_checks(
     Args:
         records: The record table.
         single_step: Per single-step attack, the iterative attacks that must be at least as strong.
-        blind: Attacks that use no gradient of the detector, by what they use instead (`BLIND`); all others follow it.
+        blind: Attacks that use no gradient of the detector, by what they use instead; all others follow it.
         natural_scores: Per detector its scores of clean images, for the check of constant detectors.
         pixel_range: Highest minus lowest pixel value, for the check of an attack without bounds.
 

@@ -24,9 +24,6 @@ from adv_detect.measures.check_results import (
     slack,
 )
 
-BLIND = {"transfer": "transfer", "query": "queries", "random": "random noise"}
-"""By role, what attacks that use no gradient of the detector use instead."""
-
 
 def iterative_beats_single_step(
     records: pd.DataFrame,
@@ -77,7 +74,7 @@ def gradients_beat(
 
     Args:
         records: The record table.
-        blind: Attacks that use no gradient of the detector, by what they use instead (`BLIND`).
+        blind: Attacks that use no gradient of the detector, by what they use instead.
         tolerance: Allowed lead of the best of them over the best other attack.
         fpr: Which threshold's success is compared.
 

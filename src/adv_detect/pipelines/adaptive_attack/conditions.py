@@ -128,14 +128,16 @@ def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParam
 
 
 def _check_gradients(params: AdaptiveAttackParams, training: DetectorTrainingParams) -> None:
-    """No detector may look robust for want of a gradient: those without one meet transferred attacks alone."""
+    """No detector may look robust for want of a gradient: those without one meet attacks that need none."""
     for name in params.detectors:
         if detector_class(training.active[name].kind).differentiable:
             continue
         following = [
             attack
             for attack, spec in params.active.items()
-            if spec.role != "transfer" and (spec.detectors is None or name in spec.detectors)
+            if spec.role != "transfer"
+            and attack_kind(spec.attack).follows == "gradients"
+            and (spec.detectors is None or name in spec.detectors)
         ]
         if following:
             raise ConfigurationError(

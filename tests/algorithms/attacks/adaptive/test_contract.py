@@ -121,7 +121,7 @@ def test_an_image_does_not_feel_its_neighbours(model, make_task, name, arguments
     assert torch.equal(together.gradient_evaluations[order], shuffled.gradient_evaluations)
 
 
-GRADIENTS = [number for number, (name, _, _) in enumerate(CASES) if attack_kind(name).follows_gradients]
+GRADIENTS = [number for number, (name, _, _) in enumerate(CASES) if attack_kind(name).follows == "gradients"]
 
 
 @pytest.mark.parametrize(

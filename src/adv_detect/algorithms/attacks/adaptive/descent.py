@@ -45,6 +45,11 @@ class DescentArguments(Block):
     return_early: bool = True
     detector_margin: float = Field(1e-3, ge=0)
 
+    @property
+    def total_steps(self) -> int:
+        """Steps of all runs on an image that withstands."""
+        return self.steps * self.restarts
+
 
 def descend(
     model: EndToEndModel,

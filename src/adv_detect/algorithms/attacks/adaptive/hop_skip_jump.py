@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import eagerpy as ep
 import torch
-from foolbox import PyTorchModel
-from foolbox.attacks import HopSkipJumpAttack
+from eagerpy.astensor import astensor, astensor_
+from eagerpy.tensor.tensor import Tensor as EagerTensor
+from foolbox.attacks.hop_skip_jump import HopSkipJumpAttack
 from foolbox.criteria import Criterion
+from foolbox.models.pytorch import PyTorchModel
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -60,7 +61,7 @@ def hop_skip_jump(model: EndToEndModel, task: AdaptiveTask, arguments: HopSkipJu
     """
     if task.guide is None or task.guide.values.dim() != task.images.dim() + 1:
         raise ConfigurationError("guide: this attack starts from natural images of other classes, got none; give them")
-    found = [_search(model, task.select(row), arguments) for row in torch.arange(len(task)).split(1)]
+    found = [_search(model, task.select(row), arguments) for row in torch.split(torch.arange(len(task)), 1)]
     nothing = torch.zeros(len(task), device=task.images.device)
     return Candidates(
         images=torch.cat(found) if found else task.images,
@@ -131,7 +132,7 @@ class _GetsThrough(Criterion):
         return "gets through"
 
     def __call__(self, perturbed: Any, outputs: Any) -> Any:
-        answers, restore = ep.astensor_(outputs)
+        answers, restore = astensor_(outputs)
         return restore(answers.argmax(axis=-1) == 1)
 
 
@@ -139,8 +140,8 @@ class _BatchedHopSkipJump(HopSkipJumpAttack):
     """HopSkipJump on one image, whose samples are judged in batches instead of one by one."""
 
     def approximate_gradients(
-        self, is_adversarial: Callable[[ep.Tensor], ep.Tensor], x_advs: ep.Tensor, steps: int, delta: ep.Tensor
-    ) -> ep.Tensor:
+        self, is_adversarial: Callable[[EagerTensor], EagerTensor], x_advs: EagerTensor, steps: int, delta: EagerTensor
+    ) -> EagerTensor:
         """Estimate the direction that leads inside, from samples at distance ``delta``."""
         at: Tensor = x_advs.raw
         shape = (steps, *at.shape[1:])
@@ -148,13 +149,14 @@ class _BatchedHopSkipJump(HopSkipJumpAttack):
         noise = noise.to(at) / (l2_norms(noise).to(at).reshape(-1, *[1] * (at.dim() - 1)) + TINY)
         size = float(delta.raw[0])
         samples = (at + size * noise).clamp(0, 1)
-        parts = [is_adversarial(ep.astensor(part)).raw for part in samples.split(SAMPLES_AT_ONCE)]
+        parts = [is_adversarial(astensor(part)).raw for part in torch.split(samples, SAMPLES_AT_ONCE)]
         signs = torch.cat(parts).to(at) * 2 - 1
         mean = signs.mean()
         values = signs if float(mean.abs()) == 1 else signs - mean
         moved = (samples - at) / (size + TINY)
         gradient = (values.reshape(-1, *[1] * (at.dim() - 1)) * moved).mean(dim=0, keepdim=True)
-        return ep.astensor(gradient / (gradient.norm() + TINY))
+        found: EagerTensor = astensor(gradient / (gradient.norm() + TINY))
+        return found
 
 
 def _devices(images: Tensor) -> list[torch.device]:

@@ -73,6 +73,11 @@ class JointDescentArguments(Block):
     return_early: bool = True
     detector_margin: float = Field(1e-3, ge=0)
 
+    @property
+    def total_steps(self) -> int:
+        """Steps of all runs on an image that withstands."""
+        return self.steps * self.restarts
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Front:
@@ -141,13 +146,14 @@ class JointDescent:
         restart: int,
     ) -> None:
         self._model, self._task, self._tracker, self._arguments = model, task, tracker, arguments
-        self._restart = restart
+        self._restart, self._pairs = restart, 1
         self._start: Start = STARTS[restart] if restart < len(STARTS) else STARTS[1 + restart % 2]
         self._alone = int(arguments.steps * OWN_PART) if self._start == "warm" else 0
 
     def run(self, rows: Tensor, aims: Tensor) -> None:
         """Attack rows ``(n,)`` of the task towards their target classes ``(n, K)``."""
-        front = self._begin(rows.repeat_interleave(aims.shape[1]), aims.flatten())
+        self._pairs = aims.shape[1]
+        front = self._begin(rows.repeat_interleave(self._pairs), aims.flatten())
         marks, last = self._checkpoints(), 0
         for step in range(self._arguments.steps):
             front = self._step(front, step)
@@ -155,7 +161,7 @@ class JointDescent:
                 front, last = _halve(front, step + 1 - last), step + 1
             if step + 1 == self._alone:
                 front = _begin_again(front)
-            front = self._drop_done(front, aims.shape[1])
+            front = self._drop_done(front)
             if not len(front.rows):
                 return
         with torch.no_grad():
@@ -224,9 +230,10 @@ class JointDescent:
         score = evaluation.score
         fooled = evaluation.margin > self._arguments.confidence
         passed = score <= self._task.threshold - self._arguments.detector_margin
-        rows, place = _best_of_image(front.rows, torch.where(fooled, score, NEVER))
-        keys = torch.where(fooled, score, NEVER)[place]
-        success = (fooled & passed)[place]
+        keys = torch.where(fooled, score, NEVER)
+        place = keys.reshape(-1, self._pairs).argmin(dim=1)
+        place = place + torch.arange(0, len(keys), self._pairs, device=keys.device)
+        rows, keys, success = front.rows[place], keys[place], (fooled & passed)[place]
         self._tracker.offer(rows, evaluation.images.detach()[place], keys)
         self._tracker.succeed(rows, success, self._restart * self._arguments.steps + step)
         if self._arguments.return_early:
@@ -234,12 +241,11 @@ class JointDescent:
 
     def _spend(self, front: _Front, direction: Direction) -> None:
         """Count the gradients of all pairs of an image."""
-        rows, place = front.rows.unique_consecutive(return_inverse=True)
-        nothing = torch.zeros(len(rows), 2, dtype=torch.int64, device=rows.device)
-        evaluated, zero = (nothing.index_add(0, place, part) for part in (direction.evaluated, direction.zero))
-        self._tracker.spend(rows, replace(direction, evaluated=evaluated, zero=zero))
+        shape = (-1, self._pairs, 2)
+        evaluated, zero = (part.reshape(shape).sum(dim=1) for part in (direction.evaluated, direction.zero))
+        self._tracker.spend(front.rows[:: self._pairs], replace(direction, evaluated=evaluated, zero=zero))
 
-    def _drop_done(self, front: _Front, pairs: int) -> _Front:
+    def _drop_done(self, front: _Front) -> _Front:
         left = ~self._tracker.done[front.rows]
         return front if bool(left.all()) else front.select(torch.nonzero(left).squeeze(1))
 
@@ -281,13 +287,3 @@ def _begin_again(front: _Front) -> _Front:
     return replace(
         front, images=front.best, before=front.best, losses=unknown, best_losses=unknown, step_sizes=fresh, odds=even
     )
-
-
-def _best_of_image(rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the pair with the lowest key of each image: its row in the task, and its place among the pairs."""
-    images, place = rows.unique_consecutive(return_inverse=True)
-    lowest = torch.full((len(images),), float("inf"), device=keys.device).scatter_reduce(0, place, keys, "amin")
-    order = torch.arange(len(rows), device=rows.device)
-    first = torch.full((len(images),), len(rows), device=rows.device)
-    first = first.scatter_reduce(0, place, torch.where(keys <= lowest[place], order, len(rows)), "amin")
-    return images, first

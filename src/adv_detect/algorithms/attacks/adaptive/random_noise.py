@@ -19,6 +19,11 @@ class RandomNoiseArguments(Block):
 
     samples: Count = 100
 
+    @property
+    def total_steps(self) -> int:
+        """Steps of all runs on an image that withstands."""
+        return self.samples
+
 
 @torch.no_grad()
 def random_noise(model: EndToEndModel, task: AdaptiveTask, arguments: RandomNoiseArguments) -> Candidates:

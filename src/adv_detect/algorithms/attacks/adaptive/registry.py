@@ -27,6 +27,7 @@ from adv_detect.sharding.sources import source_identity
 _Arguments = TypeVar("_Arguments", bound=Block)
 
 GuideSource = Literal["none", "clean_images", "medoids", "starting_points"]
+Follows = Literal["gradients", "queries", "random noise"]
 NORMS: tuple[BudgetNorm, ...] = get_args(BudgetNorm)
 FORM_ARGUMENT = "selection"
 """Argument that chooses between the published and the correct form of an attack."""
@@ -42,7 +43,8 @@ class AttackKind(Generic[_Arguments]):
         guide: What the task's guide is chosen from: ``clean_images``, as the detector describes them (trajectories
             ``(N, L, K)``); ``medoids`` of the last layer, features ``(N, D)``; ``starting_points``, images
             ``(N, K, channels, H, W)`` of other classes that pass; ``none`` leaves the task without one.
-        follows_gradients: Whether it needs gradients of the detector; without, it can attack any detector.
+        follows: ``gradients`` of network and detector; without them (``queries``, ``random noise``) it can attack any
+            detector, and an attack that follows gradients must not do worse.
         takes_budget: Whether the perturbation has a bound; without one the attack searches for the smallest, in the
             first of ``norms``.
         norms: Norms that it can work in.
@@ -57,7 +59,7 @@ class AttackKind(Generic[_Arguments]):
     attack: Callable[[EndToEndModel, AdaptiveTask, _Arguments], Candidates]
     arguments: type[_Arguments]
     guide: GuideSource = "none"
-    follows_gradients: bool = True
+    follows: Follows = "gradients"
     takes_budget: bool = True
     norms: tuple[BudgetNorm, ...] = NORMS
     budget_argument: str | None = None
@@ -103,6 +105,12 @@ class AdaptiveAttack:
     kind: AttackKind[Any]
     arguments: Block
 
+    @property
+    def total_steps(self) -> int | None:
+        """Steps of all its runs on an image that withstands; None where it does not count them."""
+        found: int | None = getattr(self.arguments, "total_steps", None)
+        return found
+
     def __call__(self, model: EndToEndModel, task: AdaptiveTask) -> Candidates:
         """Attack all images of the task in one batch."""
         return self.kind.attack(model, task, self.arguments)
@@ -115,12 +123,12 @@ _KINDS: dict[str, AttackKind[Any]] = {
     "weighted_sum": AttackKind(attack=weighted_sum, arguments=WeightedSumArguments),
     "matching": AttackKind(attack=matching, arguments=MatchingArguments, guide="clean_images"),
     "multi_target": AttackKind(attack=multi_target, arguments=MultiTargetArguments),
-    "random_noise": AttackKind(attack=random_noise, arguments=RandomNoiseArguments, follows_gradients=False),
+    "random_noise": AttackKind(attack=random_noise, arguments=RandomNoiseArguments, follows="random noise"),
     "hop_skip_jump": AttackKind(
         attack=hop_skip_jump,
         arguments=HopSkipJumpArguments,
         guide="starting_points",
-        follows_gradients=False,
+        follows="queries",
         takes_budget=False,
         norms=("linf",),
     ),
@@ -128,7 +136,7 @@ _KINDS: dict[str, AttackKind[Any]] = {
         attack=hop_skip_jump,
         arguments=HopSkipJumpArguments,
         guide="starting_points",
-        follows_gradients=False,
+        follows="queries",
         takes_budget=False,
         norms=("l2",),
     ),

@@ -32,6 +32,11 @@ class WeightedSumArguments(DescentArguments):
     loss: ClassifierLoss = "hinge"
     hinge_confidence: float = Field(1.0, ge=0)
 
+    @property
+    def total_steps(self) -> int:
+        """Steps of all runs on an image that withstands."""
+        return super().total_steps * len(self.weights)
+
 
 def weighted_sum(model: EndToEndModel, task: AdaptiveTask, arguments: WeightedSumArguments) -> Candidates:
     """Descend classifier loss plus weight times detector logit, once per weight.
