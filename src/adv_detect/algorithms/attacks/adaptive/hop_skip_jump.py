@@ -76,25 +76,23 @@ def _search(model: EndToEndModel, one: AdaptiveTask, arguments: HopSkipJumpArgum
     if start is None:
         return one.images
     attack = _BatchedHopSkipJump(constraint=one.norm, **arguments.model_dump())
-    low, high = one.bounds
     seen = PyTorchModel(decision, bounds=(0, 1), device=one.images.device)
     assert one.indices is not None  # numbered at construction
-    with torch.random.fork_rng(devices=_devices(one.images)), torch.no_grad():
-        torch.manual_seed(image_seed(one.seed, int(one.indices[0]), 0))
-        unit = attack.run(seen, decision.to_unit(one.images), _GetsThrough(), starting_points=decision.to_unit(start))
-    found = (unit * (high - low) + low).clamp(low, high)
-    return found if bool(decision.of(found).all()) else start
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(image_seed(one.seed, int(one.indices[0]), 0))
+        found: Tensor = attack.run(seen, decision.to_unit(one.images), _GetsThrough(), starting_points=start)
+    return decision.from_unit(found)
 
 
 def _nearest_start(decision: _Decision, one: AdaptiveTask) -> Tensor | None:
-    """The nearest natural image that gets through, ``(1, channels, H, W)``."""
+    """The nearest natural image that gets through, ``(1, channels, H, W)``, pixels in [0, 1]."""
     assert one.guide is not None  # checked before
-    natural = one.guide.values[0]
-    through = natural[decision.of(natural)]
+    natural = decision.to_unit(one.guide.values[0])
+    through = natural[decision.through(natural)]
     if not len(through):
         return None
     size = l2_norms if one.norm == "l2" else linf_norms
-    return through[size(through - one.images).argmin()][None]
+    return through[size(through - decision.to_unit(one.images)).argmin()][None]
 
 
 class _Decision(nn.Module):
@@ -106,23 +104,26 @@ class _Decision(nn.Module):
         self.eval()
 
     def forward(self, unit: Tensor) -> Tensor:
-        low, high = self._one.bounds
-        through = self.of((unit * (high - low) + low).clamp(low, high))
+        through = self.through(unit)
         return torch.stack([~through, through], dim=1).float()
 
     def to_unit(self, images: Tensor) -> Tensor:
         low, high = self._one.bounds
         return ((images - low) / (high - low)).clamp(0, 1)
 
+    def from_unit(self, unit: Tensor) -> Tensor:
+        low, high = self._one.bounds
+        return (unit * (high - low) + low).clamp(low, high)
+
     @torch.no_grad()
-    def of(self, images: Tensor) -> Tensor:
+    def through(self, unit: Tensor) -> Tensor:
         """Bool ``(n,)``."""
-        class_logits, scores = self._ask(images)
-        named = class_logits.argmax(dim=1)
         one = self._one
+        class_logits, scores = self._ask(self.from_unit(unit))
+        named = class_logits.argmax(dim=1)
         fooled = named != one.labels if one.targets is None else named == one.targets
-        through: Tensor = fooled & (scores <= one.threshold)
-        return through
+        passed: Tensor = fooled & (scores <= one.threshold)
+        return passed
 
 
 class _GetsThrough(Criterion):
@@ -157,7 +158,3 @@ class _BatchedHopSkipJump(HopSkipJumpAttack):
         gradient = (values.reshape(-1, *[1] * (at.dim() - 1)) * moved).mean(dim=0, keepdim=True)
         found: EagerTensor = astensor(gradient / (gradient.norm() + TINY))
         return found
-
-
-def _devices(images: Tensor) -> list[torch.device]:
-    return [images.device] if images.is_cuda else []
