@@ -164,7 +164,8 @@ def check_detectors(params: DetectorTrainingParams, attacks: AdversarialGenerati
         try:
             learning.append(learns_from(one) is LearnsFrom.ATTACKS)
         except ConfigurationError as exc:
-            raise ConfigurationError(f"detector_training.configurations.{name}.kind: {exc}") from exc
+            place = "" if str(exc).startswith("arguments") else "kind: "
+            raise ConfigurationError(f"detector_training.configurations.{name}.{place}{exc}") from exc
     for name, path in params.reference_checkpoints.items():
         if not Path(path).is_file():
             raise ConfigurationError(
@@ -320,7 +321,10 @@ def _check_stored_network(pipeline: Pipeline, catalog: DataCatalog, detectors: D
 
 
 def _check_classes_kept(detectors: DetectorTrainingParams, classes: int) -> None:
-    for name, one in detectors.active.items():
+    from adv_detect.algorithms.detectors import with_members
+
+    every = [pair for name, one in detectors.active.items() for pair in with_members(one, name)]
+    for name, one in every:
         if one.top_k is not None and one.top_k > classes:
             raise ConfigurationError(
                 f"detector_training.configurations.{name}.top_k: expected at most the {classes} classes of the data, "

@@ -27,6 +27,7 @@ from adv_detect.algorithms.robust_losses import (
 )
 from adv_detect.algorithms.roc import roc_auc
 from adv_detect.images import ImageSet
+from adv_detect.networks.frozen import Rewrite, agreeing_rewrites, fast_form, working_form
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import TwinTrainingParams
 
@@ -105,6 +106,10 @@ class AdversarialTraining(Task):
             self.average = AveragedModel(target.network, settings.device, multi_avg_fn=average)
         self.best: dict[str, Tensor] = {}
         self.best_figure = -math.inf
+        self.rewrites: tuple[Rewrite, ...] | None = None
+        if params.frozen_statistics:
+            with attacked(target.to(settings.device)):
+                self.rewrites = agreeing_rewrites(target, settings.device)
 
     def loss(self, target: TargetNetwork, images: Tensor, classes: Tensor, *, done: float) -> tuple[Tensor, Tensor]:
         """Perturb a batch, then return its loss and the logits of the perturbed images."""
@@ -168,16 +173,21 @@ class AdversarialTraining(Task):
         if params.ramp_steps and steps > 1:
             steps = min(steps, max(FEWEST_STEPS, math.ceil(steps * share)))
         with attacked(target):
-            clean = target(images).detach() if params.method == "trades" else images
+            network = self._quick(target)
+            clean = network(images).detach() if params.method == "trades" else images
             return perturb(
                 images,
-                partial(self._rise, target, clean, classes),
+                partial(self._rise, network, clean, classes),
                 norm=params.norm,
                 epsilon=params.epsilon * share,
                 steps=steps,
                 step=relative_step(params, steps) * params.epsilon * share,
                 bounds=target.spec.bounds,
             )
+
+    def _quick(self, target: TargetNetwork) -> TargetNetwork:
+        """The form in which it is attacked: making it anew after each step pays where it folds normalisations."""
+        return target if self.rewrites is None else fast_form(target, rewrites=self.rewrites)
 
     def _rise(self, target: TargetNetwork, clean: Tensor, classes: Tensor, images: Tensor) -> Tensor:
         """The loss that a perturbation raises, summed over images."""
@@ -219,13 +229,14 @@ def measure_robustness(
     clean, moved = [], []
     with torch.random.fork_rng(devices=devices), attacked(target):
         torch.manual_seed(settings.seed)
+        quick = working_form(target, settings.device)
         for images, classes in zip(
             torch.split(held_out.images, BLOCK), torch.split(held_out.classes, BLOCK), strict=True
         ):
             near, own = images.to(settings.device), classes.to(settings.device)
             far = perturb(
                 near,
-                lambda changed, own=own: best_wrong_class(_log_probabilities(target, changed), own).sum(),  # type: ignore[misc]
+                lambda changed, own=own: best_wrong_class(_log_probabilities(quick, changed), own).sum(),  # type: ignore[misc]
                 norm=params.norm,
                 epsilon=params.epsilon,
                 steps=params.holdout_steps,
@@ -233,8 +244,8 @@ def measure_robustness(
                 bounds=target.spec.bounds,
             )
             with torch.no_grad():
-                clean.append(_log_probabilities(target, near).cpu())
-                moved.append(_log_probabilities(target, far).cpu())
+                clean.append(_log_probabilities(quick, near).cpu())
+                moved.append(_log_probabilities(quick, far).cpu())
     return _robustness(torch.cat(clean), torch.cat(moved), held_out.classes)
 
 

@@ -14,8 +14,8 @@ from adv_detect.params import SAME, NetworkParams, TwinNetworkParams
 
 TASK = ("class_names", "image_shape", "bounds")
 """Facts in which a twin equals the network under attack."""
-OWN_CHANNELS = "strided"
-"""The registered twin takes the number of channels from the images, unless it is stated."""
+OWN_SHAPE = "strided"
+"""The registered network that takes channels and size from the images, unless they are stated."""
 
 
 def build_twin(
@@ -66,8 +66,9 @@ def check_twin(twin: TargetNetwork, target: TargetNetwork) -> None:
 
 def _other(spec: NetworkSpec, params: TwinNetworkParams, seed: int) -> TargetNetwork:
     arguments = dict(params.arguments)
-    if params.name == OWN_CHANNELS:
-        arguments = {"in_channels": spec.image_shape[0]} | arguments
+    if params.name == OWN_SHAPE:
+        channels, *size = spec.image_shape
+        arguments = {"in_channels": channels, "image_shape": size} | arguments
     layers = None if params.name in REGISTRY else _last_layer(params.name, arguments, spec.num_classes)
     configured = NetworkParams(
         name=params.name,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adv_detect.algorithms.detectors import with_members
 from adv_detect.serving.bundle import ScoringBundle
 from adv_detect.serving.description import model_description, version_description, version_tags
 
@@ -62,7 +63,7 @@ def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
 
     name, default = str(bundle.about["name"]), float(bundle.about["fpr"])
     with _quiet(), tempfile.TemporaryDirectory() as scratch:
-        code, requirements = serving_dependencies((bundle.network.spec.name, bundle.stored.params.kind), Path(scratch))
+        code, requirements = serving_dependencies(_constructors(bundle), Path(scratch))
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(PACKAGE / "serving" / "pyfunc_model.py"),
@@ -108,11 +109,17 @@ def model_signature(bundle: ScoringBundle) -> ModelSignature:
     )
 
 
+def _constructors(bundle: ScoringBundle) -> list[str]:
+    """Name what builds networks and detectors: registered names and dotted paths."""
+    networks = [one.spec.name for one in (bundle.network, bundle.twin) if one is not None]
+    return [*networks, *(one.kind for _, one in with_members(bundle.stored.params))]
+
+
 def serving_dependencies(paths: Iterable[str], scratch: Path) -> tuple[list[str], list[str]]:
     """Gather what the model needs to load elsewhere, the modules of a user's own network and detector included.
 
     Args:
-        paths: Registered names or dotted paths of the network under attack and of the detector.
+        paths: Registered names or dotted paths of networks and detectors.
         scratch: Existing, empty folder for a copy of the part of this package that serving needs.
 
     Returns:

@@ -12,12 +12,15 @@ from adv_detect.algorithms.detectors.base import (
     score_activations,
 )
 from adv_detect.algorithms.detectors.controls import MarginDetector
+from adv_detect.algorithms.detectors.joined import JoinedDetector
 from adv_detect.algorithms.detectors.registry import (
     build_detector,
     detector_class,
     detector_kinds,
+    is_differentiable,
     learns_from,
     reads_twin,
+    with_members,
 )
 from adv_detect.algorithms.detectors.stored import StoredDetector, stored_tensors
 from adv_detect.algorithms.detectors.trajectory import (
@@ -43,6 +46,7 @@ __all__ = [
     "Detector",
     "FitData",
     "FitHistory",
+    "JoinedDetector",
     "LearnsFrom",
     "MLPReadout",
     "MarginDetector",
@@ -57,6 +61,7 @@ __all__ = [
     "build_readout",
     "detector_class",
     "detector_kinds",
+    "is_differentiable",
     "learns_from",
     "load_reference_detector",
     "parse_reference_name",
@@ -67,4 +72,5 @@ __all__ = [
     "score_trajectories",
     "stored_tensors",
     "untrained_detector",
+    "with_members",
 ]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from adv_detect.algorithms.detectors.activations import Activations
 from adv_detect.algorithms.device import device_of
 from adv_detect.errors import DataError
-from adv_detect.params import DetectorFitParams
+from adv_detect.params import DetectorFitParams, DetectorParams
 
 FitHistory = list[dict[str, float]]
 """One entry per epoch, figures by name; empty for what is fitted in one go."""
@@ -88,6 +88,11 @@ class Detector(nn.Module):
     learns_from: ClassVar[LearnsFrom] = LearnsFrom.CLEAN
     reads: Reads = Reads()
     differentiable: ClassVar[bool] = True
+
+    @classmethod
+    def members_of(cls, arguments: Mapping[str, Any]) -> dict[str, DetectorParams]:
+        """Return the configurations of detectors that this one is made of, by name; none by default."""
+        return {}
 
     @classmethod
     def needs(cls, arguments: Mapping[str, Any]) -> tuple[LearnsFrom, Reads]:

@@ -13,7 +13,13 @@ from torch import Tensor
 from adv_detect.algorithms.attacks.adaptive import AdaptiveAttack, AttackKind, attack_kind, build_adaptive_attack
 from adv_detect.algorithms.attacks.adaptive.registry import FORM_ARGUMENT
 from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
-from adv_detect.algorithms.detectors import LearnsFrom, StoredDetector, detector_class, learns_from, score_activations
+from adv_detect.algorithms.detectors import (
+    LearnsFrom,
+    StoredDetector,
+    is_differentiable,
+    learns_from,
+    score_activations,
+)
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.jobs.activations import read_activations, shard_keys
@@ -130,7 +136,7 @@ def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParam
 def _check_gradients(params: AdaptiveAttackParams, training: DetectorTrainingParams) -> None:
     """No detector may look robust for want of a gradient: those without one meet attacks that need none."""
     for name in params.detectors:
-        if detector_class(training.active[name].kind).differentiable:
+        if is_differentiable(training.active[name]):
             continue
         following = [
             attack

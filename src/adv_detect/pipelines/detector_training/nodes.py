@@ -99,7 +99,7 @@ def train_detectors(
                 of_classes,
                 detector_training.fit,
                 repr(job),
-                detector_source(job.params.kind),
+                detector_source(job.params),
                 _content(job.checkpoint),
                 [(key, marks[key]) for key in job.shards(activations)],
             ),
