@@ -144,23 +144,21 @@ class Detector(nn.Module):
         """
         return self.fit(data.clean, data.attacked, seed=seed)
 
-    def evasion_loss(self, activations: Activations, targets: Tensor, *, scores: Tensor, threshold: float) -> Tensor:
-        """Say how far images are from passing: what an attack on the detector descends.
+    def score_as(self, activations: Activations, targets: Tensor, *, scores: Tensor) -> Tensor:
+        """Score images as if the network named other classes: what an attack on the detector brings down.
 
-        By default the score itself. A detector whose score saturates, or has steps, gives what leads past its
-        threshold all the same: this is how it is best attacked, and an honest detector hides nothing here.
+        By default the score as it is. A detector that asks about the class that the network names, such as a second
+        opinion, says here what it would answer about the attacker's.
 
         Args:
             activations: Of N images, with gradients to the images.
-            targets: Class that the attacker wants the network to name, int64, ``(N,)``; the network need not name it
-                yet.
+            targets: Classes that the attacker wants the network to name, int64, ``(N,)``.
             scores: What :meth:`forward` gives for these activations, ``(N,)``.
-            threshold: Score above which an image counts as adversarial.
 
         Returns:
-            Shape ``(N,)``; at most 0 exactly where the detector would pass the image if the network named the target.
+            Scores ``(N,)``, those of :meth:`forward` wherever the network names the target.
         """
-        return scores - threshold
+        return scores
 
     def describe(self, activations: Activations) -> Tensor:
         """Give what an attack must make look natural: by default all features of all layers.

@@ -58,60 +58,54 @@ class DetectionModel(nn.Module):
         """Run the network once and keep what detectors read."""
         return network_activations(self.network, images, self.layers, twin=self.twin)
 
-    def evade(self, images: Tensor, targets: Tensor | None, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Classify and score images, and say how far they are from passing.
+    def evade(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Classify images, score them, and score them as if the network named other classes.
 
         Args:
             images: Shape ``(N, channels, H, W)``, in the pixel range of the network.
-            targets: Class that the attacker wants, int64, ``(N,)``; None for the one that the network names.
-            threshold: Score above which an image counts as adversarial.
+            targets: The other classes, int64, ``(N,)``; None for those that the network names.
 
         Returns:
-            Class logits ``(N, C)``, scores ``(N,)``, and :meth:`Detector.evasion_loss` of the same pass, ``(N,)``.
+            Class logits ``(N, C)``, scores ``(N,)``, and :meth:`Detector.score_as` of the same pass, ``(N,)``.
         """
         activations = self.activations(images)
-        logits, scores = activations.logits, self.detector(activations)
-        aims = logits.detach().argmax(dim=1) if targets is None else targets
-        return logits, scores, self.detector.evasion_loss(activations, aims, scores=scores, threshold=threshold)
+        scores = self.detector(activations)
+        if targets is None:
+            return activations.logits, scores, scores
+        return activations.logits, scores, self.detector.score_as(activations, targets, scores=scores)
 
-    def evasion(self, images: Tensor, targets: Tensor, threshold: float) -> Tensor:
-        """Say how far images are from passing, without the network where the detector reads the twin alone.
+    def scores_as(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Score images as if the network named other classes; it is not run where the detector reads the twin alone.
 
         Args:
             images: Shape ``(N, channels, H, W)``.
-            targets: Class that the network is supposed to name, int64, ``(N,)``.
-            threshold: Score above which an image counts as adversarial.
+            targets: The other classes, int64, ``(N,)``.
 
         Returns:
-            Evasion losses ``(N,)``.
+            Scores ``(N,)``.
         """
         reads = self.detector.reads
         if self.twin is None or reads.layers or reads.views:
-            return self.evade(images, targets, threshold)[2]
+            return self.evade(images, targets)[2]
         said = log_probabilities(self.twin(images), self.twin.spec.head)
         supposed = functional.one_hot(targets, said.shape[1]).to(said)
-        activations = Activations(logits=supposed, features={}, twin=said)
-        scores = self.detector(activations)
-        return self.detector.evasion_loss(activations, targets, scores=scores, threshold=threshold)
+        scores: Tensor = self.detector(Activations(logits=supposed, features={}, twin=said))
+        return scores
 
-    def evasion_by_class(self, images: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-        """Say for every class how far images are from passing under its name.
+    def scores_by_class(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Score images as if the network named each class in turn.
 
         Args:
             images: Shape ``(N, channels, H, W)``.
-            threshold: Score above which an image counts as adversarial.
 
         Returns:
-            Class logits ``(N, C)``, and evasion losses ``(N, C)``.
+            Class logits, and scores under the name of each class, ``(N, C)`` both.
         """
         activations = self.activations(images)
         scores = self.detector(activations)
         classes = torch.arange(activations.logits.shape[1], device=scores.device)
-        losses = [
-            self.detector.evasion_loss(activations, one.expand(len(images)), scores=scores, threshold=threshold)
-            for one in classes
-        ]
-        return activations.logits, torch.stack(losses, dim=1)
+        named = [self.detector.score_as(activations, one.expand(len(images)), scores=scores) for one in classes]
+        return activations.logits, torch.stack(named, dim=1)
 
     def describe(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Classify and score images, and give what an attack must make look natural.

@@ -27,9 +27,9 @@ class TwinDetector(Detector):
         named = activations.logits.argmax(dim=1, keepdim=True)
         return -twin.gather(1, named).squeeze(1)
 
-    def evasion_loss(self, activations: Activations, targets: Tensor, *, scores: Tensor, threshold: float) -> Tensor:
-        """Give the score that the targets would have: no more saturated than their logits as long as it resists."""
-        return -twin_of(activations).gather(1, targets[:, None]).squeeze(1) - threshold
+    def score_as(self, activations: Activations, targets: Tensor, *, scores: Tensor) -> Tensor:
+        """Score images by the log-probability of the targets, which saturates no more than the logits it is made of."""
+        return -twin_of(activations).gather(1, targets[:, None]).squeeze(1)
 
     def describe(self, activations: Activations) -> Tensor:
         """Give the twin's log-probabilities ``(N, C)``."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adv_detect.algorithms.attacks.adaptive import AdaptiveTask, build_adaptive_attack, run_adaptive_attack
+from adv_detect.algorithms.attacks.adaptive import AdaptiveTask, Guide, build_adaptive_attack, run_adaptive_attack
 from adv_detect.algorithms.attacks.adaptive.multi_target import rank_targets
 from adv_detect.algorithms.attacks.adaptive.task import NO_SUCCESS
 from adv_detect.algorithms.detectors import Activations, TwinDetector
@@ -114,8 +114,8 @@ def test_steps_are_counted_to_the_first_success():
     assert noise.evaded.sum() < found.evaded.sum()
 
 
-@pytest.mark.parametrize(("norm", "wanted"), [("linf", 1.0), ("l2", 1.0)])
-def test_queries_alone_find_nearly_the_nearest_point(norm, wanted):
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_queries_alone_find_nearly_the_nearest_point(norm):
     """From (0.4, 0.5) only y matters: the nearest point that gets through lies straight up, in either norm."""
     least = 0.7 + math.log((1 + math.exp(-3)) / math.expm1(THRESHOLD)) / 10
     images = torch.tensor([[[[0.4, 0.5]]], [[[0.4, 0.6]]]])
@@ -123,19 +123,17 @@ def test_queries_alone_find_nearly_the_nearest_point(norm, wanted):
     task = task_of(images, norm=norm, epsilon=None)
     guide = _guide(starts.expand(2, *starts.shape))
     name = "hop_skip_jump" if norm == "linf" else "hop_skip_jump_l2"
-    found = run(name, Plane(), replace(task, guide=guide), steps=15, initial_gradient_eval_steps=30)
+    found = run(name, Plane(), replace(task, guide=guide), steps=30, initial_gradient_eval_steps=50)
     sizes = found.linf if norm == "linf" else found.l2
     nearest = least - images[:, 0, 0, 1]
     assert found.evaded.all()
     assert (sizes >= nearest - 1e-5).all()
-    assert (sizes <= wanted * nearest * 1.1).all()
+    assert (sizes <= 1.25 * nearest).all()
     nowhere = run(name, Plane(), replace(task, guide=_guide(starts[1:].expand(2, 1, 1, 1, 2))), steps=2)
     assert torch.equal(nowhere.images, images)
 
 
-def _guide(values: Tensor):
-    from adv_detect.algorithms.attacks.adaptive import Guide
-
+def _guide(values: Tensor) -> Guide:
     return Guide(values=values, describe=Plane().describe)
 
 
@@ -150,7 +148,7 @@ class Templates(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         seen = (images > 0.5).to(images) if self.masked else images
         away = (seen[:, None] - self.patterns[None]).flatten(2).square().sum(dim=2)
-        return -4.0 * away
+        return -0.5 * away
 
 
 class WithTwin(DetectionModel):
@@ -162,19 +160,15 @@ class WithTwin(DetectionModel):
         self.eval()
 
     def activations(self, images: Tensor) -> Activations:
-        return Activations(
-            logits=self.network(images)[0], features={}, twin=self.templates(images).log_softmax(dim=1)
-        )
+        return Activations(logits=self.network(images)[0], features={}, twin=self.templates(images).log_softmax(dim=1))
 
 
 def _planted(model, make_task, *, masked: bool) -> tuple[pd.DataFrame, dict]:
-    from tests.algorithms.attacks.adaptive.conftest import CLASSES, SIDE
-
-    patterns = torch.rand(CLASSES, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(99)) * 0.6 + 0.2
+    patterns = torch.rand(3, 1, 6, 6, generator=torch.Generator().manual_seed(99)) * 0.6 + 0.2  # those of the images
     joint = WithTwin(model, Templates(patterns, masked=masked))
     task = make_task(norm="linf", epsilon=0.1)
     scores = joint(task.images)[1]
-    usable = task.select(torch.nonzero(scores < scores.quantile(0.95)).squeeze(1))
+    usable = task.select(torch.nonzero(scores <= scores.quantile(0.95)).squeeze(1))
     usable = replace(usable, threshold=float(scores.quantile(0.95)))
     attacks = {"multi": ("multi_target", {"steps": 30, "restarts": 2}), "noise": ("random_noise", {"samples": 30})}
     tables = []

@@ -36,7 +36,7 @@ class Evaluation:
         images: The iterates, requiring grad, ``(N, channels, H, W)``.
         class_logits: Shape ``(N, C)``.
         detector_logits: Shape ``(N,)``.
-        evasion: What an attack on the detector descends, ``(N,)``: at most 0 where it passes.
+        evasion: Detector logits above the threshold, as if the network named the class aimed at, ``(N,)``.
         description: Trajectories or features to compare with the guide; None where no guide is used.
         margin: Class margin without gradient, ``(N,)``, positive where the attack succeeds.
     """
@@ -93,9 +93,8 @@ def evaluate(
         class_logits, detector_logits, description = task.guide.describe(leaf)
         evasion = detector_logits - task.threshold
     elif isinstance(model, EvadableModel):
-        class_logits, detector_logits, evasion = model.evade(
-            leaf, task.targets if aims is None else aims, task.threshold
-        )
+        class_logits, detector_logits, under = model.evade(leaf, task.targets if aims is None else aims)
+        evasion = under - task.threshold
     else:
         class_logits, detector_logits = model(leaf)
         evasion = detector_logits - task.threshold
@@ -109,21 +108,18 @@ def evaluate(
     )
 
 
-def evasion_of(model: EndToEndModel, images: Tensor, aims: Tensor, threshold: float) -> Tensor:
-    """Give how far the detector is from passing images under the name of classes.
+def scores_under(model: EndToEndModel, images: Tensor, aims: Tensor) -> Tensor:
+    """Give detector logits as if the network named certain classes, without the rest where that costs less.
 
     Args:
         model: Images to class and detector logits.
         images: Shape ``(N, channels, H, W)``.
         aims: The classes, int64, ``(N,)``.
-        threshold: Detector logit above which an image is called adversarial.
 
     Returns:
-        Evasion losses ``(N,)``: of the detector's own making, else its logit above the threshold.
+        Detector logits ``(N,)``; as they are where the model cannot tell.
     """
-    if isinstance(model, EvadableModel):
-        return model.evasion(images, aims, threshold)
-    return model(images)[1] - threshold
+    return model.scores_as(images, aims) if isinstance(model, EvadableModel) else model(images)[1]
 
 
 def classifier_loss(class_logits: Tensor, task: AdaptiveTask, kind: ClassifierLoss, confidence: float) -> Tensor:

@@ -1,7 +1,7 @@
 """One descent of network and detector together, towards several target classes of each image at once.
 
 For each pair of image and target class two losses are descended: how far the network is from naming the class, and how
-far the detector is from passing an image of that name (``Detector.evasion_loss``). Neither saturates while its model
+far the detector is from passing an image of that name (``Detector.score_as``). Neither saturates while its model
 resists; each counts as a share of the largest that it was, and only until its model is on the attacker's side. The
 weight of whichever alone still resists grows, pair by pair.
 """
@@ -24,9 +24,9 @@ from adv_detect.algorithms.attacks.adaptive.gradients import (
     Evaluation,
     counts,
     evaluate,
-    evasion_of,
     is_absent,
     raw_gradient,
+    scores_under,
 )
 from adv_detect.algorithms.attacks.adaptive.step_sizes import StepSizes, checkpoints
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, EndToEndModel
@@ -208,7 +208,7 @@ class JointDescent:
     def _step_alone(self, front: _Front, step: int) -> _Front:
         """Follow the detector, whatever the network says; it need not even be run for that."""
         leaf = front.images.detach().requires_grad_(True)
-        evasion = evasion_of(self._model, leaf, front.aims, self._task.threshold) + self._arguments.detector_margin
+        evasion = scores_under(self._model, leaf, front.aims) - self._task.threshold + self._arguments.detector_margin
         losses = torch.stack([torch.zeros_like(evasion), evasion], dim=1)
         front = _take_in(front, losses.detach())
         values = raw_gradient(front.joint(losses), leaf)

@@ -38,7 +38,7 @@ def multi_target(model: EndToEndModel, task: AdaptiveTask, arguments: MultiTarge
     """Attack towards all target classes at once, from one starting point after the other.
 
     Args:
-        model: Images to class and detector logits, and, where it is an :class:`EvadableModel`, evasion losses.
+        model: Images to class and detector logits; an :class:`EvadableModel` is asked for the scores under other names.
         task: What to attack; targets of its own are the only ones.
         arguments: Steps, restarts, target classes.
 
@@ -67,16 +67,16 @@ def rank_targets(model: EndToEndModel, task: AdaptiveTask, targets: Targets) -> 
         targets: ``all`` other classes, or how many.
 
     Returns:
-        Classes, int64, ``(N, K)``: ordered by the evasion loss under their name, then by the network's logit.
+        Classes, int64, ``(N, K)``: ordered by the score under their name, then by the network's logit.
     """
     if task.targets is not None:
         return task.targets[:, None]
     if isinstance(model, EvadableModel):
-        logits, losses = model.evasion_by_class(task.images, task.threshold)
+        logits, scores = model.scores_by_class(task.images)
     else:
         logits, _ = model(task.images)
-        losses = torch.zeros_like(logits)
+        scores = torch.zeros_like(logits)
     by_logit = logits.argsort(dim=1, descending=True, stable=True)
-    order = by_logit.gather(1, losses.gather(1, by_logit).argsort(dim=1, stable=True))
+    order = by_logit.gather(1, scores.gather(1, by_logit).argsort(dim=1, stable=True))
     others = order[order != task.labels[:, None]].reshape(len(task), -1)
     return others if targets == "all" else others[:, :targets]

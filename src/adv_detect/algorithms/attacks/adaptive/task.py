@@ -24,16 +24,16 @@ Describe = Callable[[Tensor], Tensor]
 
 @runtime_checkable
 class EvadableModel(Protocol):
-    """An end-to-end model whose detector says how it is best attacked."""
+    """An end-to-end model whose detector says what it would answer if the network named another class."""
 
-    def evade(self, images: Tensor, targets: Tensor | None, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Give class logits ``(N, C)``, detector logits ``(N,)`` and evasion losses ``(N,)``; None: the class named."""
+    def evade(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Give class logits ``(N, C)``, detector logits ``(N,)`` and those under the targets; None: those named."""
 
-    def evasion(self, images: Tensor, targets: Tensor, threshold: float) -> Tensor:
-        """Give evasion losses ``(N,)`` alone, which may cost less."""
+    def scores_as(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Give detector logits ``(N,)`` under the targets alone, which may cost less."""
 
-    def evasion_by_class(self, images: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-        """Give class logits and the evasion loss under the name of each class, ``(N, C)`` both."""
+    def scores_by_class(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Give class logits and the detector logits under the name of each class, ``(N, C)`` both."""
 
 
 BudgetNorm = Literal["l2", "linf"]
