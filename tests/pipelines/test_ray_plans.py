@@ -95,13 +95,16 @@ def adversarials(finished, blocks, runtime) -> ShardPlan:
 
 
 def activations(finished, blocks, runtime) -> ShardPlan:
-    names = ("adversarials", "network_weights", "representatives")
-    return compute_activations(*(finished[name] for name in names), runtime)
+    names = ("adversarials", "network_weights", "representatives", "twin")
+    return compute_activations(*(finished[name] for name in names), blocks["detector_training"], runtime)
 
 
 def controls(finished, blocks, runtime) -> ShardPlan:
-    names = ("adversarials", "network_weights", "representatives")
-    return compute_control_activations(*(finished[name] for name in names), blocks["adversarial_generation"], runtime)
+    names = ("adversarials", "network_weights", "representatives", "twin")
+    params = ("adversarial_generation", "detector_training")
+    return compute_control_activations(
+        *(finished[name] for name in names), *(blocks[name] for name in params), runtime
+    )
 
 
 def detectors(finished, blocks, runtime) -> ShardPlan:
