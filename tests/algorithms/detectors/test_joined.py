@@ -194,8 +194,14 @@ class Masked(MarginDetector):
         ({"members": {"a.b": {"kind": "twin"}, "c": {"kind": "margin"}}}, r"without a dot, got \['a.b', 'c'\]"),
         ({"members": ["twin"]}, r"expected configurations of detectors by name, .* got \['twin'\]"),
         ({"members": {"twin": {"kind": "twin", "depth": 3}}}, r"arguments.members: expected .*'depth'"),
-        ({"members": MEMBERS, "rule": "vote"}, r"arguments.rule: expected one of \['bonferroni', 'fisher'\], got 'vote'"),
-        ({"members": MEMBERS, "sides": {"reader": "two"}}, r"arguments.sides: expected one or two for names of .*reader"),
+        (
+            {"members": MEMBERS, "rule": "vote"},
+            r"arguments.rule: expected one of \['bonferroni', 'fisher'\], got 'vote'",
+        ),
+        (
+            {"members": MEMBERS, "sides": {"reader": "two"}},
+            r"arguments.sides: expected one or two for names of .*reader",
+        ),
         ({"members": MEMBERS, "sides": {"twin": "both"}}, r"got {'twin': 'both'}"),
     ],
 )
