@@ -102,9 +102,7 @@ def activations(finished, blocks, runtime) -> ShardPlan:
 def controls(finished, blocks, runtime) -> ShardPlan:
     names = ("adversarials", "network_weights", "representatives", "twin")
     params = ("adversarial_generation", "detector_training")
-    return compute_control_activations(
-        *(finished[name] for name in names), *(blocks[name] for name in params), runtime
-    )
+    return compute_control_activations(*(finished[name] for name in names), *(blocks[name] for name in params), runtime)
 
 
 def detectors(finished, blocks, runtime) -> ShardPlan:
