@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from adv_detect.datasets.overlap import refuse_overlap
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.params import (
     AdversarialGenerationParams,
+    DetectorParams,
     DetectorTrainingParams,
     EvaluationParams,
     NetworkParams,
@@ -161,11 +163,8 @@ def check_detectors(params: DetectorTrainingParams, attacks: AdversarialGenerati
 
     learning = []
     for name, one in params.active.items():
-        try:
+        with _named(name):
             learning.append(learns_from(one) is LearnsFrom.ATTACKS)
-        except ConfigurationError as exc:
-            place = "" if str(exc).startswith("arguments") else "kind: "
-            raise ConfigurationError(f"detector_training.configurations.{name}.{place}{exc}") from exc
     for name, path in params.reference_checkpoints.items():
         if not Path(path).is_file():
             raise ConfigurationError(
@@ -323,13 +322,26 @@ def _check_stored_network(pipeline: Pipeline, catalog: DataCatalog, detectors: D
 def _check_classes_kept(detectors: DetectorTrainingParams, classes: int) -> None:
     from adv_detect.algorithms.detectors import with_members
 
-    every = [pair for name, one in detectors.active.items() for pair in with_members(one, name)]
+    every: list[tuple[str, DetectorParams]] = []
+    for name, one in detectors.active.items():
+        with _named(name):
+            every += with_members(one, name)
     for name, one in every:
         if one.top_k is not None and one.top_k > classes:
             raise ConfigurationError(
                 f"detector_training.configurations.{name}.top_k: expected at most the {classes} classes of the data, "
                 f"got {one.top_k}"
             )
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Name the configuration of a detector in an error about its kind or its arguments."""
+    try:
+        yield
+    except ConfigurationError as exc:
+        place = "" if str(exc).startswith("arguments") else "kind: "
+        raise ConfigurationError(f"detector_training.configurations.{name}.{place}{exc}") from exc
 
 
 def _check_class_shown(evaluation: EvaluationParams, classes: int) -> None:
