@@ -160,6 +160,6 @@ def _gallery_sizes(params: FaceRecognitionParams, catalog: DataCatalog) -> dict[
     if not catalog.exists("features"):
         return {}
     store = catalog.load("features")
-    kept = [(store.metadata(key)["label"], len(store.metadata(key)["source_ids"])) for key in store.keys()]  # noqa: SIM118
+    kept = [(store.metadata(key)["label"], len(store.metadata(key)["source_ids"])) for key in store]
     classes = len({label for label, count in kept if count})
     return {kind: sum(count for _, count in kept) if kind == "images" else classes for kind in params.galleries}

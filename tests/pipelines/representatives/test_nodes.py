@@ -100,18 +100,3 @@ def test_work_grows_with_the_number_of_classes_not_its_square(tmp_path, monkeypa
     few, many = (listed_and_read(tmp_path / str(classes), classes, monkeypatch) for classes in (10, 40))
     assert few == {"listed": 10, "read": 10}
     assert many == {"listed": 40, "read": 40}
-
-
-def test_a_folder_of_a_store_is_listed_without_the_others(tmp_path, monkeypatch):
-    store = ShardStore(str(tmp_path))
-    for key in ("a/x/0", "a/x/1", "a/y/0", "b/0"):
-        store.write(key, ShardContent({"one": torch.zeros(1)}), "made")
-    seen = []
-    find = type(store.fs).find
-    monkeypatch.setattr(
-        type(store.fs), "find", lambda self, path, **more: seen.append(path) or find(self, path, **more)
-    )
-    assert store.keys("a/x/") == ("a/x/0", "a/x/1")
-    assert store.keys("a/y") == ("a/y/0",)
-    assert store.keys("nothing/") == ()
-    assert seen == [f"{store.root}/a/x", f"{store.root}/a"]

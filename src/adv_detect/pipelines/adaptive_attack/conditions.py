@@ -16,7 +16,7 @@ from adv_detect.algorithms.attacks.deep_features_objective import nearest_classe
 from adv_detect.algorithms.detectors import LearnsFrom, StoredDetector, detector_class, score_activations
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.jobs.activations import read_activations, shard_keys
+from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import CRITERIA, DetectorJob, plan_jobs
 from adv_detect.params import AdaptiveAttackParams, AdaptiveAttackSpec, Criterion, DetectorTrainingParams, Split
 from adv_detect.pipelines.adaptive_attack.models import REFERENCE_THRESHOLD, USUAL
@@ -220,7 +220,8 @@ def score_naturals(
         layer), score.
     """
     medoids = representatives.medoids[-1]
-    frames = [_score_shard(activations.read(key), known, medoids) for key in shard_keys(activations, split=split)]
+    natural = activations.select(split=split, natural=True)
+    frames = [_score_shard(content, known, medoids) for content in natural.values()]
     if not frames:
         raise DataError(
             f"activations: expected natural images of the {split} split; run the pipeline detector_training"

@@ -114,7 +114,7 @@ def _examples(
         for row in (
             part.sort_values(["epsilon", "l2"]).drop_duplicates("source_id").head(params.show_examples).itertuples()
         ):
-            content = store.read(str(row.shard))
+            content = store[str(row.shard)]
             place = int(row.row)  # type: ignore[arg-type]
             yield EvadingExample(
                 row=f"{attack} ({norm})\n{'/'.join(detector.split('/')[:2])}",

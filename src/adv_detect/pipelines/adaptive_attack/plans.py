@@ -109,7 +109,7 @@ def mark_of(detectors: ShardStore, key: str) -> str | None:
     """
     if key not in detectors:
         raise DataError(
-            f"adaptive_attack: there is no trained detector {key!r}, only {list(detectors.keys())}; run "
+            f"adaptive_attack: there is no trained detector {key!r}, only {list(detectors)}; run "
             "`kedro run --pipeline=detector_training` with the same environment first"
         )
     return detectors.fingerprint(key)

@@ -136,8 +136,7 @@ def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFram
         and ``attack_timings``, a row per shard with its seconds.
     """
     frames, timings = [], []
-    for key in adversarials.keys():  # noqa: SIM118 - a store is no dictionary
-        content = adversarials.read(key, names=tuple(RECORD_TENSORS))
+    for key, content in adversarials.only(*RECORD_TENSORS).items():
         about = {name: content.metadata[name] for name in ("attack", "criterion", "form", "split", "seed")}
         columns = {column: content.tensors[name].numpy() for name, column in RECORD_TENSORS.items()}
         count = len(content.metadata["source_ids"])

@@ -36,7 +36,7 @@ def build_gallery(kind: str, representatives: Representatives, features: ShardSt
         return Gallery(vectors, torch.arange(len(vectors)), metric)  # type: ignore[arg-type]
     last = f"layer.{len(representatives.layers) - 1:03d}"
     parts, labels = [], []
-    for _, content in features:
+    for content in features.values():
         parts.append(content.tensors[last])
         labels.append(torch.full((len(parts[-1]),), int(content.metadata["label"])))
     return Gallery(torch.cat(parts), torch.cat(labels), metric)  # type: ignore[arg-type]
