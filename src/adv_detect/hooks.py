@@ -103,8 +103,8 @@ class ConfigurationHooks:
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
         """Check names and values of all parameters, whatever pipeline is asked for."""
+        from adv_detect.parameter_sources import all_parameters, further_parameters, own_attacks
         from adv_detect.validation.blocks import check_parameters
-        from adv_detect.validation.sources import all_parameters, further_parameters, own_attacks
 
         self._context = context
         parameters = all_parameters(context.config_loader)
