@@ -54,7 +54,7 @@ def check_run(pipeline: Pipeline, catalog: DataCatalog, own_attacks: Mapping[str
 
 
 def runtime_of(catalog: DataCatalog) -> RuntimeParams:
-    """Read how a run goes about its work.
+    """Read the block ``runtime``.
 
     Args:
         catalog: Datasets and parameters.

@@ -32,7 +32,7 @@ def further_parameters(loader: AbstractConfigLoader, parameters: Mapping[str, An
 
     Args:
         loader: Reads the configuration of a run.
-        parameters: All parameters; where each is a block, nothing is looked up.
+        parameters: All parameters; where each is a block, nothing else is read.
 
     Returns:
         Dotted names: inputs of pipelines, and what files take from the command line.

@@ -29,7 +29,7 @@ from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, 
 LOGGER = logging.getLogger(__name__)
 
 Variant = Literal["float", "8bit", "noise"]
-"""The judge of attacks on the class; others name a kind of representative."""
+"""Form in which stored images are passed through the network."""
 KEPT = ("label", "source_index", "target", "l2", "linf")
 LOGITS, FEATURES = "logits", "features."
 
@@ -119,7 +119,7 @@ def activation_plan(
         adversarials: Attacked and natural images.
         network: The network under attack.
         representatives: Class representatives, which judge attacks on deep features.
-        blocks: What to look at, by the key of the shard to make.
+        blocks: Images and variant by the key of the shard to make.
         runtime: Batch size, device, engine.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Attacks on the network."""
+"""Block ``adversarial_generation``: attacks on the network."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def check_adaptive_block(
     attacks: AdversarialGenerationParams | None,
     network: NetworkParams | None,
 ) -> None:
-    """Check all that can be known of the adaptive attacks without detectors and images.
+    """Check the adaptive attacks as far as that is possible without detectors and images.
 
     Args:
         params: The adaptive attacks.

@@ -1,4 +1,4 @@
-"""Which attack is run on which detector, within which budget and on which images."""
+"""Conditions of the adaptive attacks: detector, norm, budget, criterion and source images."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _budgets(spec: AdaptiveAttackSpec, params: AdaptiveAttackParams) -> Iterator
 
 
 def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParams, bounds: tuple[float, float]) -> None:
-    """Check everything about the attacks that can be known before work starts.
+    """Check the attacks before work starts.
 
     Args:
         params: The attacks.
@@ -128,7 +128,7 @@ def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParam
 
 
 def _check_gradients(params: AdaptiveAttackParams, training: DetectorTrainingParams) -> None:
-    """No detector may look robust for want of a gradient: those without one meet transferred attacks alone."""
+    """Refuse white-box attacks on detectors without a gradient, which would seem robust for want of it."""
     for name in params.detectors:
         if detector_class(training.active[name].kind).differentiable:
             continue

@@ -64,7 +64,7 @@ def draw_adaptive(
 
 
 def show_adaptive(adaptive_figures: dict[str, Any]) -> tuple[Any, ...]:
-    """Draw all figures once, and pick one of each kind to look at by itself.
+    """Draw all figures once, and pick one of each kind for a file of its own.
 
     Args:
         adaptive_figures: All figures.

@@ -158,7 +158,7 @@ def attack_hardened(
 
 
 def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversarials: ShardStore) -> pd.DataFrame:
-    """Gather what is known of each attacked image.
+    """Gather the record of each attacked image.
 
     Args:
         adaptive_adversarials: Attacks on the trained detectors.

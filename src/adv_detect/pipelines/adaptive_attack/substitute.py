@@ -60,7 +60,7 @@ SubstituteBlocks = tuple[
 
 @dataclass(frozen=True)
 class Substitute:
-    """What the attacker trained; picklable.
+    """Network and detectors that the attacker trained; picklable.
 
     Attributes:
         network: The attacker's network.
@@ -83,7 +83,7 @@ class Substitute:
         """Find the detector that stands in for another one.
 
         Args:
-            facts: What is known of the detector under attack; its configuration, its criterion and what it was trained
+            facts: Metadata of the detector under attack; its configuration, its criterion and what it was trained
                 on choose.
 
         Returns:
@@ -185,7 +185,7 @@ def gather_substitute(
 
 
 def describe_substitute(substitute_models: Substitute | Absent) -> dict[str, Any]:
-    """Say what the report tells of the substitute.
+    """Gather the facts of the substitute for the report.
 
     Args:
         substitute_models: What the attacker trained.

@@ -123,7 +123,7 @@ def generate_adversarials(
 
 
 def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Gather what is known of each image from the shards.
+    """Gather the record of each image from the shards.
 
     Args:
         adversarials: The finished shards.

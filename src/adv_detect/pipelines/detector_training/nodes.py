@@ -110,7 +110,7 @@ def summarise_detectors(
     representatives: Representatives,
     adversarial_generation: AdversarialGenerationParams,
 ) -> pd.DataFrame:
-    """List the detectors with what is known of them before they are tested.
+    """List the detectors with their configuration and validation figures.
 
     Args:
         detectors: The trained detectors.
@@ -247,7 +247,7 @@ def _with_something_to_learn(jobs: list[DetectorJob], activations: ShardStore) -
 
 
 def _succeeded(job: DetectorJob, split: str, activations: ShardStore) -> bool:
-    """Whether an attack that a detector is trained on had a success in a split."""
+    """Return whether an attack that a detector is trained on had a success in a split."""
     attacked = job.attacked(activations, split).only("success")
     return any(bool(content.tensors["success"].any()) for content in attacked.values())
 

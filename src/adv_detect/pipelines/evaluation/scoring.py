@@ -65,7 +65,7 @@ def _controls(trained: Mapping[str, StoredDetector], best: str) -> Iterator[tupl
 
 
 def describe_images(content: ShardContent) -> pd.DataFrame:
-    """Say what is known of the images of one shard, whoever scores them.
+    """Describe the images of one shard: the columns that do not depend on the detector.
 
     Args:
         content: A shard of activations.

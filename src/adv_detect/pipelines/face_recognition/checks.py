@@ -45,7 +45,7 @@ def check_faces(
         images: The images of the pairs.
         pairs: Text of the pairs file; not read where pairs are drawn.
         seed: Seed of a draw.
-        gallery_sizes: Number of known faces by kind of gallery.
+        gallery_sizes: Number of enrolled faces by kind of gallery.
 
     Raises:
         ConfigurationError: A value cannot work.
@@ -60,8 +60,8 @@ def check_faces(
         size = gallery_sizes.get(kind)
         if size is not None and params.neighbours > size:
             raise ConfigurationError(
-                f"face_recognition.neighbours: expected at most {size}, the known faces of the gallery {kind!r}, got "
-                f"{params.neighbours}"
+                f"face_recognition.neighbours: expected at most {size}, the enrolled faces of the gallery {kind!r}, "
+                f"got {params.neighbours}"
             )
     try:
         if params.pairs.source == "file":

@@ -80,7 +80,7 @@ class AttackedFaceWork:
     embedder: Embedder
 
     def __call__(self, key: str) -> ShardContent:
-        """Make one shard: ``embedding``, ``template`` ``(n, D)`` and what is known of each image."""
+        """Make one shard: ``embedding``, ``template`` ``(n, D)`` and the columns of `KEPT`."""
         stored = self.adversarials[key]
         images = stored.tensors["images"]
         embedded = self.embedder(images) if len(images) else self._nothing(images)

@@ -1,4 +1,4 @@
-"""Whose face is it, clean and attacked: nearest neighbours in galleries of known faces."""
+"""Identification of clean and attacked faces: nearest neighbours in galleries of enrolled faces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGES = "images"
 
 
 def build_gallery(kind: str, representatives: Representatives, features: ShardStore, metric: str) -> Gallery:
-    """Collect known faces.
+    """Collect the enrolled faces.
 
     Args:
         kind: ``medoid`` or ``centroid`` of each identity, or ``images``: all its training images.
