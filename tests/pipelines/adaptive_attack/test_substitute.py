@@ -92,7 +92,7 @@ def test_it_has_no_test_image_and_no_more_images_than_allowed(trained_attacker, 
 
     assert chosen["split"].value_counts().to_dict() == {"train": limit, "validation": min(18, limit)}
     assert (chosen["split"] == chosen["source_id"].map(splits)).all()
-    attacked = {name for _, content in trained_attacker["substitute.adversarials"]
+    attacked = {name for content in trained_attacker["substitute.adversarials"].values()
                 for name in content.metadata["source_ids"]}  # fmt: skip
     assert attacked == set(chosen["source_id"])
     assert "test" not in set(splits[sorted(attacked)])

@@ -50,7 +50,7 @@ def attacks(blocks):
 
 
 def attacked(finished):
-    return [(key, content) for key, content in finished["adversarials"] if not key.startswith("natural/")]
+    return [(key, content) for key, content in finished["adversarials"].items() if not key.startswith("natural/")]
 
 
 def test_the_splits_are_stratified_and_name_every_image_once(finished):
@@ -76,7 +76,7 @@ def test_a_drawn_split_leaves_images_out(finished, blocks):
 def test_no_source_image_stands_in_two_splits(finished):
     sources = {"train": set(), "validation": set(), "test": set()}
 
-    for key, content in finished["adversarials"]:
+    for key, content in finished["adversarials"].items():
         split = key.rsplit("/", 1)[1].split("-")[0]
         assert content.metadata["split"] == split
         sources[split] |= set(content.metadata["source_ids"])

@@ -382,7 +382,7 @@ def test_images_without_finite_features_are_left_out_and_said(finished, caplog):
     content.tensors["images"][1, 0, 0, 0] = float("nan")
 
     class Spoilt:
-        def read(self, _):
+        def __getitem__(self, _):
             return content
 
     made = replace(plan.work, adversarials=Spoilt())(ActivationBlock(shard=key))

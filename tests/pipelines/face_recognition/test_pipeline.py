@@ -55,7 +55,9 @@ def test_protocol_figures(identified):
 
 def test_only_images_in_pairs_are_embedded(identified):
     scores = identified["verification_scores"]
-    names = [name for _, content in identified["verification_embeddings"] for name in content.metadata["source_ids"]]
+    names = [
+        name for content in identified["verification_embeddings"].values() for name in content.metadata["source_ids"]
+    ]
     assert len(names) == len(set(names))
     assert set(names) == {*scores["first"], *scores["second"]}
 
