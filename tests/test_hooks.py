@@ -18,7 +18,7 @@ from kedro_datasets.text import TextDataset
 from adv_detect import settings
 from adv_detect.errors import ConfigurationError
 from adv_detect.hooks import ConfigurationHooks, TrackingHooks
-from adv_detect.params import EvaluationParams, NetworkParams, RayParams, RuntimeParams, ServingParams
+from adv_detect.params import NetworkParams, RayParams, RuntimeParams
 from adv_detect.tracking.records import MAX_VALUE, describe_run, flatten_parameters
 
 RUN = {
@@ -205,9 +205,8 @@ def test_a_node_that_fails_fails_the_run(project, catalog):
 
 
 def test_a_wrong_configuration_opens_no_run(project, catalog):
-    catalog["params:serving"] = MemoryDataset(ServingParams(fpr=0.2))
-    catalog["params:evaluation"] = MemoryDataset(EvaluationParams())
-    with pytest.raises(ConfigurationError, match=r"serving.fpr: expected one of evaluation.fprs"):
+    catalog["params:runtime"] = MemoryDataset(RuntimeParams(device="banana"))
+    with pytest.raises(ConfigurationError, match=r"runtime.device: expected auto, cpu"):
         project.run(Pipeline([node(fail, "params:runtime", "never")]), catalog, ConfigurationHooks())
     assert project.runs == []
 
