@@ -45,7 +45,7 @@ def flatten_representatives(one):
 
 def flatten_shards(store):
     made = isinstance(store, ShardPlan)
-    pairs = ((s.key, store.work(s.arguments)) for s in store.shards) if made else store
+    pairs = ((s.key, store.work(s.arguments)) for s in store.shards) if made else store.items()
     return {key: content.tensors["x"] for key, content in pairs}
 
 

@@ -29,7 +29,7 @@ class ShardedSafetensorsDataset(AbstractDataset[ShardPlan, ShardStore]):
 
         dataset = ShardedSafetensorsDataset(filepath="data/03_primary/adversarials")
         dataset.save(plan)
-        for key, content in dataset.load():
+        for key, content in dataset.load().items():
             ...
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,7 +20,7 @@ from adv_detect.algorithms.finite import finite_rows
 from adv_detect.algorithms.margins import margin
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.errors import DataError
-from adv_detect.names import EIGHT_BIT, FLOAT, NATURAL, NO_CRITERION, ShardKey
+from adv_detect.names import EIGHT_BIT, FLOAT, NATURAL, ShardKey
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import Norm, RuntimeParams
@@ -29,7 +29,7 @@ from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, 
 LOGGER = logging.getLogger(__name__)
 
 Variant = Literal["float", "8bit", "noise"]
-"""The judge of attacks on the class; others name a kind of representative."""
+"""Form in which stored images are passed through the network."""
 KEPT = ("label", "source_index", "target", "l2", "linf")
 LOGITS, FEATURES = "logits", "features."
 
@@ -73,7 +73,7 @@ class ActivationWork:
         """Make one shard: logits ``(n, C)``, a tensor ``(n, D_l)`` per layer, and facts on each image."""
         device = resolve_device(self.runtime.device)
         network = working_form(self.network, device)
-        content = self.adversarials.read(block.shard)
+        content = self.adversarials[block.shard]
         images = self._vary(block, content)
         step = self.runtime.batch_size
         with torch.no_grad():
@@ -95,7 +95,7 @@ class ActivationWork:
             return quantise(images, bounds)
         if block.variant == FLOAT:
             return images
-        sources = self.adversarials.read(ShardKey.parse(block.shard).natural.text)
+        sources = self.adversarials[ShardKey.parse(block.shard).natural.text]
         clean = _matching(sources, content)
         return noise_of_same_norm(clean, images, norm=block.norm, bounds=bounds, seed=block.seed)
 
@@ -119,7 +119,7 @@ def activation_plan(
         adversarials: Attacked and natural images.
         network: The network under attack.
         representatives: Class representatives, which judge attacks on deep features.
-        blocks: What to look at, by the key of the shard to make.
+        blocks: Images and variant by the key of the shard to make.
         runtime: Batch size, device, engine.
 
     Returns:
@@ -162,25 +162,6 @@ def read_activations(content: ShardContent, group: str = "") -> Activations:
     )
 
 
-def shard_keys(
-    store: ShardStore, *, split: str, attacks: Collection[str] = (), criteria: Collection[str] = ()
-) -> list[str]:
-    """List shards in the order in which detectors learn from them: natural images, then attack by attack.
-
-    Args:
-        store: Shards of activations.
-        split: ``train``, ``validation`` or ``test``.
-        attacks: Configured names.
-        criteria: Criteria of the attacks.
-
-    Returns:
-        Keys of the shards that are there.
-    """
-    groups = [(NATURAL, NO_CRITERION), *((name, one) for name in attacks for one in criteria)]
-    prefixes = [ShardKey(attack, criterion, split, 0).text.rpartition("-")[0] for attack, criterion in groups]
-    return [key for prefix in prefixes for key in store.keys(f"{prefix}-")]
-
-
 def natural_activations(store: ShardStore, split: str) -> Activations:
     """Read the natural images of a split.
 
@@ -194,10 +175,10 @@ def natural_activations(store: ShardStore, split: str) -> Activations:
     Raises:
         DataError: There are none.
     """
-    keys = shard_keys(store, split=split)
-    if not keys:
+    natural = store.select(split=split, natural=True)
+    if not natural:
         raise DataError(f"activations: no natural images of the {split} split; run the pipeline detector_training")
-    return Activations.concatenate(read_activations(store.read(key), NATURAL) for key in keys)
+    return Activations.concatenate(read_activations(content, NATURAL) for content in natural.values())
 
 
 def successful_attacks(
@@ -214,15 +195,12 @@ def successful_attacks(
     Returns:
         Their activations with groups ``<attack>/<criterion>``; None where there is no such shard.
     """
-    keys = shard_keys(store, split=split, attacks=tuple(attacks), criteria=tuple(criteria))
-    parts = list(_successes(store, (key for key in keys if ShardKey.parse(key).attack != NATURAL)))
+    attacked = store.select(split=split, attack=tuple(attacks), criterion=tuple(criteria))
+    parts = [
+        read_activations(content, ShardKey.parse(key).group).select(content.tensors["success"])
+        for key, content in attacked.items()
+    ]
     return Activations.concatenate(parts) if parts else None
-
-
-def _successes(store: ShardStore, keys: Iterable[str]) -> Iterator[Activations]:
-    for key in keys:
-        content = store.read(key)
-        yield read_activations(content, ShardKey.parse(key).group).select(content.tensors["success"])
 
 
 def _without_non_finite(block: ActivationBlock, content: ShardContent) -> ShardContent:

@@ -28,13 +28,15 @@ from adv_detect.algorithms.detectors.trajectory.training import macro_auc
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import DataError
-from adv_detect.jobs.activations import natural_activations, shard_keys, successful_attacks
+from adv_detect.jobs.activations import natural_activations, successful_attacks
 from adv_detect.names import (
     BOTH_CRITERIA,
     LEARNED_FROM_ALL,
     NATURAL,
     NO_CRITERION,
     TRAINED_ON_ALL,
+    WITHOUT,
+    DetectorKey,
 )
 from adv_detect.params import Criterion, DetectorFitParams, DetectorParams, RuntimeParams
 from adv_detect.sharding import ShardContent, ShardStore
@@ -68,7 +70,7 @@ class DetectorJob:
     @property
     def key(self) -> str:
         """``<name>/<criterion>/<trained_on>/<seed>``."""
-        return f"{self.name}/{self.criterion}/{self.trained_on}/{self.seed}"
+        return DetectorKey(self.name, self.criterion, self.trained_on, self.seed).text
 
     @property
     def criteria(self) -> tuple[str, ...]:
@@ -80,8 +82,13 @@ class DetectorJob:
         return [
             key
             for split in LEARNING_SPLITS
-            for key in shard_keys(activations, split=split, attacks=self.attacks, criteria=self.criteria)
+            for part in (activations.select(split=split, natural=True), self.attacked(activations, split))
+            for key in part
         ]
+
+    def attacked(self, activations: ShardStore, split: str) -> ShardStore:
+        """Shards of the attacks in the training set."""
+        return activations.select(split=split, attack=self.attacks, criterion=self.criteria)
 
 
 @dataclass(frozen=True)
@@ -233,7 +240,7 @@ def criteria_of(trained: str) -> tuple[str, ...]:
 
 def restore(detectors: ShardStore, key: str, representatives: Representatives) -> StoredDetector:
     """Read one detector from its store."""
-    content = detectors.read(key)
+    content = detectors[key]
     return StoredDetector.restore(key, content.metadata, content.tensors, representatives)
 
 
@@ -308,4 +315,4 @@ def _left_out(
 ) -> Iterator[DetectorJob]:
     for left in attacks if len(attacks) > 1 else ():
         rest = tuple(attack for attack in attacks if attack != left)
-        yield DetectorJob(name, params, criterion, f"without-{left}", rest, seed)
+        yield DetectorJob(name, params, criterion, f"{WITHOUT}{left}", rest, seed)

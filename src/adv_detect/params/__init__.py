@@ -1,5 +1,7 @@
-"""Typed parameter blocks.
+"""Typed parameter blocks, one a module of the same name.
 
+The block of a pipeline stands in ``conf/base/parameters_<pipeline>.yml``, those that several pipelines read in
+``conf/base/parameters.yml``.
 Each block is the type hint of a node's ``params:`` argument, so Kedro builds and checks it before any node
 runs: a misspelt key or a value out of range fails early with a message that names the key.
 """

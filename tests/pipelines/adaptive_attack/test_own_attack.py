@@ -69,7 +69,7 @@ def test_an_attack_that_needs_a_guide_is_given_one(run, scene, name, shape):
 def test_an_attack_without_a_budget_runs_once_and_is_given_none(run):
     store = run("smallest")
 
-    (key,) = store.keys()
+    (key,) = store
     assert "/mine/linf-free/" in key
     assert store.metadata(key)["epsilon"] is None
     assert (SEEN["epsilon"], SEEN["norm"], SEEN["guide"]) == (None, "linf", None)

@@ -70,7 +70,7 @@ def with_other_test_images(finished, folder):
     """A store that differs from the finished one in the activations of the test split alone."""
     store = ShardStore(str(folder))
     marks = finished["activations"].fingerprints()
-    for key, content in finished["activations"]:
+    for key, content in finished["activations"].items():
         tensors = dict(content.tensors)
         if "/test-" in key:
             tensors |= {name: torch.zeros_like(value) for name, value in tensors.items() if "features" in name}
@@ -81,8 +81,8 @@ def with_other_test_images(finished, folder):
 class NoSuccessOfCw(ShardStore):
     """The finished trajectories, but Carlini-Wagner reached no target."""
 
-    def read(self, key, names=None):
-        content = super().read(key, names)
+    def __getitem__(self, key):
+        content = super().__getitem__(key)
         tensors = dict(content.tensors)
         if key.startswith("cw/targeted/"):
             tensors["success"] = torch.zeros_like(tensors["success"])
@@ -100,7 +100,7 @@ def test_what_is_left_without_an_attack_must_have_succeeded(finished, detector_p
 @pytest.mark.parametrize("key", ["natural/test-0000", "bim/targeted/train-0001", "cw/untargeted/validation-0000"])
 def test_activations_equal_a_direct_computation(finished, key):
     network = finished["network_weights"]
-    images, stored = finished["adversarials"].read(key), finished["activations"].read(key)
+    images, stored = finished["adversarials"][key], finished["activations"][key]
 
     logits, features = extract_features(network, images.tensors["images"], network.spec.layers)
 
@@ -118,7 +118,7 @@ def test_activations_follow_their_images(finished, blocks):
     names = ("adversarials", "network_weights", "representatives")
     plan = compute_activations(*(finished[name] for name in names), blocks["runtime"])
 
-    assert plan.keys == finished["adversarials"].keys()
+    assert plan.keys == tuple(finished["adversarials"])
     assert plan.fingerprints == finished["activations"].fingerprints()
 
 
@@ -141,7 +141,7 @@ def test_there_is_a_detector_per_configuration_criterion_and_training_set(finish
     plain = {f"{name}/{one}/all/0" for name in ("cosine", "ranked") for one in (*BOTH, "both")}
     left_out = {f"ranked/{one}/without-{attack}/0" for one in BOTH for attack in ("bim", "cw")}
 
-    assert set(finished["detectors"].keys()) == plain | left_out
+    assert set(finished["detectors"]) == plain | left_out
     assert finished["detectors"].metadata("ranked/targeted/without-bim/0")["attacks"] == ["cw"]
     assert finished["detectors"].metadata("ranked/both/all/0")["attacks"] == ["bim", "cw"]
 
@@ -216,7 +216,7 @@ def test_test_images_change_nothing_about_a_detector(finished, detector_plan, tm
 
     again = work(next(spec.arguments for spec in plan.shards if spec.key == key))
 
-    stored = finished["detectors"].read(key)
+    stored = finished["detectors"][key]
     assert again.metadata == stored.metadata
     for name, value in stored.tensors.items():
         assert torch.equal(again.tensors[name], value)
@@ -226,7 +226,7 @@ def test_an_attack_that_is_only_tested_on_retrains_nothing(finished, detector_pl
     attacks = blocks["adversarial_generation"]
     further = AttackParams(attack="bim", norm="l2", epsilon=1.0, train=False, splits=("test",))
     store = with_other_test_images(finished, tmp_path)
-    store.write("further/targeted/test-0000", finished["activations"].read("bim/targeted/test-0000"), "new")
+    store.write("further/targeted/test-0000", finished["activations"]["bim/targeted/test-0000"], "new")
 
     changed = attacks.model_copy(update={"attacks": attacks.attacks | {"further": further}})
     assert detector_plan(store, adversarial_generation=changed).fingerprints == finished["detectors"].fingerprints()
@@ -288,7 +288,7 @@ def test_the_champion_is_the_best_detector_with_its_network(finished):
 def test_the_summary_and_the_histories_repeat_what_is_stored(finished):
     summary, histories = finished["detector_summary"], finished["detector_histories"]
 
-    assert summary["detector"].tolist() == list(finished["detectors"].keys())
+    assert summary["detector"].tolist() == list(finished["detectors"])
     for row in summary.to_dict("records"):
         facts = finished["detectors"].metadata(row["detector"])
         assert (row["distance"], row["trained_criterion"]) == (facts["params"]["distance"], facts["trained_criterion"])
@@ -378,15 +378,15 @@ def test_images_without_finite_features_are_left_out_and_said(finished, caplog):
     names = ("adversarials", "network_weights", "representatives", "params:runtime")
     plan = compute_activations(*(finished[name] for name in names))
     key = "natural/test-0000"
-    content = finished["adversarials"].read(key)
+    content = finished["adversarials"][key]
     content.tensors["images"][1, 0, 0, 0] = float("nan")
 
     class Spoilt:
-        def read(self, _):
+        def __getitem__(self, _):
             return content
 
     made = replace(plan.work, adversarials=Spoilt())(ActivationBlock(shard=key))
-    whole = finished["activations"].read(key)
+    whole = finished["activations"][key]
     kept = torch.arange(len(whole.tensors["label"])) != 1
     assert made.metadata["source_ids"] == [name for row, name in enumerate(whole.metadata["source_ids"]) if row != 1]
     assert torch.equal(made.tensors["source_index"], whole.tensors["source_index"][kept])

@@ -123,7 +123,7 @@ def generate_adversarials(
 
 
 def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Gather what is known of each image from the shards.
+    """Gather the record of each image from the shards.
 
     Args:
         adversarials: The finished shards.
@@ -136,8 +136,7 @@ def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFram
         and ``attack_timings``, a row per shard with its seconds.
     """
     frames, timings = [], []
-    for key in adversarials.keys():  # noqa: SIM118 - a store is no dictionary
-        content = adversarials.read(key, names=tuple(RECORD_TENSORS))
+    for key, content in adversarials.only(*RECORD_TENSORS).items():
         about = {name: content.metadata[name] for name in ("attack", "criterion", "form", "split", "seed")}
         columns = {column: content.tensors[name].numpy() for name, column in RECORD_TENSORS.items()}
         count = len(content.metadata["source_ids"])

@@ -13,7 +13,7 @@ from adv_detect.algorithms.detectors.registry import detector_source
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
-from adv_detect.jobs.activations import ActivationBlock, activation_plan, shard_keys
+from adv_detect.jobs.activations import ActivationBlock, activation_plan
 from adv_detect.jobs.detectors import (
     CRITERIA,
     LEARNING_SPLITS,
@@ -27,7 +27,7 @@ from adv_detect.jobs.detectors import (
     restore,
 )
 from adv_detect.measures.detector_keys import SUMMARY_FIGURES, rate_label
-from adv_detect.names import NATURAL, REFERENCE, ShardKey
+from adv_detect.names import REFERENCE, WITHOUT
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import (
     AdversarialGenerationParams,
@@ -60,7 +60,7 @@ def compute_activations(
     Returns:
         A plan with one shard per shard of images.
     """
-    blocks = {key: ActivationBlock(shard=key) for key in adversarials.keys()}  # noqa: SIM118 - a store is no dictionary
+    blocks = {key: ActivationBlock(shard=key) for key in adversarials}
     return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime)
 
 
@@ -110,7 +110,7 @@ def summarise_detectors(
     representatives: Representatives,
     adversarial_generation: AdversarialGenerationParams,
 ) -> pd.DataFrame:
-    """List the detectors with what is known of them before they are tested.
+    """List the detectors with their configuration and validation figures.
 
     Args:
         detectors: The trained detectors.
@@ -126,7 +126,7 @@ def summarise_detectors(
     attacks = {name: attack.criteria for name, attack in adversarial_generation.active.items() if attack.train}
     validation, rows = ValidationScores(activations, attacks), []
     every = {f"{name}/{criterion}" for name in attacks for criterion in CRITERIA}
-    for key in detectors.keys():  # noqa: SIM118 - a store is no dictionary
+    for key in detectors:
         stored = restore(detectors, key, representatives)
         scores, facts = validation.score(stored.detector), stored.facts
         learned = {f"{name}/{one}" for name in facts["attacks"] for one in criteria_of(facts["trained_criterion"])}
@@ -157,7 +157,7 @@ def collect_histories(detectors: ShardStore) -> pd.DataFrame:
     """
     rows = [
         {"detector": key, "epoch": epoch, **row}
-        for key in detectors.keys()  # noqa: SIM118 - a store is no dictionary
+        for key in detectors
         for epoch, row in enumerate(detectors.metadata(key)["history"], start=1)
     ]
     return pd.DataFrame(rows, columns=None if rows else ["detector", "epoch"])
@@ -175,8 +175,8 @@ def fix_thresholds(detectors: ShardStore, evaluation: EvaluationParams) -> pd.Da
         it rests on).
     """
     rows = []
-    for key in detectors.keys():  # noqa: SIM118 - a store is no dictionary
-        scores = detectors.read(key, names=(CLEAN_SCORES,)).tensors[CLEAN_SCORES]
+    for key, content in detectors.only(CLEAN_SCORES).items():
+        scores = content.tensors[CLEAN_SCORES]
         for fpr, threshold in thresholds_at_fpr(scores, evaluation.fprs).items():
             rows.append(
                 {"detector": key, "fpr": fpr, "rate": rate_label(fpr), "threshold": threshold, "n": len(scores)}
@@ -237,7 +237,7 @@ def _jobs(params: DetectorTrainingParams, attacks: AdversarialGenerationParams) 
 def _with_something_to_learn(jobs: list[DetectorJob], activations: ShardStore) -> Iterator[DetectorJob]:
     """Pass over detectors without one attack where the other attacks had no success to learn from or to choose by."""
     for job in jobs:
-        left_out = job.trained_on.startswith("without-")
+        left_out = job.trained_on.startswith(WITHOUT)
         if not left_out or all(_succeeded(job, split, activations) for split in LEARNING_SPLITS):
             yield job
         else:
@@ -247,10 +247,9 @@ def _with_something_to_learn(jobs: list[DetectorJob], activations: ShardStore) -
 
 
 def _succeeded(job: DetectorJob, split: str, activations: ShardStore) -> bool:
-    """Whether an attack that a detector is trained on had a success in a split."""
-    keys = shard_keys(activations, split=split, attacks=job.attacks, criteria=job.criteria)
-    attacked = (key for key in keys if ShardKey.parse(key).attack != NATURAL)
-    return any(bool(activations.read(key, names=("success",)).tensors["success"].any()) for key in attacked)
+    """Return whether an attack that a detector is trained on had a success in a split."""
+    attacked = job.attacked(activations, split).only("success")
+    return any(bool(content.tensors["success"].any()) for content in attacked.values())
 
 
 def _content(checkpoint: str | None) -> str | None:

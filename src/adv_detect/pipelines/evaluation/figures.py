@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -30,7 +30,7 @@ from adv_detect.reporting import (
 )
 from adv_detect.reporting.provenance import layer_table, network_facts, package_versions, run_parameters
 from adv_detect.reporting.published import PUBLISHED_AUC
-from adv_detect.sharding import ShardStore
+from adv_detect.sharding import ShardContent, ShardStore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -202,11 +202,11 @@ def _matrices(metrics: pd.DataFrame, configurations: tuple[str, ...], criterion:
 def _examples(adversarials: ShardStore, network: TargetNetwork, criterion: str, count: int) -> Iterator[plots.Example]:
     """The first successes of each attack on test images, with their clean versions."""
     names = network.spec.class_names
-    for key in adversarials.keys():  # noqa: SIM118 - a store is no dictionary
+    for key in adversarials.select(criterion=criterion, split="test"):
         parsed = ShardKey.parse(key)
-        if parsed.criterion != criterion or parsed.split != "test" or parsed.number:
+        if parsed.number:
             continue
-        attacked, clean = adversarials.read(key), adversarials.read(parsed.natural.text).tensors
+        attacked, clean = adversarials[key], adversarials[parsed.natural.text].tensors
         row_of = {index: row for row, index in enumerate(clean["source_index"].tolist())}
         for row in torch.nonzero(attacked.tensors["success"]).flatten().tolist()[:count]:
             source = row_of[int(attacked.tensors["source_index"][row])]
@@ -223,11 +223,9 @@ def _mean_trajectories(
     store: ShardStore, network: TargetNetwork, detector: TrajectoryDetector, criterion: str, label: int
 ) -> dict[str, Figure]:
     params = detector.params
-    keys = [(text, ShardKey.parse(text)) for text in store.keys()]  # noqa: SIM118 - a store is no dictionary
-    tested = [(text, key) for text, key in keys if key.split == "test"]
-    natural = _of_class(store, [text for text, key in tested if key.attack == NATURAL], detector, label)
-    early = [text for text, key in tested if key.criterion == criterion and store.metadata(text)["form"] == EARLY]
-    attacked = _of_class(store, early, detector, label)
+    natural = _of_class(store.select(split="test", natural=True).values(), detector, label)
+    tested = store.select(split="test", criterion=criterion)
+    attacked = _of_class((tested[key] for key in tested if tested.metadata(key)["form"] == EARLY), detector, label)
     if not len(natural) or not len(attacked):
         return {}
     figure = plots.mean_trajectory_figure(
@@ -242,13 +240,12 @@ def _mean_trajectories(
     return {f"mean_trajectory/{criterion}": figure}
 
 
-def _of_class(store: ShardStore, keys: list[str], detector: TrajectoryDetector, label: int) -> Tensor:
+def _of_class(shards: Iterable[ShardContent], detector: TrajectoryDetector, label: int) -> Tensor:
     """Trajectories ``(n, L, C)`` of images that the network gives a class: naturals, and successes of attacks."""
     parts = []
-    for key in keys:
-        content = store.read(key)
+    for content in shards:
         tensors = content.tensors
         kept = tensors["predicted"] == label
-        kept &= (tensors["label"] == label) if ShardKey.parse(key).attack == NATURAL else tensors["success"]
+        kept &= (tensors["label"] == label) if content.metadata["attack"] == NATURAL else tensors["success"]
         parts.append(detector.describe(read_activations(content).select(kept)))
     return torch.cat(parts) if parts else torch.zeros(0)

@@ -14,7 +14,7 @@ from adv_detect.jobs.activations import ActivationBlock, activation_plan, natura
 from adv_detect.jobs.detectors import best_detector
 from adv_detect.measures.detection_metrics import metric_table
 from adv_detect.measures.detector_keys import describe_detectors, rate_label
-from adv_detect.names import EIGHT_BIT, NATURAL, NOISE, ShardKey
+from adv_detect.names import EIGHT_BIT, NOISE, ShardKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdversarialGenerationParams, EvaluationParams, Norm, RuntimeParams
 from adv_detect.pipelines.evaluation.scoring import (
@@ -50,13 +50,12 @@ def compute_control_activations(
         A plan with the shards ``8bit/<attack>/...`` and ``noise/<attack>/...``.
     """
     blocks = {}
-    for text in adversarials.keys():  # noqa: SIM118 - a store is no dictionary
+    attacks = adversarial_generation.active
+    for text in adversarials.select(split="test", attack=attacks.keys()):
         key = ShardKey.parse(text)
-        attack = adversarial_generation.active.get(key.attack)
-        if attack is None or key.split != "test":
-            continue
+        attack = attacks[key.attack]
         norm: Norm = "linf" if attack.norm == "linf" else "l2"
-        seed = int(fingerprint(runtime.seed, text.rsplit("/", 1)[1])[:8], 16)  # the same for all attacks on an image
+        seed = int(fingerprint(runtime.seed, key.place)[:8], 16)  # the same for all attacks on an image
         blocks[key._replace(variant=EIGHT_BIT).text] = ActivationBlock(shard=text, variant="8bit")
         blocks[key._replace(variant=NOISE).text] = ActivationBlock(shard=text, variant="noise", norm=norm, seed=seed)
     return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime)
@@ -94,7 +93,7 @@ def score_images(
     parts: dict[str, list[Tensor]] = {one.key: [] for one in scored}
     shards = _scored_shards(activations, control_activations)
     for store, key in track(shards, "scores", unit="shards", shown=runtime.progress):
-        content = store.read(key)
+        content = store[key]
         frames.append(describe_images(content))
         images = read_activations(content)
         for one in scored:
@@ -152,10 +151,6 @@ def _all_thresholds(fixed: pd.DataFrame, scored: list[StoredDetector], fprs: tup
 
 
 def _scored_shards(activations: ShardStore, controls: ShardStore) -> list[tuple[ShardStore, str]]:
-    own = [(activations, key) for key in activations.keys() if _is_scored(ShardKey.parse(key))]  # noqa: SIM118
-    return own + [(controls, key) for key in controls.keys()]  # noqa: SIM118 - a store is no dictionary
-
-
-def _is_scored(key: ShardKey) -> bool:
-    """All of the test split, and the natural images of the validation split."""
-    return key.split == "test" or (key.split == "validation" and key.attack == NATURAL)
+    """All of the test split and the natural images of the validation split, in the order of their keys; variants."""
+    own = sorted({*activations.select(split="test"), *activations.select(split="validation", natural=True)})
+    return [*((activations, key) for key in own), *((controls, key) for key in controls)]

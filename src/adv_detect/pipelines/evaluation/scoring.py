@@ -46,7 +46,7 @@ def scored_detectors(
     Returns:
         All of them, controls last.
     """
-    trained = [restore(detectors, key, representatives) for key in detectors.keys()]  # noqa: SIM118 - no dictionary
+    trained = [restore(detectors, key, representatives) for key in detectors]
     controls = [
         StoredDetector(key, detector, DetectorParams(kind=kind), {}, score_activations(detector, clean))
         for key, kind, detector in _controls({one.key: one for one in trained}, best)
@@ -65,7 +65,7 @@ def _controls(trained: Mapping[str, StoredDetector], best: str) -> Iterator[tupl
 
 
 def describe_images(content: ShardContent) -> pd.DataFrame:
-    """Say what is known of the images of one shard, whoever scores them.
+    """Describe the images of one shard: the columns that do not depend on the detector.
 
     Args:
         content: A shard of activations.
