@@ -39,7 +39,7 @@ from adv_detect.pipelines import (
 
 CLASS_NAMES = ("left", "middle", "right")
 SIDE = 28
-SHARDED = ("features", "adversarials", "activations", "detectors", "control_activations")
+SHARDED = ("features", "adversarials", "activations", "detectors", "control_detectors", "control_activations")
 TABLES = (
     "source_splits",
     "attack_records",

@@ -171,7 +171,7 @@ def test_thresholds_come_from_clean_validation_images_only(finished, key):
 
 def test_any_rate_has_a_threshold_without_training(finished, blocks):
     rates = blocks["evaluation"].model_copy(update={"fprs": (0.01, 0.05, 0.125)})
-    table = fix_thresholds(finished["detectors"], rates)
+    table = fix_thresholds(finished["detectors"], finished["control_detectors"], rates)
 
     stored = detector(finished, "cosine/both/all/0")
     row = table[(table["detector"] == "cosine/both/all/0") & (table["rate"] == "12_5")].iloc[0]

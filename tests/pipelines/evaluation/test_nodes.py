@@ -199,7 +199,7 @@ SCORED = (
     "activations",
     "control_activations",
     "detectors",
-    "detector_summary",
+    "control_detectors",
     "thresholds",
     "representatives",
 )
