@@ -15,7 +15,6 @@ from adv_detect.algorithms.roc import (
     tpr_at_thresholds,
 )
 from adv_detect.errors import DataError
-from adv_detect.measures.intervals import wilson_interval
 
 # Natural: 0, 1, 2, 3; adversarial: 1.5, 2, 4, 5. Of 16 pairs 12 are in order, one (2, 2) ties.
 SCORES = np.array([0.0, 1.0, 2.0, 3.0, 1.5, 2.0, 4.0, 5.0])
@@ -109,16 +108,41 @@ def test_equal_error_by_hand() -> None:
     assert equal.threshold == 2.0
 
 
+TIED = np.array([3.0, 2.0, 1.0, 2.0, 1.0, 0.0])
+TIED_KINDS = np.array([1, 1, 1, 0, 0, 0], dtype=bool)
+
+
+def test_equal_error_with_ties_by_hand() -> None:
+    equal = equal_error_rate(roc_curve(TIED, TIED_KINDS))
+    # Above 2: 0 of 3 false, 2 of 3 missed. Above 1: 1 of 3 and 1 of 3, one of each kind with each tied score.
+    assert equal.rate == pytest.approx(1 / 3)
+    assert (equal.threshold, equal.point) == (1.0, 2)
+
+
+def test_of_two_thresholds_that_are_equally_near_the_one_that_flags_less_is_taken() -> None:
+    # Natural 0 0 1, adversarial 1 1 2. Above 1: 0 of 3 false, 2 of 3 missed. Above 0: 1 of 3 false, none missed.
+    # With one more adversarial 2 it is 0 and 2 of 4 against 1 of 3 and 0: gaps of -1/2 and +1/3.
+    near = equal_error_rate(roc_curve([0, 0, 1, 1, 1, 2, 2], [0, 0, 0, 1, 1, 1, 1]))
+    assert (near.threshold, near.point) == (0.0, 2)
+    # Natural 0 0 1, adversarial 1 2 2: gaps of -1/3 and +1/3, which floats tell apart.
+    even = equal_error_rate(roc_curve([0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 1]))
+    assert (even.threshold, even.point) == (1.0, 1)
+    assert even.rate == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_equal_error_agrees_with_root_finding(seed: int) -> None:
+def test_equal_error_agrees_with_root_finding_on_the_curve_of_scikit_learn(seed: int, ties: bool) -> None:
     from scipy.interpolate import interp1d
     from scipy.optimize import brentq
+    from sklearn.metrics import roc_curve as reference
 
-    scores, adversarial = sample(seed)
+    scores, adversarial = sample(seed, ties=ties)
     roc = roc_curve(scores, adversarial)
-    steps = np.arange(len(roc.fpr))
-    gap = interp1d(steps, roc.fpr + roc.tpr - 1)
-    expected = float(interp1d(steps, roc.fpr)(brentq(gap, 0, len(steps) - 1)))
+    fpr, tpr, _ = reference(adversarial, scores, drop_intermediate=False)
+    steps = np.arange(len(fpr))
+    gap = interp1d(steps, fpr + tpr - 1)
+    expected = float(interp1d(steps, fpr)(brentq(gap, 0, len(steps) - 1)))
     assert equal_error_rate(roc).rate == pytest.approx(expected, abs=1e-9)
 
 
@@ -167,17 +191,3 @@ def test_inputs_stay_as_they_are() -> None:
     roc_curve(scores, adversarial)
     np.testing.assert_array_equal(scores, SCORES[::-1])
     np.testing.assert_array_equal(adversarial, ADVERSARIAL[::-1])
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (7, 10), (499, 500)])
-def test_wilson_agrees_with_scipy(successes: int, n: int) -> None:
-    from scipy.stats import binomtest
-
-    expected = binomtest(successes, n).proportion_ci(method="wilson")
-    assert wilson_interval(successes, n) == pytest.approx((expected.low, expected.high))
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5)])
-def test_wilson_wants_a_share(successes: int, n: int) -> None:
-    with pytest.raises(DataError, match="expected 0 <= successes <= n"):
-        wilson_interval(successes, n)

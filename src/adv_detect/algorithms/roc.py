@@ -21,6 +21,9 @@ FloatArray: TypeAlias = NDArray[np.float64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 Values: TypeAlias = ArrayLike | Tensor
 
+EQUALLY_NEAR = 1e-12
+"""Differences of shares that are rounding alone."""
+
 
 @dataclass(frozen=True)
 class RocCurve:
@@ -43,11 +46,14 @@ class EqualError:
 
     Attributes:
         rate: The equal error rate, interpolated linearly between neighbouring points of the curve.
-        threshold: The threshold whose two error rates lie nearest to each other.
+        threshold: The threshold whose two error rates lie nearest to each other; of two that are equally near the
+            higher, which flags less.
+        point: Position of that threshold on the curve.
     """
 
     rate: float
     threshold: float
+    point: int
 
 
 @dataclass(frozen=True)
@@ -202,7 +208,8 @@ def equal_error_rate(roc: RocCurve) -> EqualError:
     step = gap[after] - gap[before]
     weight = -gap[before] / step if step > 0 else 0.0
     rate = roc.fpr[before] + weight * (roc.fpr[after] - roc.fpr[before])
-    return EqualError(rate=float(rate), threshold=float(roc.thresholds[int(np.argmin(np.abs(gap)))]))
+    point = int(np.argmax(np.abs(gap) <= np.abs(gap).min() + EQUALLY_NEAR))
+    return EqualError(rate=float(rate), threshold=float(roc.thresholds[point]), point=point)
 
 
 def accuracy_at(scores: Values, adversarial: Values, threshold: float) -> float:
