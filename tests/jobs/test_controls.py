@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 import torch
 
-from adv_detect.algorithms.detectors import TrajectoryDetector, score_activations, untrained_detector
+from adv_detect.algorithms.detectors import score_activations, untrained_detector
 from adv_detect.jobs.activations import natural_activations
 from adv_detect.jobs.controls import control_plan
 from adv_detect.jobs.detectors import best_detector, restore
@@ -78,9 +77,7 @@ def test_where_the_best_reads_no_trajectories_the_first_that_does_is_resembled(
     )
     attacks, store = blocks["adversarial_generation"], ShardStore(str(tmp_path))
     execute_plan(
-        train_detectors(
-            finished["activations"], finished["representatives"], training, attacks, blocks["runtime"]
-        ),
+        train_detectors(finished["activations"], finished["representatives"], training, attacks, blocks["runtime"]),
         store,
     )
 
