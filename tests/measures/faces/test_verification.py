@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.measures.faces.verification import add_mirrored, as_arrays, cosine_similarities, verify
+from adv_detect.measures.faces.verification import add_mirrored, cosine_similarities, verify
 
 SCORES = np.array([0.9, 0.8, 0.6, 0.4, 0.7, 0.5, 0.3, 0.1])
 SAME = np.array([True] * 4 + [False] * 4)
@@ -112,13 +112,6 @@ def test_all_scores_equal():
 def test_says_when_there_are_too_few_pairs(n, note):
     scores, same = noisy(n)
     assert verify(scores, same, fars=(1e-3,)).accept_rates[0].note == note
-
-
-def test_as_arrays():
-    scores, same = as_arrays(torch.tensor([0.25, 0.5], requires_grad=True), [True, False])
-    assert scores.dtype == np.float64
-    assert same.dtype == bool
-    assert scores.tolist() == [0.25, 0.5]
 
 
 @pytest.mark.parametrize(

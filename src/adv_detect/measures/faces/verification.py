@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -133,11 +132,6 @@ def verify(scores: Scores, same: Flags, *, fars: Sequence[float] = DEFAULT_FARS)
         n_same=n_same,
         n_different=n_different,
     )
-
-
-def as_arrays(scores: Tensor, same: Sequence[bool]) -> tuple[Scores, Flags]:
-    """Bring similarities and flags into the form that the measures take."""
-    return scores.detach().to("cpu", torch.float64).numpy(), np.asarray(same, dtype=bool)
 
 
 def _accept_rate(roc: Roc, far: float, n_different: int) -> AcceptRate:
