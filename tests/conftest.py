@@ -10,6 +10,8 @@ import pytest
 import torch
 from tests.projects import DEADLINE_SECONDS, command, new_project
 
+pytest_plugins = ["tests.workshop"]
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "1000000000")

@@ -15,6 +15,7 @@ from adv_detect.errors import DataError
 from adv_detect.sharding.fingerprints import fingerprint
 
 UINT8_MAX = 255.0
+"""Largest value of a pixel of eight bits."""
 DIGEST_DIGITS = 32  # hexadecimal, of SHA-256
 BLOCK = 1000  # images read at once for their digests
 

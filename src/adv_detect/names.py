@@ -19,6 +19,12 @@ REFERENCE = "reference"
 """In the place of what a detector was trained on: it is a published one."""
 LEARNED_FROM_ALL = (TRAINED_ON_ALL, "clean", "nothing")
 """What a detector learned from that learned from everything that it can learn from."""
+MARGIN, UNTRAINED = "margin", "untrained"
+CONTROLS = (MARGIN, UNTRAINED)
+"""Detectors that every other one must beat, by configuration: the network's margin alone, and random weights."""
+UNTRAINED_DRAWS = 10
+"""Random weights that the untrained control is averaged over: a single draw is as often far above .5 as far below."""
+CONTROL_KEYS = (MARGIN, *(f"{UNTRAINED}/{draw}" for draw in range(UNTRAINED_DRAWS)))
 FLOAT, EIGHT_BIT, NOISE = "float", "8bit", "noise"
 """Variants of an image: as attacked, rounded to 256 levels, and with random noise in the place of the attack."""
 BENIGN = "benign"

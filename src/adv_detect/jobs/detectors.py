@@ -244,6 +244,11 @@ def restore(detectors: ShardStore, key: str, representatives: Representatives) -
     return StoredDetector.restore(key, content.metadata, content.tensors, representatives)
 
 
+def restore_all(detectors: ShardStore, representatives: Representatives) -> list[StoredDetector]:
+    """Read all detectors of a store."""
+    return [restore(detectors, key, representatives) for key in detectors]
+
+
 def best_detector(summary: pd.DataFrame) -> str:
     """Choose the detector to serve, on validation images only.
 

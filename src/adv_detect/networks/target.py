@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +22,7 @@ from adv_detect.networks.registry import build_network, default_layers, network_
 from adv_detect.networks.trial import try_network
 from adv_detect.networks.weights import load_weights
 from adv_detect.params import LayerParams, NetworkParams, PreprocessingParams
+from adv_detect.sharding.digests import tensors_digest
 
 
 class NetworkSpec(Block):
@@ -195,11 +194,7 @@ def target_digest(target: TargetNetwork, *, layers: bool = True) -> str:
     apart = {"accuracy", "history"} | (set() if layers else {"layers", "readings"})
     spec = target.spec.model_dump(mode="json", exclude=apart)
     spec["source"] = network_source(target.spec.name)
-    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
-    for name, tensor in sorted(target_tensors(target).items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_digest(target_tensors(target), spec)
 
 
 def inner_network(module: nn.Module) -> nn.Module:

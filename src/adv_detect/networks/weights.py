@@ -125,23 +125,6 @@ def head_name(network: nn.Module) -> str | None:
     return linear[-1] if linear else None
 
 
-def checkpoint_classes(network: nn.Module, path: str | Path) -> int | None:
-    """Read how many classes the head in a weight file has.
-
-    Args:
-        network: The network that the file is for.
-        path: The weight file.
-
-    Returns:
-        The number of classes, or None when the file holds no head.
-
-    Raises:
-        CheckpointError: When the file cannot be read.
-    """
-    readings = _readings(network, path, strict_head=False)
-    return _head_classes(network, min(readings, key=lambda one: (one.comparison.misfits, one.rank)).tensors)
-
-
 def _readings(network: nn.Module, path: str | Path, *, strict_head: bool) -> list[_Reading]:
     own = dict(network.state_dict())
     head = head_name(network)

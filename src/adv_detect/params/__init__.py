@@ -16,7 +16,6 @@ from adv_detect.params.adaptive_attack import (
 )
 from adv_detect.params.adversarial_generation import RESERVED_ATTACKS, AdversarialGenerationParams, AttackParams
 from adv_detect.params.detector_training import (
-    RESERVED_CONFIGURATIONS,
     DetectorFitParams,
     DetectorParams,
     DetectorTrainingParams,
@@ -66,7 +65,6 @@ __all__ = [
     "FEWEST_TAILS",
     "RESERVED_ADAPTIVE",
     "RESERVED_ATTACKS",
-    "RESERVED_CONFIGURATIONS",
     "SPLITS",
     "AdaptiveAttackParams",
     "AdaptiveAttackSpec",

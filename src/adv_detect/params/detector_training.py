@@ -7,10 +7,8 @@ from typing import Annotated, get_args
 from pydantic import Field, field_validator, model_validator
 
 from adv_detect.fields import Arguments, Block, Count, Decay, LearningRate, Names, Once, Seed, check_names
+from adv_detect.names import CONTROLS
 from adv_detect.params.terms import ClassOrder, Distance, Representative, TrainedCriteria, TrajectoryKind
-
-RESERVED_CONFIGURATIONS = ("margin", "untrained")
-"""Names of the controls."""
 
 
 class DetectorParams(Block):
@@ -98,13 +96,13 @@ class DetectorTrainingParams(Block):
     @field_validator("configurations")
     @classmethod
     def _names_are_usable(cls, configurations: dict[str, DetectorParams | None]) -> dict[str, DetectorParams | None]:
-        check_names(configurations, reserved=RESERVED_CONFIGURATIONS)
+        check_names(configurations, reserved=CONTROLS)
         return configurations
 
     @field_validator("reference_checkpoints")
     @classmethod
     def _published_names_are_usable(cls, checkpoints: dict[str, str]) -> dict[str, str]:
-        check_names(checkpoints, reserved=RESERVED_CONFIGURATIONS)
+        check_names(checkpoints, reserved=CONTROLS)
         return checkpoints
 
     @model_validator(mode="after")

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from adv_detect.algorithms.roc import Values, to_array
+from adv_detect.algorithms.roc import Values
 from adv_detect.errors import DataError
 from adv_detect.plots import style
+from adv_detect.plots.grid import Panel, image_grid, perturbation_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 UNION = "union"
-CELL_INCHES = 1.25
 PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.0
 NORM_LABELS = {"l2": "$\\ell_2$", "linf": "$\\ell_\\infty$"}
 
@@ -128,37 +128,21 @@ def evading_grid(examples: Sequence[EvadingExample], *, bounds: tuple[float, flo
     Raises:
         DataError: There is no example, or an image pair differs in shape.
     """
-    rows: dict[str, list[EvadingExample]] = {}
+    rows: dict[str, list[Panel]] = {}
     for example in examples:
-        rows.setdefault(example.row, []).append(example)
-    if not rows:
-        raise DataError("expected at least one evading image, got none")
-    width = max(map(len, rows.values()))
-    figure = style.new_figure(2 * CELL_INCHES * width + 0.9, (CELL_INCHES + 0.6) * len(rows) + 0.4)
-    cells = figure.subplots(len(rows), 2 * width, squeeze=False)
-    for axes in cells.ravel():
-        axes.set_axis_off()
-    for row, (name, shown) in zip(cells, rows.items(), strict=True):
-        for index, example in enumerate(shown):
-            _pair(row[2 * index], row[2 * index + 1], example, bounds)
-        row[0].text(-0.14, 0.5, name, transform=row[0].transAxes, rotation=90, va="center", ha="right",
-                    fontsize=style.FONT_SIZE - 2, weight="bold", color=style.INK)  # fmt: skip
-    style.heading(figure, title)
-    return figure
-
-
-def _pair(left: Axes, right: Axes, example: EvadingExample, bounds: tuple[float, float]) -> None:
-    clean, attacked = (to_array(image).astype(np.float64) for image in (example.clean, example.adversarial))
-    if clean.ndim != 3 or clean.shape != attacked.shape:
-        raise DataError(f"expected images of one shape (channels, H, W), got {clean.shape} and {attacked.shape}")
-    change = attacked - clean
-    low, high = bounds
-    texts = (
-        f"clean\n{example.clean_class}",
-        f"taken for {example.adversarial_class}\n$\\ell_2$ {np.linalg.norm(change):.3g}  "
-        f"$\\ell_\\infty$ {np.abs(change).max():.3g}\nscore {example.score:.3g} (limit {example.threshold:.3g})",
+        rows.setdefault(example.row, []).extend(_pair(example))
+    return image_grid(
+        rows, bounds=bounds, title=title, cell_inches=1.25, caption_inches=0.6, label_size=style.FONT_SIZE - 2
     )
-    for axes, image, text in zip((left, right), (clean, attacked), texts, strict=True):
-        shown = np.clip((np.moveaxis(image, 0, -1) - low) / (high - low), 0.0, 1.0)
-        axes.imshow(shown.squeeze(), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-        axes.set_title(text, fontsize=style.FONT_SIZE - 2.5, color=style.INK, y=-0.02, va="top", pad=0)
+
+
+def _pair(example: EvadingExample) -> list[Panel]:
+    _, euclidean, largest = perturbation_of(example.clean, example.adversarial)
+    return [
+        (example.clean, f"clean\n{example.clean_class}"),
+        (
+            example.adversarial,
+            f"taken for {example.adversarial_class}\n{euclidean}  {largest}\n"
+            f"score {example.score:.3g} (limit {example.threshold:.3g})",
+        ),
+    ]

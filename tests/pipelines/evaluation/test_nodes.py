@@ -197,7 +197,7 @@ SCORED = (
     "activations",
     "control_activations",
     "detectors",
-    "detector_summary",
+    "control_detectors",
     "thresholds",
     "representatives",
 )

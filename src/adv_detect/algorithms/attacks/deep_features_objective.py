@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from adv_detect.errors import AttackError, ConfigurationError
+from adv_detect.images import UINT8_MAX
 
 FeatureFunction = Callable[[Tensor], Tensor]
 """Images ``(N, channels, H, W)`` to features ``(N, D)``, differentiable."""
 
 Direction = Literal["approach", "leave"]
-PIXEL_LEVELS = 255.0
+PIXEL_LEVELS = UINT8_MAX
 """The unit of ``max_thres``: one step of an 8-bit image."""
 
 

@@ -14,7 +14,7 @@ from adv_detect.algorithms.splits import interleave, keep_copies_together
 from adv_detect.algorithms.splits import split_sources as divide
 from adv_detect.images import ImageSet, image_contents, image_set_identity
 from adv_detect.jobs.records import log_non_finite
-from adv_detect.names import NATURAL, NO_CRITERION
+from adv_detect.names import NATURAL, NO_CRITERION, TARGETED
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import SPLITS, AdversarialGenerationParams, AttackParams, RuntimeParams, Split, SplitParams
 from adv_detect.pipelines.adversarial_generation.attack_shards import (
@@ -41,7 +41,6 @@ RECORD_TENSORS = {
     "non_finite": "non_finite",
 }
 SEED_RANGE = 2**31
-TARGETED = "targeted"
 FEWEST_AIMS = 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
 from adv_detect.jobs.activations import ActivationBlock, activation_plan
+from adv_detect.jobs.controls import control_plan
 from adv_detect.jobs.detectors import (
     CRITERIA,
     LEARNING_SPLITS,
@@ -25,6 +27,7 @@ from adv_detect.jobs.detectors import (
     criteria_of,
     plan_jobs,
     restore,
+    restore_all,
 )
 from adv_detect.measures.detector_keys import SUMMARY_FIGURES, rate_label
 from adv_detect.names import REFERENCE, WITHOUT
@@ -126,13 +129,12 @@ def summarise_detectors(
     attacks = {name: attack.criteria for name, attack in adversarial_generation.active.items() if attack.train}
     validation, rows = ValidationScores(activations, attacks), []
     every = {f"{name}/{criterion}" for name in attacks for criterion in CRITERIA}
-    for key in detectors:
-        stored = restore(detectors, key, representatives)
+    for stored in restore_all(detectors, representatives):
         scores, facts = validation.score(stored.detector), stored.facts
         learned = {f"{name}/{one}" for name in facts["attacks"] for one in criteria_of(facts["trained_criterion"])}
         rows.append(
             {
-                "detector": key,
+                "detector": stored.key,
                 **stored.params.shown,
                 "top_k": stored.params.top_k,
                 "hidden": stored.params.hidden,
@@ -143,6 +145,28 @@ def summarise_detectors(
             }
         )
     return pd.DataFrame(rows)
+
+
+def make_controls(
+    detectors: ShardStore,
+    detector_summary: pd.DataFrame,
+    activations: ShardStore,
+    representatives: Representatives,
+    runtime: RuntimeParams,
+) -> ShardPlan:
+    """Plan the controls, which every detector must beat: the network's margin, and detectors with random weights.
+
+    Args:
+        detectors: The trained detectors.
+        detector_summary: Their validation figures; the best gives the untrained ones their form.
+        activations: Activations of natural images.
+        representatives: Class representatives.
+        runtime: Engine, progress.
+
+    Returns:
+        A plan with the shards ``margin`` and, where a detector reads trajectories, ``untrained/<draw>``.
+    """
+    return control_plan(detectors, best_detector(detector_summary), activations, representatives, runtime)
 
 
 def collect_histories(detectors: ShardStore) -> pd.DataFrame:
@@ -163,11 +187,12 @@ def collect_histories(detectors: ShardStore) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else ["detector", "epoch"])
 
 
-def fix_thresholds(detectors: ShardStore, evaluation: EvaluationParams) -> pd.DataFrame:
+def fix_thresholds(detectors: ShardStore, control_detectors: ShardStore, evaluation: EvaluationParams) -> pd.DataFrame:
     """Fix the threshold of every detector at every false-positive rate, on clean validation images.
 
     Args:
         detectors: The trained detectors, with their scores on clean validation images.
+        control_detectors: The controls, likewise.
         evaluation: The false-positive rates.
 
     Returns:
@@ -175,7 +200,8 @@ def fix_thresholds(detectors: ShardStore, evaluation: EvaluationParams) -> pd.Da
         it rests on).
     """
     rows = []
-    for key, content in detectors.only(CLEAN_SCORES).items():
+    stored = (one.only(CLEAN_SCORES).items() for one in (detectors, control_detectors))
+    for key, content in itertools.chain.from_iterable(stored):
         scores = content.tensors[CLEAN_SCORES]
         for fpr, threshold in thresholds_at_fpr(scores, evaluation.fprs).items():
             rows.append(

@@ -8,19 +8,18 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.registry import attacks_on_features
-from adv_detect.algorithms.detectors import StoredDetector, score_activations
+from adv_detect.algorithms.detectors import score_activations
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.jobs.activations import ActivationBlock, activation_plan, natural_activations, read_activations
-from adv_detect.jobs.detectors import best_detector
+from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_activations
+from adv_detect.jobs.detectors import restore_all
 from adv_detect.measures.detection_metrics import metric_table
-from adv_detect.measures.detector_keys import describe_detectors, rate_label
+from adv_detect.measures.detector_keys import describe_detectors
 from adv_detect.names import EIGHT_BIT, NOISE, ShardKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdversarialGenerationParams, EvaluationParams, Norm, RuntimeParams
 from adv_detect.pipelines.evaluation.scoring import (
     describe_images,
     join_scores,
-    scored_detectors,
     with_verdicts,
 )
 from adv_detect.progress import track
@@ -65,20 +64,20 @@ def score_images(
     activations: ShardStore,
     control_activations: ShardStore,
     detectors: ShardStore,
-    detector_summary: pd.DataFrame,
+    control_detectors: ShardStore,
     thresholds: pd.DataFrame,
     representatives: Representatives,
     evaluation: EvaluationParams,
     runtime: RuntimeParams,
 ) -> pd.DataFrame:
-    """Score every test image with every detector and control, and the clean validation images beside them.
+    """Score every test image with every detector, and the clean validation images beside them.
 
     Args:
         activations: Activations of natural and attacked images.
         control_activations: Activations of rounded and of noisy images.
         detectors: The trained detectors.
-        detector_summary: Their validation figures; the best gives the untrained control its shape.
-        thresholds: Their thresholds.
+        control_detectors: The controls.
+        thresholds: The thresholds of both.
         representatives: Class representatives.
         evaluation: The false-positive rates of the verdicts.
         runtime: Whether progress is shown.
@@ -87,8 +86,7 @@ def score_images(
         One row per image x detector; the columns are those of
         :func:`adv_detect.pipelines.evaluation.scoring.join_scores` and a verdict per false-positive rate.
     """
-    clean = natural_activations(activations, "validation")
-    scored = scored_detectors(detectors, best_detector(detector_summary), representatives, clean)
+    scored = [one for store in (detectors, control_detectors) for one in restore_all(store, representatives)]
     frames: list[pd.DataFrame] = []
     parts: dict[str, list[Tensor]] = {one.key: [] for one in scored}
     shards = _scored_shards(activations, control_activations)
@@ -104,7 +102,7 @@ def score_images(
         {key: values.numpy().astype(np.float32) for key, values in scores.items()},
         {one.key: one.p_values(scores[one.key]).numpy().astype(np.float32) for one in scored},
     )
-    return with_verdicts(table, _all_thresholds(thresholds, scored, evaluation.fprs))
+    return with_verdicts(table, thresholds[thresholds["fpr"].isin(evaluation.fprs)])
 
 
 def measure_detection(
@@ -137,17 +135,6 @@ def measure_detection(
         progress=runtime.progress,
     )
     return table, table
-
-
-def _all_thresholds(fixed: pd.DataFrame, scored: list[StoredDetector], fprs: tuple[float, ...]) -> pd.DataFrame:
-    """The thresholds on disk, and those of the controls, which are fixed on the same images."""
-    missing = [one for one in scored if one.key not in set(fixed["detector"])]
-    rows = [
-        {"detector": one.key, "fpr": fpr, "rate": rate_label(fpr), "threshold": one.threshold(fpr)}
-        for one in missing
-        for fpr in fprs
-    ]
-    return pd.concat([fixed[fixed["fpr"].isin(fprs)], pd.DataFrame(rows)], ignore_index=True)
 
 
 def _scored_shards(activations: ShardStore, controls: ShardStore) -> list[tuple[ShardStore, str]]:

@@ -41,7 +41,7 @@ def _measuring() -> list[Any]:
                 "activations",
                 "control_activations",
                 "detectors",
-                "detector_summary",
+                "control_detectors",
                 "thresholds",
                 "representatives",
                 "params:evaluation",

@@ -1,9 +1,10 @@
-"""One finished run of all pipelines on tiny synthetic images, shared by their tests."""
+"""Fixtures: one finished run of all pipelines on tiny synthetic images, shared by the tests of pipelines and jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,10 +37,11 @@ from adv_detect.pipelines import (
     representatives,
     target_training,
 )
+from adv_detect.sharding import ShardContent, ShardStore
 
 CLASS_NAMES = ("left", "middle", "right")
 SIDE = 28
-SHARDED = ("features", "adversarials", "activations", "detectors", "control_activations")
+SHARDED = ("features", "adversarials", "activations", "detectors", "control_detectors", "control_activations")
 TABLES = (
     "source_splits",
     "attack_records",
@@ -171,3 +173,38 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
         shop.run(module.create_pipeline())
     shop.run(evaluation.create_pipeline().to_nodes("measure_detection"))
     return shop
+
+
+@pytest.fixture(scope="session")
+def with_other_test_images(finished: Workshop) -> Callable[[Any], ShardStore]:
+    """Makes a store in a folder: the activations of the finished run, but those of the test split are others."""
+
+    def make(folder: Any) -> ShardStore:
+        store = ShardStore(str(folder))
+        marks = finished["activations"].fingerprints()
+        for key, content in finished["activations"].items():
+            tensors = dict(content.tensors)
+            if "/test-" in key:
+                tensors |= {name: torch.zeros_like(value) for name, value in tensors.items() if "features" in name}
+            store.write(key, ShardContent(tensors, content.metadata), "changed" if "/test-" in key else marks[key])
+        return store
+
+    return make
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A detector file in the published form: an LSTM over three classes with five hidden units."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "lstm.weight_ih_l0": (20, 3),
+        "lstm.weight_hh_l0": (20, 5),
+        "lstm.bias_ih_l0": (20,),
+        "lstm.bias_hh_l0": (20,),
+        "classifier.weight": (1, 5),
+        "classifier.bias": (1,),
+    }
+    name = "best_model_with_arch_lstm_method_m_dist_cosine_criterion_t_lr_0.0003_bs_32_ba_4_weightd_0.pth"
+    path = tmp_path / name
+    torch.save({"detector": {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}}, path)
+    return path
