@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.datasets.overlap import refuse_overlap
 from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.jobs.activations import read_fingerprint
 from adv_detect.params import (
     AdversarialGenerationParams,
     DetectorTrainingParams,
@@ -326,8 +328,10 @@ def _check_up_to_date(pipeline: Pipeline, catalog: DataCatalog) -> None:
                 "`kedro run --pipeline=detector_training` first, or `kedro run` for the whole job"
             )
     if {"detectors", "activations"} <= there:
-        marks, detectors = catalog.load("activations").fingerprints(), catalog.load("detectors")
-        old = [key for key in detectors.fingerprints() if _learned_elsewhere(detectors.metadata(key), marks)]
+        activations, detectors = catalog.load("activations"), catalog.load("detectors")
+        mark = cache(partial(read_fingerprint, activations))
+        stored = set(activations.keys())
+        old = [key for key in detectors.fingerprints() if _learned_elsewhere(detectors.metadata(key), stored, mark)]
         if old:
             raise DataError(
                 f"detectors: {_some(old)} learned from other activations than those on disk; run "
@@ -337,8 +341,9 @@ def _check_up_to_date(pipeline: Pipeline, catalog: DataCatalog) -> None:
         _check_thresholds(catalog)
 
 
-def _learned_elsewhere(facts: dict[str, Any], marks: dict[str, str]) -> bool:
-    return any(marks.get(key) != mark for key, mark in facts.get("learned_from", {}).items())
+def _learned_elsewhere(facts: dict[str, Any], stored: set[str], mark: Callable[..., str | None]) -> bool:
+    views, learned = tuple(facts.get("views", ())), facts.get("learned_from", {})
+    return any(key not in stored or mark(key, views) != known for key, known in learned.items())
 
 
 def _check_thresholds(catalog: DataCatalog) -> None:

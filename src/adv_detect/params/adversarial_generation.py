@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from adv_detect.fields import Arguments, Block, Count, Once, PositiveNumber, check_names, parse_fraction
 from adv_detect.params.terms import SPLITS, Criteria, Norm, Split
 
-RESERVED_ATTACKS = ("natural", "noise", "all", "macro", "worst")
+RESERVED_ATTACKS = ("natural", "benign", "noise", "all", "macro", "worst")
 """Names of other rows in the tables."""
 
 

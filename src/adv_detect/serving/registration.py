@@ -62,7 +62,7 @@ def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
 
     name, default = str(bundle.about["name"]), float(bundle.about["fpr"])
     with _quiet(), tempfile.TemporaryDirectory() as scratch:
-        code, requirements = serving_dependencies((bundle.network.spec.name, bundle.stored.params.kind), Path(scratch))
+        code, requirements = serving_dependencies(_paths(bundle), Path(scratch))
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(PACKAGE / "serving" / "pyfunc_model.py"),
@@ -74,6 +74,17 @@ def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
             metadata=version_tags(bundle),
         )
         return _register(bundle, logged, alias)
+
+
+def _paths(bundle: ScoringBundle) -> list[str]:
+    """What the model is made of, by registered name or dotted path; views need torchvision."""
+    kinds = [one.kind for one in bundle.stored.views.values()]
+    return [
+        bundle.network.spec.name,
+        bundle.stored.params.kind,
+        *kinds,
+        *(["torchvision.transforms.v2"] if kinds else []),
+    ]
 
 
 def example_images(bundle: ScoringBundle) -> NDArray[np.float32]:

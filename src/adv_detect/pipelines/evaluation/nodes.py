@@ -11,7 +11,7 @@ from adv_detect.algorithms.attacks.registry import attacks_on_features
 from adv_detect.algorithms.detectors import StoredDetector, score_activations
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.jobs.activations import ActivationBlock, activation_plan, natural_activations, read_activations
-from adv_detect.jobs.detectors import best_detector
+from adv_detect.jobs.detectors import best_detector, views_of
 from adv_detect.measures.detection_metrics import metric_table
 from adv_detect.measures.detector_keys import describe_detectors, rate_label
 from adv_detect.names import EIGHT_BIT, NATURAL, NOISE, ShardKey
@@ -31,6 +31,7 @@ def compute_control_activations(
     adversarials: ShardStore,
     network_weights: TargetNetwork,
     representatives: Representatives,
+    detectors: ShardStore,
     adversarial_generation: AdversarialGenerationParams,
     runtime: RuntimeParams,
 ) -> ShardPlan:
@@ -43,6 +44,7 @@ def compute_control_activations(
         adversarials: Attacked and natural images.
         network_weights: The network under attack.
         representatives: Class representatives, which judge attacks on deep features.
+        detectors: The trained detectors, for the views that they read.
         adversarial_generation: The attacks, for their norms.
         runtime: Seed, batch size, device, engine.
 
@@ -59,7 +61,8 @@ def compute_control_activations(
         seed = int(fingerprint(runtime.seed, text.rsplit("/", 1)[1])[:8], 16)  # the same for all attacks on an image
         blocks[key._replace(variant=EIGHT_BIT).text] = ActivationBlock(shard=text, variant="8bit")
         blocks[key._replace(variant=NOISE).text] = ActivationBlock(shard=text, variant="noise", norm=norm, seed=seed)
-    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime)
+    views = views_of(detectors)
+    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime, views=views)
 
 
 def score_images(

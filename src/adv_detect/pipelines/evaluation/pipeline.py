@@ -29,6 +29,7 @@ def _measuring() -> list[Any]:
                 "adversarials",
                 "network_weights",
                 "representatives",
+                "detectors",
                 "params:adversarial_generation",
                 "params:runtime",
             ],
