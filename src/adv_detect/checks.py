@@ -26,6 +26,7 @@ from adv_detect.params import (
 )
 from adv_detect.reporting import PARTS
 from adv_detect.validation.epsilon import warn_of_epsilons
+from adv_detect.validation.image_changes import check_benign_changes, check_views
 from adv_detect.validation.run import block_of, check_further, check_numbers, check_rates, warn_of_nothing_left_out
 
 if TYPE_CHECKING:
@@ -72,8 +73,12 @@ def check_run(pipeline: Pipeline, catalog: DataCatalog, own_attacks: Mapping[str
         check_numbers(catalog)
     if detectors is not None and "params:detector_training" in inputs:
         check_detectors(detectors, attacks)
+        check_views(detectors)
         _check_published(detectors, catalog)
         warn_of_nothing_left_out(detectors, attacks)
+    evaluation = block_of(catalog, "evaluation", EvaluationParams)
+    if evaluation is not None and "params:evaluation" in inputs:
+        check_benign_changes(evaluation)
     check_further(pipeline, catalog)
     check_rates(catalog)
     _check_stored_network(pipeline, catalog, detectors)

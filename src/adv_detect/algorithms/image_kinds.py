@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from io import BytesIO
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
@@ -15,7 +18,7 @@ from adv_detect.algorithms.pixels import quantise
 from adv_detect.fields import Block, Number, PositiveNumber
 
 COLOURS = (1, 3)
-"""Channels that torchvision's colour operations and JPEG take at once; other images go channel by channel."""
+"""Channels that contrast and JPEG take at once; other images go channel by channel."""
 MAX_8BIT = 255
 BLUR_REACH = 3.0
 """A blur reaches so many standard deviations to each side."""
@@ -59,7 +62,7 @@ class Blur(ImageKind):
 
 
 class JPEG(ImageKind):
-    """JPEG compression; the gradient is that of an image left alone."""
+    """JPEG compression, colour at half resolution as usual; the gradient is that of an image left alone."""
 
     quality: Annotated[int, Field(ge=1, le=100)]
 
@@ -67,12 +70,20 @@ class JPEG(ImageKind):
         return straight_through(images, _as_colours(self._compress)(images.detach()))
 
     def _compress(self, images: Tensor) -> Tensor:
-        from torchvision.transforms.v2 import functional as transforms
+        pixels = (images * MAX_8BIT).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
+        coded = [torch.from_numpy(self._recode(picture)) for picture in pixels]
+        changed = torch.stack(coded).reshape(pixels.shape).movedim(-1, 1) if coded else images
+        return changed.to(images.device, images.dtype).contiguous() / MAX_8BIT
 
-        pixels = (images * MAX_8BIT).round().to(torch.uint8).cpu()
-        return (
-            transforms.jpeg(pixels, self.quality).to(images.device, images.dtype) / MAX_8BIT if len(pixels) else images
+    def _recode(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Save and load a picture ``(H, W, 1 or 3)``."""
+        from PIL import Image
+
+        file = BytesIO()
+        Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(
+            file, "JPEG", quality=self.quality
         )
+        return np.array(Image.open(file))
 
 
 class Shift(ImageKind):

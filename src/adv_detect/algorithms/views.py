@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from adv_detect.algorithms.features import extract_features
+from adv_detect.algorithms.features import network_logits
 from adv_detect.algorithms.image_changes import ImageChange, build_change, is_random
 from adv_detect.errors import ConfigurationError
 from adv_detect.params import ImageChangeParams
@@ -59,6 +59,4 @@ class Views:
         Returns:
             Class logits ``(N, C)`` by view, with gradients to the images where autograd records.
         """
-        return {
-            name: extract_features(network, change(images, self.bounds), ())[0] for name, change in self.changes.items()
-        }
+        return {name: network_logits(network, change(images, self.bounds)) for name, change in self.changes.items()}

@@ -115,7 +115,7 @@ def test_activations_equal_a_direct_computation(finished, key):
 
 
 def test_activations_follow_their_images(finished, blocks):
-    names = ("adversarials", "network_weights", "representatives")
+    names = ("adversarials", "network_weights", "representatives", "params:detector_training")
     plan = compute_activations(*(finished[name] for name in names), blocks["runtime"])
 
     assert plan.keys == finished["adversarials"].keys()
@@ -375,7 +375,7 @@ def test_another_file_of_the_same_name_makes_a_published_detector_stale(detector
 
 
 def test_images_without_finite_features_are_left_out_and_said(finished, caplog):
-    names = ("adversarials", "network_weights", "representatives", "params:runtime")
+    names = ("adversarials", "network_weights", "representatives", "params:detector_training", "params:runtime")
     plan = compute_activations(*(finished[name] for name in names))
     key = "natural/test-0000"
     content = finished["adversarials"].read(key)
