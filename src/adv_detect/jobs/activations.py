@@ -151,6 +151,8 @@ def activation_plan(
     work = ActivationWork(adversarials, network, judges, runtime, views or {})
     of_views = {f"{VIEWS}{name}": change_identity(one) for name, one in work.views.items()}
     of_network, of_judges = target_digest(network), representatives_digest(representatives)
+    of_changes = {id(one.change): one.change for one in blocks.values() if one.change is not None}
+    identities = {number: change_identity(one) for number, one in of_changes.items()}
     marks = adversarials.fingerprints()
     shards = []
     for key, block in blocks.items():
@@ -162,7 +164,7 @@ def activation_plan(
             block.variant,
             block.norm,
             block.seed,
-            *([change_identity(block.change)] if block.change is not None else []),
+            *([identities[id(block.change)]] if block.change is not None else []),
         )
         base = fingerprint(*made_from)
         parts = {BASE: base} | of_views if of_views else {}
