@@ -26,7 +26,8 @@ BENIGN = prose("""
 """)
 TABLE = (
     "Share of false alarms at a nominal {rate}, with {level:.0%} interval (Wilson); n: images that the network "
-    "classifies as before, of {images:,}. All configurations of the first seed stand in the figure and in benign_changes.csv."
+    "classifies as before, of {images:,}. All configurations of the first seed stand in the figure, and in "
+    "benign_changes.csv."
 )
 
 
