@@ -41,7 +41,15 @@ from adv_detect.sharding import ShardContent, ShardStore
 
 CLASS_NAMES = ("left", "middle", "right")
 SIDE = 28
-SHARDED = ("features", "adversarials", "activations", "detectors", "control_detectors", "control_activations")
+SHARDED = (
+    "features",
+    "adversarials",
+    "activations",
+    "detectors",
+    "control_detectors",
+    "control_activations",
+    "benign_activations",
+)
 TABLES = (
     "source_splits",
     "attack_records",
@@ -51,6 +59,7 @@ TABLES = (
     "thresholds",
     "scores",
     "detection_metrics",
+    "benign_changes",
 )
 
 
@@ -114,7 +123,16 @@ def default_blocks() -> dict[str, Any]:
                 "fit": {"epochs": 4, "batch_size": 32, "learning_rate": 0.01},
             }
         ),
-        "evaluation": EvaluationParams(bootstrap=20, show_examples=1),
+        "evaluation": EvaluationParams.model_validate(
+            {
+                "bootstrap": 20,
+                "show_examples": 1,
+                "benign_changes": {
+                    "blur-1": {"kind": "blur", "arguments": {"sigma": 1.0}},
+                    "noise-10": {"kind": "noise", "arguments": {"std": "10/255"}, "train": False},
+                },
+            }
+        ),
         "serving": ServingParams(),
     }
 
@@ -140,6 +158,7 @@ def make_workshop(folder: Any, **blocks: Any) -> Workshop:
         "network_weights": NetworkDataset(filepath=str(folder / "network.safetensors")),
         "representatives": RepresentativesDataset(filepath=str(folder / "representatives.safetensors")),
         "champion_model": MemoryDataset(copy_mode="assign"),
+        "benign_metrics": MemoryDataset(),
     }
     datasets |= {name: ShardedSafetensorsDataset(filepath=str(folder / name)) for name in SHARDED}
     datasets |= {name: ParquetDataset(filepath=str(folder / f"{name}.parquet")) for name in TABLES}
@@ -171,7 +190,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     shop = make_workshop(tmp_path_factory.mktemp("finished"))
     for module in (target_training, feature_extraction, representatives, adversarial_generation, detector_training):
         shop.run(module.create_pipeline())
-    shop.run(evaluation.create_pipeline().to_nodes("measure_detection"))
+    shop.run(evaluation.create_pipeline().to_nodes("measure_detection", "measure_benign_changes"))
     return shop
 
 

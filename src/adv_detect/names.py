@@ -30,6 +30,8 @@ FLOAT, EIGHT_BIT, NOISE = "float", "8bit", "noise"
 BENIGN = "benign"
 """Precedes the name of a benign change in the variant of a natural image: ``benign/<change>``."""
 VARIANTS = (FLOAT, EIGHT_BIT, NOISE, BENIGN)
+UNCHANGED = "unchanged"
+"""In the place of a benign change: the natural images as they are."""
 IMPERSONATION, DODGING = "impersonation", "dodging"
 """Aims of an attack on verification: to pass for another person, or not to be recognised."""
 EARLY, CONFIDENT = "early", "confident"

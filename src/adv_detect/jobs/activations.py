@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
-from adv_detect.algorithms.attacks.perturbations import noise_of_same_norm, quantise
+from adv_detect.algorithms.attacks.perturbations import noise_of_same_norm
 from adv_detect.algorithms.attacks.registry import BY_NETWORK
 from adv_detect.algorithms.detectors import Activations
 from adv_detect.algorithms.detectors.end_to_end import network_activations
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.finite import finite_rows
+from adv_detect.algorithms.image_changes import build_change, change_identity
 from adv_detect.algorithms.margins import margin
+from adv_detect.algorithms.pixels import quantise
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
+from adv_detect.algorithms.views import Views
 from adv_detect.errors import DataError
-from adv_detect.names import EIGHT_BIT, FLOAT, NATURAL, ShardKey
+from adv_detect.names import BENIGN, EIGHT_BIT, FLOAT, NATURAL, ShardKey
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork, target_digest
-from adv_detect.params import Norm, RuntimeParams
+from adv_detect.params import ImageChangeParams, Norm, RuntimeParams
 from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, fingerprint
 
 LOGGER = logging.getLogger(__name__)
 
-Variant = Literal["float", "8bit", "noise"]
+Variant = Literal["float", "8bit", "noise", "benign"]
 """Form in which stored images are passed through the network."""
 KEPT = ("label", "source_index", "target", "l2", "linf")
-LOGITS, FEATURES = "logits", "features."
+LOGITS, FEATURES, VIEWS = "logits", "features.", "views."
+PARTS, BASE = "parts", "base"
+"""In the facts of a shard with views: fingerprints of its parts, and the name of all that is no view."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +45,22 @@ class ActivationBlock:
 
     Attributes:
         shard: Key in the store of adversarial examples.
-        variant: ``float`` as attacked, ``8bit`` rounded to 256 levels, ``noise`` with random noise of the same norm.
+        variant: ``float`` as attacked, ``8bit`` rounded to 256 levels, ``noise`` with random noise of the same norm,
+            ``benign`` changed as below and rounded.
         norm: Norm in which noise is matched.
-        seed: Seed of the noise.
+        seed: Seed of what is drawn.
+        change: The benign change.
         made_from: Fingerprint of that shard, kept with the result.
+        parts: Fingerprints of the parts of the result; empty where there is no view.
     """
 
     shard: str
     variant: Variant = "float"
     norm: Norm = "l2"
     seed: int = 0
+    change: ImageChangeParams | None = None
     made_from: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,12 +72,14 @@ class ActivationWork:
         network: The network under attack.
         judges: Class representatives of the last layer ``(C, D)`` by kind, for attacks that are judged by them.
         runtime: Batch size, device.
+        views: The views to run through the network as well.
     """
 
     adversarials: ShardStore
     network: TargetNetwork
     judges: Mapping[str, Tensor]
     runtime: RuntimeParams
+    views: Mapping[str, ImageChangeParams] = field(default_factory=dict)
 
     def __call__(self, block: ActivationBlock) -> ShardContent:
         """Make one shard: logits ``(n, C)``, a tensor ``(n, D_l)`` per layer, and facts on each image."""
@@ -75,17 +87,20 @@ class ActivationWork:
         network = working_form(self.network, device)
         content = self.adversarials[block.shard]
         images = self._vary(block, content)
-        step = self.runtime.batch_size
+        views, step = Views.build(self.views, network.spec.bounds), self.runtime.batch_size
         with torch.no_grad():
             found = Activations.concatenate(
-                network_activations(network, images[start : start + step].to(device), network.spec.layers).to("cpu")
-                for start in range(0, max(len(images), 1), step)
+                network_activations(network, part.to(device), network.spec.layers, views).to("cpu")
+                for part in torch.split(images, step)  # one empty part where there is no image
             )
         judged = self._judged(found, content.metadata.get("judge", BY_NETWORK))
         tensors = {LOGITS: found.logits, "predicted": found.logits.argmax(dim=1), "margin": margin(found.logits)}
         tensors |= {f"{FEATURES}{name}": part for name, part in found.features.items()}
+        tensors |= {f"{VIEWS}{name}": part for name, part in found.views.items()}
         tensors |= {name: content.tensors[name] for name in KEPT}
-        facts = {"variant": block.variant, "made_from": block.made_from, "layers": list(found.features)}
+        facts: dict[str, Any] = {"variant": block.variant, "made_from": block.made_from, "layers": list(found.features)}
+        if found.views:
+            facts |= {"views": list(found.views), PARTS: dict(block.parts)}
         made = ShardContent(tensors=tensors | _flags(content, judged), metadata=content.metadata | facts)
         return _without_non_finite(block, made)
 
@@ -95,6 +110,10 @@ class ActivationWork:
             return quantise(images, bounds)
         if block.variant == FLOAT:
             return images
+        if block.variant == BENIGN:
+            assert block.change is not None
+            changed = build_change(BENIGN, block.change)(images, bounds, seed=block.seed)
+            return quantise(changed, bounds)
         sources = self.adversarials[ShardKey.parse(block.shard).natural.text]
         clean = _matching(sources, content)
         return noise_of_same_norm(clean, images, norm=block.norm, bounds=bounds, seed=block.seed)
@@ -112,6 +131,7 @@ def activation_plan(
     blocks: Mapping[str, ActivationBlock],
     *,
     runtime: RuntimeParams,
+    views: Mapping[str, ImageChangeParams] | None = None,
 ) -> ShardPlan:
     """Plan the activations of some shards of images.
 
@@ -121,13 +141,18 @@ def activation_plan(
         representatives: Class representatives, which judge attacks on deep features.
         blocks: Images and variant by the key of the shard to make.
         runtime: Batch size, device, engine.
+        views: The views that detectors read, by name.
 
     Returns:
-        The plan.
+        The plan. A further view makes all activations anew; the fingerprint of what detectors without that view read
+        stays (:func:`read_fingerprint`).
     """
     judges = {"medoid": representatives.medoids[-1], "centroid": representatives.centroids[-1]}
-    work = ActivationWork(adversarials, network, judges, runtime)
+    work = ActivationWork(adversarials, network, judges, runtime, views or {})
+    of_views = {f"{VIEWS}{name}": change_identity(one) for name, one in work.views.items()}
     of_network, of_judges = target_digest(network), representatives_digest(representatives)
+    of_changes = {id(one.change): one.change for one in blocks.values() if one.change is not None}
+    identities = {number: change_identity(one) for number, one in of_changes.items()}
     marks = adversarials.fingerprints()
     shards = []
     for key, block in blocks.items():
@@ -139,9 +164,32 @@ def activation_plan(
             block.variant,
             block.norm,
             block.seed,
+            *([identities[id(block.change)]] if block.change is not None else []),
         )
-        shards.append(ShardSpec(key, fingerprint(*made_from), replace(block, made_from=marks[block.shard])))
+        base = fingerprint(*made_from)
+        parts = {BASE: base} | of_views if of_views else {}
+        made = replace(block, made_from=marks[block.shard], parts=parts)
+        shards.append(ShardSpec(key, fingerprint(parts) if parts else base, made))
     return ShardPlan(work=work, shards=tuple(shards), runtime=runtime, description="activations")
+
+
+def read_fingerprint(store: ShardStore, key: str, views: Collection[str] = ()) -> str | None:
+    """Give a fingerprint of what a detector reads of a shard.
+
+    Args:
+        store: Shards of activations.
+        key: Which one.
+        views: Names of the views that it reads.
+
+    Returns:
+        A fingerprint that covers these views and no others; None where the shard has none.
+    """
+    parts = store.metadata(key).get(PARTS)
+    if parts is None and not views:
+        return store.fingerprint(key)
+    held = parts or {}
+    read = {name: held.get(f"{VIEWS}{name}") for name in sorted(views)}
+    return fingerprint(held.get(BASE), read) if read else held.get(BASE)
 
 
 def read_activations(content: ShardContent, group: str = "") -> Activations:
@@ -158,6 +206,7 @@ def read_activations(content: ShardContent, group: str = "") -> Activations:
     return Activations(
         logits=tensors[LOGITS],
         features={name: tensors[f"{FEATURES}{name}"] for name in content.metadata["layers"]},
+        views={name: tensors[f"{VIEWS}{name}"] for name in content.metadata.get("views", ())},
         groups=(group,) * len(tensors[LOGITS]) if group else (),
     )
 
@@ -205,7 +254,7 @@ def successful_attacks(
 
 def _without_non_finite(block: ActivationBlock, content: ShardContent) -> ShardContent:
     """Leave out images that cannot be scored: with NaN or infinity in a logit or a feature."""
-    read = [tensor for name, tensor in content.tensors.items() if name == LOGITS or name.startswith(FEATURES)]
+    read = [tensor for name, tensor in content.tensors.items() if name == LOGITS or name.startswith((FEATURES, VIEWS))]
     kept = finite_rows(*read)
     if bool(kept.all()):
         return content

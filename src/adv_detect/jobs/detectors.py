@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,13 @@ from adv_detect.algorithms.detectors import (
     score_activations,
     stored_tensors,
 )
+from adv_detect.algorithms.detectors.registry import needed_views
+from adv_detect.algorithms.detectors.stored import stored_views
 from adv_detect.algorithms.detectors.trajectory.training import macro_auc
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import DataError
-from adv_detect.jobs.activations import natural_activations, successful_attacks
+from adv_detect.jobs.activations import natural_activations, read_fingerprint, successful_attacks
 from adv_detect.names import (
     BOTH_CRITERIA,
     LEARNED_FROM_ALL,
@@ -38,7 +40,7 @@ from adv_detect.names import (
     WITHOUT,
     DetectorKey,
 )
-from adv_detect.params import Criterion, DetectorFitParams, DetectorParams, RuntimeParams
+from adv_detect.params import Criterion, DetectorFitParams, DetectorParams, ImageChangeParams, RuntimeParams
 from adv_detect.sharding import ShardContent, ShardStore
 
 CRITERIA: tuple[Criterion, ...] = ("targeted", "untargeted")
@@ -93,17 +95,27 @@ class DetectorJob:
 
 @dataclass(frozen=True)
 class DetectorWork:
-    """Trains one detector and scores the clean validation images with it."""
+    """Trains one detector and scores the clean validation images with it.
+
+    Attributes:
+        activations: Activations of natural and attacked images.
+        representatives: Class representatives.
+        fit: Settings of the optimisation.
+        runtime: Device.
+        views: The configured views; those that a detector reads are kept among its facts.
+    """
 
     activations: ShardStore
     representatives: Representatives
     fit: DetectorFitParams
     runtime: RuntimeParams
+    views: Mapping[str, ImageChangeParams] = field(default_factory=dict)
 
     def __call__(self, job: DetectorJob) -> ShardContent:
         """Make one shard: the state and the clean scores of the detector; facts and training curves as metadata."""
         clean = natural_activations(self.activations, "validation")
         detector, params, history = self._detector(job)
+        views = needed_views({job.name: params}, self.views)
         facts: dict[str, Any] = {
             "configuration": job.name,
             "params": params.model_dump(mode="json"),
@@ -112,8 +124,12 @@ class DetectorWork:
             "attacks": list(job.attacks),
             "seed": job.seed,
             "history": history,
-            "learned_from": {key: self.activations.fingerprint(key) for key in job.shards(self.activations)},
+            "learned_from": {
+                key: read_fingerprint(self.activations, key, tuple(views)) for key in job.shards(self.activations)
+            },
         }
+        if views:
+            facts["views"] = {name: one.model_dump(mode="json") for name, one in views.items()}
         return ShardContent(tensors=stored_tensors(detector, score_activations(detector, clean)), metadata=facts)
 
     def _detector(self, job: DetectorJob) -> tuple[Detector, DetectorParams, FitHistory]:
@@ -247,6 +263,14 @@ def restore(detectors: ShardStore, key: str, representatives: Representatives) -
 def restore_all(detectors: ShardStore, representatives: Representatives) -> list[StoredDetector]:
     """Read all detectors of a store."""
     return [restore(detectors, key, representatives) for key in detectors]
+
+
+def views_of(detectors: ShardStore) -> dict[str, ImageChangeParams]:
+    """Gather the views that stored detectors read."""
+    found: dict[str, ImageChangeParams] = {}
+    for key in detectors:
+        found |= stored_views(detectors.metadata(key))
+    return found
 
 
 def best_detector(summary: pd.DataFrame) -> str:

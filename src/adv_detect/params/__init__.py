@@ -23,6 +23,7 @@ from adv_detect.params.detector_training import (
 from adv_detect.params.evaluation import FEWEST_TAILS, EvaluationParams
 from adv_detect.params.face_recognition import FacePairsParams, FaceRecognitionParams
 from adv_detect.params.feature_extraction import FeatureExtractionParams
+from adv_detect.params.image_changes import BenignChangeParams, ImageChangeParams
 from adv_detect.params.network import LayerParams, NetworkParams, PreprocessingParams
 from adv_detect.params.representatives import RepresentativesParams
 from adv_detect.params.runtime import RayParams, RuntimeParams
@@ -70,6 +71,7 @@ __all__ = [
     "AdaptiveAttackSpec",
     "AdversarialGenerationParams",
     "AttackParams",
+    "BenignChangeParams",
     "Budgets",
     "ClassOrder",
     "Criteria",
@@ -83,6 +85,7 @@ __all__ = [
     "FaceRecognitionParams",
     "FeatureExtractionParams",
     "HardeningParams",
+    "ImageChangeParams",
     "LayerParams",
     "NetworkParams",
     "Norm",

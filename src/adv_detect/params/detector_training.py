@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from adv_detect.fields import Arguments, Block, Count, Decay, LearningRate, Names, Once, Seed, check_names
 from adv_detect.names import CONTROLS
+from adv_detect.params.image_changes import ImageChangeParams
 from adv_detect.params.terms import ClassOrder, Distance, Representative, TrainedCriteria, TrajectoryKind
 
 
@@ -79,6 +80,8 @@ class DetectorTrainingParams(Block):
     ``criteria`` may hold ``both``: one detector for targeted and untargeted attacks together.
     ``leave_one_out`` names configurations that are trained again once per attack, without that attack (with the first
     seed, per single criterion).
+    ``views`` are the changes of an image whose logits detectors may compare with those of the image; those that a
+    configured detector reads are computed, and no others.
     """
 
     configurations: dict[str, DetectorParams | None]
@@ -87,6 +90,18 @@ class DetectorTrainingParams(Block):
     leave_one_out: Names = ()
     fit: DetectorFitParams = DetectorFitParams()
     reference_checkpoints: dict[str, str] = Field(default_factory=dict)
+    views: dict[str, ImageChangeParams | None] = Field(default_factory=dict)
+
+    @property
+    def active_views(self) -> dict[str, ImageChangeParams]:
+        """The views that are not null, in configured order."""
+        return {name: one for name, one in self.views.items() if one is not None}
+
+    @field_validator("views")
+    @classmethod
+    def _view_names_are_usable(cls, views: dict[str, ImageChangeParams | None]) -> dict[str, ImageChangeParams | None]:
+        check_names(views, reserved=())
+        return views
 
     @property
     def active(self) -> dict[str, DetectorParams]:

@@ -25,6 +25,7 @@ from adv_detect.algorithms.representatives import (
     representatives_from_tensors,
     representatives_tensors,
 )
+from adv_detect.algorithms.views import Views
 from adv_detect.errors import ConfigurationError, DamagedFileError, DataError
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_from_spec, target_tensors
@@ -81,7 +82,8 @@ class ScoringBundle:
         """Join the parts into one differentiable model: images to class logits and adversarial scores."""
         with _plain_defaults():
             network = working_form(self.network, torch.device("cpu"))
-            return DetectionModel(network, self.stored.detector, self.network.spec.layers)
+            views = Views.build(self.stored.views, self.network.spec.bounds)
+            return DetectionModel(network, self.stored.detector, self.network.spec.layers, views)
 
     def save(self, folder: Path) -> None:
         """Write the parts as safetensors files, each with its facts as JSON beside it.

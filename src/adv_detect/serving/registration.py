@@ -28,6 +28,7 @@ CODE = (
     "__init__.py", "errors.py", "fields.py", "keys.py", "names.py", "progress.py",
     "algorithms", "networks", "params", "serving", "sharding",
 )  # fmt: skip
+VIEWS_NEED = "torchvision.transforms"
 NOT_SERVED = ("attacks", "registration.py", "__pycache__", "*.pyc")
 INSTALLED = ("site-packages", "dist-packages")
 EXAMPLE_IMAGES = 2
@@ -62,7 +63,7 @@ def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
 
     name, default = str(bundle.about["name"]), float(bundle.about["fpr"])
     with _quiet(), tempfile.TemporaryDirectory() as scratch:
-        code, requirements = serving_dependencies((bundle.network.spec.name, bundle.stored.params.kind), Path(scratch))
+        code, requirements = serving_dependencies(model_parts(bundle), Path(scratch))
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(PACKAGE / "serving" / "pyfunc_model.py"),
@@ -74,6 +75,19 @@ def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
             metadata=version_tags(bundle),
         )
         return _register(bundle, logged, alias)
+
+
+def model_parts(bundle: ScoringBundle) -> list[str]:
+    """Name what a served model is made of.
+
+    Args:
+        bundle: What is served.
+
+    Returns:
+        Registered names or dotted paths of network, detector and views; where there are views, what they need.
+    """
+    kinds = [one.kind for one in bundle.stored.views.values()]
+    return [bundle.network.spec.name, bundle.stored.params.kind, *kinds, *([VIEWS_NEED] if kinds else [])]
 
 
 def example_images(bundle: ScoringBundle) -> NDArray[np.float32]:
@@ -112,7 +126,7 @@ def serving_dependencies(paths: Iterable[str], scratch: Path) -> tuple[list[str]
     """Gather what the model needs to load elsewhere, the modules of a user's own network and detector included.
 
     Args:
-        paths: Registered names or dotted paths of the network under attack and of the detector.
+        paths: Registered names or dotted paths of network, detector and views.
         scratch: Existing, empty folder for a copy of the part of this package that serving needs.
 
     Returns:

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
+from adv_detect.pipelines.evaluation.benign import draw_benign_changes
 from adv_detect.pipelines.evaluation.figures import SHOWN, draw_detection, draw_inputs, show_figures
 
 CHECKED = {
@@ -31,6 +32,7 @@ def drawn(finished, blocks) -> tuple[dict[str, Figure], dict[str, Figure]]:
     return (
         draw_detection(*tables, summary, finished["detector_histories"], training),
         draw_inputs(*stores, finished["detectors"], summary, blocks["evaluation"]),
+        draw_benign_changes(finished["benign_changes"]),
     )
 
 
@@ -47,7 +49,7 @@ def saved(monkeypatch) -> Counter[int]:
 
 @pytest.mark.parametrize("name", CHECKED)
 def test_the_axes_say_what_they_show(drawn, name):
-    axes = (drawn[0] | drawn[1])[name].axes
+    axes = (drawn[0] | drawn[1] | drawn[2])[name].axes
     number, x_label, y_label = CHECKED[name]
 
     assert len(axes) == number
@@ -56,7 +58,7 @@ def test_the_axes_say_what_they_show(drawn, name):
 
 
 def test_every_figure_is_drawn_once_and_shown_figures_are_those_of_the_report(drawn, saved):
-    figures = drawn[0] | drawn[1]
+    figures = drawn[0] | drawn[1] | drawn[2]
 
     pictures, *shown = show_figures(*drawn)
 
@@ -65,14 +67,14 @@ def test_every_figure_is_drawn_once_and_shown_figures_are_those_of_the_report(dr
     assert pictures.keys() == figures.keys()
     for name, picture in zip(SHOWN, shown, strict=True):
         assert picture.startswith(b"\x89PNG")
-        harder = [one for key, one in pictures.items() if key.startswith(f"{name}/untargeted")]
+        harder = [one for key, one in pictures.items() if key == name or key.startswith(f"{name}/untargeted")]
         assert picture == harder[0]
 
 
 def test_a_kind_without_a_figure_is_said_to_have_none(drawn):
     detection = {name: one for name, one in drawn[0].items() if not name.startswith("roc/")}
 
-    pictures, *shown = show_figures(detection, {})
+    pictures, *shown = show_figures(detection, {}, {})
 
     assert not any(name.startswith("roc/") for name in pictures)
     assert shown[SHOWN.index("roc")] not in pictures.values()

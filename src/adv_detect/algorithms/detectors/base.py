@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +80,18 @@ class Detector(nn.Module):
     learns_from: ClassVar[LearnsFrom] = LearnsFrom.CLEAN
     reads: Reads = Reads()
     differentiable: ClassVar[bool] = True
+
+    @classmethod
+    def reads_for(cls, arguments: Mapping[str, Any]) -> Reads:
+        """Say what a detector made with some arguments is going to read, before there is anything to make it from.
+
+        Args:
+            arguments: Those of its configuration.
+
+        Returns:
+            What its attribute ``reads`` will hold; a class whose instances differ in it overrides this.
+        """
+        return cls.reads
 
     @abstractmethod
     def forward(self, activations: Activations) -> Tensor:

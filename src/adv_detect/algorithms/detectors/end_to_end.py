@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from adv_detect.algorithms.detectors.activations import Activations
 from adv_detect.algorithms.detectors.base import Detector
 from adv_detect.algorithms.features import extract_features
+from adv_detect.algorithms.views import Views
 
 
 class DetectionModel(nn.Module):
@@ -18,20 +19,25 @@ class DetectionModel(nn.Module):
         network: The network under attack.
         detector: Activations to scores ``(N,)``.
         layers: Names of the layers read.
+        views: The views that the detector reads.
     """
 
-    def __init__(self, network: nn.Module, detector: Detector, layers: Sequence[str]) -> None:
+    def __init__(
+        self, network: nn.Module, detector: Detector, layers: Sequence[str], views: Views | None = None
+    ) -> None:
         """Join the parts, which are shared, not copied.
 
         Args:
             network: The network under attack.
             detector: A detector for it.
             layers: Names of the layers whose features are activations, in network order.
+            views: The views that the detector reads; None where it reads none.
         """
         super().__init__()
         self.network = network
         self.detector = detector
         self.layers = tuple(layers)
+        self.views = views or Views()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Classify images and score them.
@@ -46,8 +52,8 @@ class DetectionModel(nn.Module):
         return activations.logits, self.detector(activations)
 
     def activations(self, images: Tensor) -> Activations:
-        """Run the network once and keep what detectors read."""
-        return network_activations(self.network, images, self.layers)
+        """Run the network, once on the images and once per view, and keep what the detector reads."""
+        return network_activations(self.network, images, self.layers, self.views)
 
     def describe(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Classify and score images, and give what an attack must make look natural.
@@ -62,16 +68,20 @@ class DetectionModel(nn.Module):
         return activations.logits, self.detector(activations), self.detector.describe(activations)
 
 
-def network_activations(network: nn.Module, images: Tensor, layers: Sequence[str]) -> Activations:
-    """Run a network once and keep logits and pooled features.
+def network_activations(
+    network: nn.Module, images: Tensor, layers: Sequence[str], views: Views | None = None
+) -> Activations:
+    """Run a network and keep logits, pooled features and the logits of views.
 
     Args:
         network: The network under attack.
         images: Shape ``(N, channels, H, W)``, in its pixel range.
         layers: Names of the layers read, in network order.
+        views: The views read; each costs a forward pass.
 
     Returns:
         The activations, with gradients where autograd records.
     """
     logits, features = extract_features(network, images, layers)
-    return Activations(logits=logits, features=dict(zip(layers, features, strict=True)))
+    seen = views.logits(network, images) if views is not None else {}
+    return Activations(logits=logits, features=dict(zip(layers, features, strict=True)), views=seen)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import get_args
 
 import torch
 
-from adv_detect.algorithms.detectors.base import Detector
+from adv_detect.algorithms.detectors.base import Detector, Reads
 from adv_detect.algorithms.detectors.controls import MarginDetector
 from adv_detect.algorithms.detectors.trajectory.detector import TrajectoryDetector
 from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, unknown_choice
-from adv_detect.params import DetectorParams, TrajectoryKind
+from adv_detect.params import DetectorParams, ImageChangeParams, TrajectoryKind
 from adv_detect.sharding.sources import source_identity
 
 REGISTERED: dict[str, type[Detector]] = {"margin": MarginDetector}
@@ -45,12 +46,51 @@ def build_detector(configuration: DetectorParams, representatives: Representativ
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return made_by(representatives, **configuration.arguments)
+            made = made_by(representatives, **configuration.arguments)
     except TypeError as exc:
         raise ConfigurationError(
             f"arguments of detector {configuration.kind!r}: {exc}; it was called with the class representatives and "
             f"{configuration.arguments}"
         ) from exc
+    _check_reads(configuration, made)
+    return made
+
+
+def detector_reads(configuration: DetectorParams) -> Reads:
+    """Say what a configured detector reads; nothing is built for it.
+
+    Args:
+        configuration: Kind and arguments.
+
+    Returns:
+        What it reads.
+    """
+    return detector_class(configuration.kind).reads_for(configuration.arguments)
+
+
+def needed_views(
+    configurations: Mapping[str, DetectorParams], views: Mapping[str, ImageChangeParams]
+) -> dict[str, ImageChangeParams]:
+    """Choose the views that some detectors read.
+
+    Args:
+        configurations: The detectors, by name.
+        views: The configured views, by name.
+
+    Returns:
+        Those that are read, in configured order.
+
+    Raises:
+        ConfigurationError: A detector reads a view that is not configured.
+    """
+    wanted = set()
+    for name, one in configurations.items():
+        for view in detector_reads(one).views:
+            if view not in views:
+                key = f"detector_training.configurations.{name}: the detector reads a view; in detector_training.views"
+                raise unknown_choice(key, view, views)
+            wanted.add(view)
+    return {name: one for name, one in views.items() if name in wanted}
 
 
 def detector_source(kind: str) -> dict[str, str]:
@@ -63,6 +103,16 @@ def detector_source(kind: str) -> dict[str, str]:
         As from :func:`adv_detect.sharding.sources.source_identity`.
     """
     return source_identity(detector_class(kind), kind if "." in kind else "")
+
+
+def _check_reads(configuration: DetectorParams, made: Detector) -> None:
+    """What is computed follows from the class, so an instance must not read more."""
+    stated = detector_reads(configuration)
+    if made.reads != stated:
+        raise ConfigurationError(
+            f"detector {configuration.kind!r}: it was expected to read {stated}, got {made.reads}; override the class "
+            "method reads_for where that depends on the arguments"
+        )
 
 
 def detector_class(kind: str) -> type[Detector]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
+from adv_detect.algorithms.views import Views
 from adv_detect.networks.target import TargetNetwork
 
 STRICT, USUAL = 0.01, 0.05
@@ -25,7 +26,8 @@ def join(stored: StoredDetector, network: TargetNetwork, device: torch.device) -
     Returns:
         Images to class logits and scores.
     """
-    model = DetectionModel(network, stored.detector, network.spec.layers)
+    views = Views.build(stored.views, network.spec.bounds)
+    model = DetectionModel(network, stored.detector, network.spec.layers, views)
     model.to(device).eval().requires_grad_(False)
     return model
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
 
 from adv_detect.algorithms.detectors import parse_reference_name
-from adv_detect.algorithms.detectors.registry import detector_source
+from adv_detect.algorithms.detectors.registry import detector_reads, detector_source, needed_views
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
-from adv_detect.jobs.activations import ActivationBlock, activation_plan
+from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_fingerprint
 from adv_detect.jobs.controls import control_plan
 from adv_detect.jobs.detectors import (
     CRITERIA,
@@ -50,6 +51,7 @@ def compute_activations(
     adversarials: ShardStore,
     network_weights: TargetNetwork,
     representatives: Representatives,
+    detector_training: DetectorTrainingParams,
     runtime: RuntimeParams,
 ) -> ShardPlan:
     """Plan the activations of all stored images.
@@ -58,13 +60,15 @@ def compute_activations(
         adversarials: Attacked and natural images.
         network_weights: The network under attack.
         representatives: Class representatives, which judge attacks on deep features.
+        detector_training: The detectors, for the views that they read.
         runtime: Batch size, device, engine.
 
     Returns:
         A plan with one shard per shard of images.
     """
     blocks = {key: ActivationBlock(shard=key) for key in adversarials}
-    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime)
+    views = needed_views(detector_training.active, detector_training.active_views)
+    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime, views=views)
 
 
 def train_detectors(
@@ -87,8 +91,9 @@ def train_detectors(
         A plan with a shard ``<configuration>/<criterion>/<trained_on>/<seed>`` per detector. Its fingerprint covers
         the shards that it learns from and nothing else.
     """
-    marks, of_classes = activations.fingerprints(), representatives_digest(representatives)
-    work = DetectorWork(activations, representatives, detector_training.fit, runtime)
+    of_classes, views = representatives_digest(representatives), detector_training.active_views
+    work = DetectorWork(activations, representatives, detector_training.fit, runtime, views)
+    mark = cache(partial(read_fingerprint, activations))
     shards = tuple(
         ShardSpec(
             job.key,
@@ -98,7 +103,7 @@ def train_detectors(
                 repr(job),
                 detector_source(job.params.kind),
                 _content(job.checkpoint),
-                [(key, marks[key]) for key in job.shards(activations)],
+                [(key, mark(key, detector_reads(job.params).views)) for key in job.shards(activations)],
             ),
             job,
         )

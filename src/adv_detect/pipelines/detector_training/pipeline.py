@@ -23,7 +23,13 @@ def create_pipeline(**_: Any) -> Pipeline:
         [
             node(
                 compute_activations,
-                inputs=["adversarials", "network_weights", "representatives", "params:runtime"],
+                inputs=[
+                    "adversarials",
+                    "network_weights",
+                    "representatives",
+                    "params:detector_training",
+                    "params:runtime",
+                ],
                 outputs="activations",
                 name="compute_activations",
             ),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.jobs.activations import read_fingerprint
 from adv_detect.params import EvaluationParams
+from adv_detect.validation.image_changes import check_benign_changes
 from adv_detect.validation.run import Run, some_of
 
 
@@ -25,6 +29,8 @@ def check(run: Run) -> None:
         raise ConfigurationError(
             f"evaluation.show_class: expected below {len(run.class_names)}, got {params.show_class}"
         )
+    if params is not None:
+        check_benign_changes(params)
     if {"adversarials", "activations"} <= run.from_disk:
         _check_activations(run)
     if {"detectors", "activations"} <= run.from_disk:
@@ -44,8 +50,9 @@ def _check_activations(run: Run) -> None:
 
 
 def _check_detectors(run: Run) -> None:
-    marks, detectors = run.catalog.load("activations").fingerprints(), run.catalog.load("detectors")
-    old = [key for key in detectors.fingerprints() if _learned_elsewhere(detectors.metadata(key), marks)]
+    activations, detectors = run.catalog.load("activations"), run.catalog.load("detectors")
+    stored, read = set(activations), cache(partial(read_fingerprint, activations))
+    old = [key for key in detectors.fingerprints() if _learned_elsewhere(detectors.metadata(key), stored, read)]
     if old:
         raise DataError(
             f"detectors: {some_of(old)} learned from other activations than those on disk; run "
@@ -53,8 +60,9 @@ def _check_detectors(run: Run) -> None:
         )
 
 
-def _learned_elsewhere(facts: dict[str, Any], marks: dict[str, str]) -> bool:
-    return any(marks.get(key) != mark for key, mark in facts.get("learned_from", {}).items())
+def _learned_elsewhere(facts: dict[str, Any], stored: set[str], read: Callable[..., str | None]) -> bool:
+    views, learned = tuple(facts.get("views", ())), facts.get("learned_from", {})
+    return any(key not in stored or read(key, views) != before for key, before in learned.items())
 
 
 def _check_thresholds(run: Run, params: EvaluationParams) -> None:

@@ -37,7 +37,15 @@ if TYPE_CHECKING:
 
 TRAINED_ON = {BOTH_CRITERIA: "targeted and untargeted"}
 HARDEST_FIRST = ("untargeted", "targeted")
-SHOWN = ("auc_overview", "roc", "score_histograms", "mean_trajectory", "adversarial_grid", "train_test_matrix")
+SHOWN = (
+    "auc_overview",
+    "roc",
+    "score_histograms",
+    "mean_trajectory",
+    "adversarial_grid",
+    "train_test_matrix",
+    "benign_changes",
+)
 
 
 def draw_detection(
@@ -113,23 +121,27 @@ def draw_inputs(
     return figures
 
 
-def show_figures(detection_figures: dict[str, Any], input_figures: dict[str, Any]) -> tuple[Any, ...]:
+def show_figures(
+    detection_figures: dict[str, Any], input_figures: dict[str, Any], benign_figures: dict[str, Any]
+) -> tuple[Any, ...]:
     """Draw all figures once, and pick one of each kind, of the harder criterion where there are two.
 
     Args:
         detection_figures: Figures of scores and metrics.
         input_figures: Figures of images and trajectories.
+        benign_figures: Figures of benign changes.
 
     Returns:
         PNG files by name of the figure; those of overview, ROC, histograms, mean trajectory, grid of adversarial
-        examples, train x test matrix.
+        examples, train x test matrix, false alarms on benign changes.
     """
-    pictures, shown = draw_pictures(detection_figures | input_figures, SHOWN)
+    pictures, shown = draw_pictures(detection_figures | input_figures | benign_figures, SHOWN)
     return pictures, *shown
 
 
 def write_evaluation_part(
     detection_metrics: pd.DataFrame,
+    benign_changes: pd.DataFrame,
     detector_summary: pd.DataFrame,
     attack_records: pd.DataFrame,
     source_splits: pd.DataFrame,
@@ -141,6 +153,7 @@ def write_evaluation_part(
 
     Args:
         detection_metrics: The detection metrics.
+        benign_changes: The table of false alarms on benign changes.
         detector_summary: One row per trained detector.
         attack_records: One row per source image x attack x criterion.
         source_splits: The split of each source image.
@@ -155,6 +168,7 @@ def write_evaluation_part(
     network = network_facts(network_weights)
     results = EvaluationResults(
         metrics=detection_metrics,
+        benign=benign_changes,
         detectors=describe_detectors(detector_summary),
         attack_records=attack_records[attack_records["attack"] != NATURAL],
         network=network,

@@ -11,7 +11,7 @@ from adv_detect.algorithms.attacks.registry import attacks_on_features
 from adv_detect.algorithms.detectors import score_activations
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_activations
-from adv_detect.jobs.detectors import restore_all
+from adv_detect.jobs.detectors import restore_all, views_of
 from adv_detect.measures.detection_metrics import metric_table
 from adv_detect.measures.detector_keys import describe_detectors
 from adv_detect.names import EIGHT_BIT, NOISE, ShardKey
@@ -30,6 +30,7 @@ def compute_control_activations(
     adversarials: ShardStore,
     network_weights: TargetNetwork,
     representatives: Representatives,
+    detectors: ShardStore,
     adversarial_generation: AdversarialGenerationParams,
     runtime: RuntimeParams,
 ) -> ShardPlan:
@@ -42,6 +43,7 @@ def compute_control_activations(
         adversarials: Attacked and natural images.
         network_weights: The network under attack.
         representatives: Class representatives, which judge attacks on deep features.
+        detectors: The trained detectors, for the views that they read.
         adversarial_generation: The attacks, for their norms.
         runtime: Seed, batch size, device, engine.
 
@@ -57,7 +59,8 @@ def compute_control_activations(
         seed = int(fingerprint(runtime.seed, key.place)[:8], 16)  # the same for all attacks on an image
         blocks[key._replace(variant=EIGHT_BIT).text] = ActivationBlock(shard=text, variant="8bit")
         blocks[key._replace(variant=NOISE).text] = ActivationBlock(shard=text, variant="noise", norm=norm, seed=seed)
-    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime)
+    views = views_of(detectors)
+    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime, views=views)
 
 
 def score_images(
