@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from adv_detect.algorithms.attacks.registry import attacks_on_features
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.params import EvaluationParams
+from adv_detect.params import AdversarialGenerationParams, EvaluationParams
 from adv_detect.validation.run import Run, some_of
 
 
@@ -16,7 +17,7 @@ def check(run: Run) -> None:
         run: What is going to run.
 
     Raises:
-        ConfigurationError: The class to show does not exist, or a rate has no threshold.
+        ConfigurationError: The class to show or an attack does not exist, or a rate has no threshold.
         DataError: Detectors or activations belong to other images than those on disk: detectors may have learned from
             the images that they would be measured on.
     """
@@ -25,6 +26,9 @@ def check(run: Run) -> None:
         raise ConfigurationError(
             f"evaluation.show_class: expected below {len(run.class_names)}, got {params.show_class}"
         )
+    attacks = run.read_block(AdversarialGenerationParams)
+    if attacks is not None:
+        attacks_on_features(attacks.active)
     if {"adversarials", "activations"} <= run.from_disk:
         _check_activations(run)
     if {"detectors", "activations"} <= run.from_disk:
