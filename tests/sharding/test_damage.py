@@ -79,10 +79,10 @@ def test_a_shard_of_a_former_plan_is_noticed(store, make_plan):
     execute_plan(make_plan([0], version="v1"), store)
     former = store.fs.cat_file(store.path("part/00"))
     execute_plan(make_plan([0], version="v2"), store)
-    store.check_marks()
+    store.check_fingerprints()
     store.fs.pipe_file(store.path("part/00"), former)
     with pytest.raises(DamagedFileError, match="made from other ingredients"):
-        store.check_marks()
+        store.check_fingerprints()
 
 
 @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: raw[:-5], lambda raw: raw.replace(b"v1-0", b"v1-1")])

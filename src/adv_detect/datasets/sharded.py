@@ -69,7 +69,7 @@ class ShardedSafetensorsDataset(AbstractDataset[ShardPlan, ShardStore]):
                 f"{self._store.root} is not a complete data set ({self._store.progress}); {how_to_make(self._made_by)}"
             )
         try:
-            self._store.check_marks()
+            self._store.check_fingerprints()
         except DamagedFileError as exc:
             raise DatasetError(str(exc)) from exc
         return self._store

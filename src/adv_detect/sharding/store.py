@@ -163,25 +163,18 @@ class ShardStore(Mapping[str, ShardContent]):
         return self._header(key).get("fingerprint")
 
     def check(self, key: str) -> None:
-        """Read all bytes of a shard and compare them with their digests.
-
-        Args:
-            key: Which one.
-
-        Raises:
-            DamagedFileError: The file is not what was written.
-        """
+        """Read all bytes of a shard; a DamagedFileError says that they differ from their digests."""
         self._view(_shown=None, _tensors=None)[key]
 
-    def check_marks(self) -> None:
+    def check_fingerprints(self) -> None:
         """Compare the header of each shard with the marker of completeness: shards of another plan do not belong here.
 
         Raises:
             DamagedFileError: A shard is damaged, or was made from other ingredients than the marker says.
         """
-        marks = (self._state(COMPLETE) or {}).get("fingerprints", {})
-        for key, mark in marks.items():
-            if self.fingerprint(key) != mark:
+        wanted = (self._state(COMPLETE) or {}).get("fingerprints", {})
+        for key, fingerprint in wanted.items():
+            if self.fingerprint(key) != fingerprint:
                 raise DamagedFileError(self.path(key), "it was made from other ingredients", self._remedy)
 
     def fingerprints(self) -> dict[str, str]:
@@ -213,7 +206,7 @@ class ShardStore(Mapping[str, ShardContent]):
         if planned is None:
             return f"{len(self._stored())} shards and no record of a run there"
         present = self._sound(self._stored())
-        done = sum(present.get(key) == mark for key, mark in planned["fingerprints"].items())
+        done = sum(present.get(key) == one for key, one in planned["fingerprints"].items())
         return f"{done} of {len(planned['fingerprints'])} shards there"
 
     def write(self, key: str, content: ShardContent, fingerprint: str) -> None:

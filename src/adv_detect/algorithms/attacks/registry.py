@@ -132,9 +132,19 @@ def attacks_on_features(attacks: Mapping[str, AttackParams]) -> tuple[str, ...]:
     """Return the names of the configured attacks that aim at the features instead of the class.
 
     Args:
-        attacks: Configuration by name.
+        attacks: Configuration by name. A class named by dotted path says so by a class attribute ``on_features``.
+
+    Raises:
+        ConfigurationError: A dotted path leads to no attack.
     """
-    return tuple(name for name, one in attacks.items() if one.attack in REGISTRY and REGISTRY[one.attack].on_features)
+    return tuple(name for name, one in attacks.items() if _on_features(name, one.attack))
+
+
+def _on_features(name: str, attack: str) -> bool:
+    entry = REGISTRY.get(attack)
+    return (
+        entry.on_features if entry else bool(getattr(_import_attack(f"attacks.{name}", attack), "on_features", False))
+    )
 
 
 def build_attack(name_in_config: str, params: AttackParams) -> ConfiguredAttack:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+from adv_detect.algorithms.attacks.registry import attacks_on_features
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.jobs.activations import read_fingerprint
-from adv_detect.params import EvaluationParams
+from adv_detect.params import AdversarialGenerationParams, EvaluationParams
 from adv_detect.validation.image_changes import check_benign_changes
 from adv_detect.validation.run import Run, some_of
 
@@ -20,7 +21,7 @@ def check(run: Run) -> None:
         run: What is going to run.
 
     Raises:
-        ConfigurationError: The class to show does not exist, or a rate has no threshold.
+        ConfigurationError: The class to show or an attack does not exist, or a rate has no threshold.
         DataError: Detectors or activations belong to other images than those on disk: detectors may have learned from
             the images that they would be measured on.
     """
@@ -31,6 +32,9 @@ def check(run: Run) -> None:
         )
     if params is not None:
         check_benign_changes(params)
+    attacks = run.read_block(AdversarialGenerationParams)
+    if attacks is not None:
+        attacks_on_features(attacks.active)
     if {"adversarials", "activations"} <= run.from_disk:
         _check_activations(run)
     if {"detectors", "activations"} <= run.from_disk:
