@@ -34,12 +34,14 @@ from adv_detect.names import (
     LEARNED_FROM_ALL,
     NATURAL,
     NO_CRITERION,
+    TARGETED,
     TRAINED_ON_ALL,
+    UNTARGETED,
 )
 from adv_detect.params import Criterion, DetectorFitParams, DetectorParams, RuntimeParams
 from adv_detect.sharding import ShardContent, ShardStore
 
-CRITERIA: tuple[Criterion, ...] = ("targeted", "untargeted")
+CRITERIA: tuple[Criterion, ...] = (TARGETED, UNTARGETED)
 LEARNING_SPLITS = ("train", "validation")
 
 
