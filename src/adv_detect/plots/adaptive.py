@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNION = "union"
+PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.0
 NORM_LABELS = {"l2": "$\\ell_2$", "linf": "$\\ell_\\infty$"}
 
 
@@ -63,10 +64,13 @@ def success_curves(curves: pd.DataFrame, *, fpr: str = "05", title: str = "") ->
     if curves.empty:
         raise DataError("expected success against at least one epsilon, got no rows")
     panels = list(curves.groupby(["detector", "classifier", "norm", "criterion"], sort=True))
-    figure, drawn = style.new_panels(len(panels), columns=3, panel=(3.6, 3.0), margin=(1.6, 0.5))
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = style.new_figure(PANEL_WIDTH * columns + 1.6, PANEL_HEIGHT * rows + 0.5)
+    drawn = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     names = [name for name in dict.fromkeys(curves["attack"]) if name != UNION]
     looks = _looks(names)
-    for axes, ((detector, classifier, norm, criterion), part) in zip(drawn, panels, strict=True):
+    for axes, ((detector, classifier, norm, criterion), part) in zip(drawn, panels, strict=False):
         for name in (*names, UNION):
             _curve(axes, part[part["attack"] == name].sort_values("epsilon"), fpr, name, looks)
         configuration, _, training = str(detector).partition("/")
@@ -78,6 +82,8 @@ def success_curves(curves: pd.DataFrame, *, fpr: str = "05", title: str = "") ->
             y_label="share of images lost",
         )
         axes.set_ylim(-0.03, 1.03)
+    for axes in drawn[len(panels) :]:
+        axes.set_visible(False)
     handles = {label: handle for axes in drawn for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(
         handles.values(), handles.keys(), fontsize=style.FONT_SIZE - 1, loc="outside right upper", frameon=False

@@ -38,30 +38,6 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def new_panels(
-    count: int, *, columns: int, panel: tuple[float, float], margin: tuple[float, float], sharex: bool = False
-) -> tuple[Figure, list[Axes]]:
-    """Make a figure of equal panels, row by row, with one axis of values.
-
-    Args:
-        count: Number of panels.
-        columns: Most panels in a row.
-        panel: Width and height of one, in inches.
-        margin: Width and height around all, in inches.
-        sharex: Whether the other axis is one, too.
-
-    Returns:
-        The figure and its panels; places that are left over are empty.
-    """
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    figure = new_figure(panel[0] * columns + margin[0], panel[1] * rows + margin[1])
-    places = figure.subplots(rows, columns, sharex=sharex, sharey=True, squeeze=False).ravel()
-    for axes in places[count:]:
-        axes.set_visible(False)
-    return figure, list(places[:count])
-
-
 def tidy(axes: Axes, *, title: str = "", x_label: str = "", y_label: str = "", grid: bool = True) -> Axes:
     """Give axes the common look and their texts."""
     axes.spines[["top", "right"]].set_visible(False)
