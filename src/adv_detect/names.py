@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 NATURAL = "natural"
 """In the place of an attack: unattacked images."""
 NO_CRITERION = "none"
 """The criterion of natural images, and of a detector that learned from no attack."""
-TARGETED: Final = "targeted"
-UNTARGETED: Final = "untargeted"
+TARGETED, UNTARGETED = "targeted", "untargeted"
 BOTH_CRITERIA = "both"
 TRAINED_ON_ALL = "all"
 """In the place of what a detector was trained on: all attacks for training."""
@@ -27,8 +26,7 @@ FLOAT, EIGHT_BIT, NOISE = "float", "8bit", "noise"
 """Variants of an image: as attacked, rounded to 256 levels, and with random noise in the place of the attack."""
 IMPERSONATION, DODGING = "impersonation", "dodging"
 """Aims of an attack on verification: to pass for another person, or not to be recognised."""
-EARLY: Final = "early"
-CONFIDENT: Final = "confident"
+EARLY, CONFIDENT = "early", "confident"
 """Forms of an attack: stopped at the decision boundary, or carried on past it."""
 
 

@@ -34,14 +34,12 @@ from adv_detect.names import (
     LEARNED_FROM_ALL,
     NATURAL,
     NO_CRITERION,
-    TARGETED,
     TRAINED_ON_ALL,
-    UNTARGETED,
 )
 from adv_detect.params import Criterion, DetectorFitParams, DetectorParams, RuntimeParams
 from adv_detect.sharding import ShardContent, ShardStore
 
-CRITERIA: tuple[Criterion, ...] = (TARGETED, UNTARGETED)
+CRITERIA: tuple[Criterion, ...] = ("targeted", "untargeted")
 LEARNING_SPLITS = ("train", "validation")
 
 

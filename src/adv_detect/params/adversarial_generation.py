@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from adv_detect.fields import Arguments, Block, Count, Once, PositiveNumber, check_names, parse_fraction
-from adv_detect.names import CONFIDENT, EARLY
 from adv_detect.params.terms import SPLITS, Criteria, Norm, Split
 
 RESERVED_ATTACKS = ("natural", "noise", "all", "macro", "worst")
@@ -36,7 +35,7 @@ class AttackParams(Block):
     def form(self) -> Literal["early", "confident"]:
         """``early`` stops at the boundary; ``confident`` takes all steps or asks for a margin."""
         confident = not self.return_early or float(str(parse_fraction(self.arguments.get("confidence", 0)))) > 0
-        return CONFIDENT if confident else EARLY
+        return "confident" if confident else "early"
 
     @model_validator(mode="after")
     def _trained_attacks_cover_all_splits(self) -> AttackParams:
