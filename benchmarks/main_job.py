@@ -29,7 +29,8 @@ STAGES = {
     "collect_records": "attacks", "compute_activations": "activations",
     "compute_control_activations": "activations", "compute_benign_activations": "activations",
     "train_detectors": "detectors", "collect_histories": "detectors",
-    "summarise_detectors": "detectors", "assemble_champion": "detectors",
+    "summarise_detectors": "detectors", "make_controls": "detectors", "fix_thresholds": "detectors",
+    "assemble_champion": "detectors",
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from adv_detect.params import AdaptiveAttackParams, RayParams
 from adv_detect.pipelines.adaptive_attack.attacking import Scene
 from adv_detect.pipelines.adaptive_attack.nodes import attack_detectors
 from adv_detect.pipelines.adversarial_generation.nodes import generate_adversarials
-from adv_detect.pipelines.detector_training.nodes import compute_activations, train_detectors
+from adv_detect.pipelines.detector_training.nodes import compute_activations, make_controls, train_detectors
 from adv_detect.pipelines.evaluation.nodes import compute_control_activations
 from adv_detect.pipelines.feature_extraction.nodes import extract_class_features
 from adv_detect.sharding import ShardContent, ShardPlan, ShardStore, execute_plan, files
@@ -110,6 +110,11 @@ def detectors(finished, blocks, runtime) -> ShardPlan:
     return train_detectors(*stores, *(blocks[name] for name in names), runtime)
 
 
+def control_detectors(finished, blocks, runtime) -> ShardPlan:
+    names = ("detectors", "detector_summary", "activations", "representatives")
+    return make_controls(*(finished[name] for name in names), runtime)
+
+
 def adaptive(finished, blocks, runtime) -> ShardPlan:
     names = ("test_images", "network_weights", "representatives", "activations")
     scene = Scene(*(finished[name] for name in names), substitute=None, runtime=runtime)
@@ -117,7 +122,10 @@ def adaptive(finished, blocks, runtime) -> ShardPlan:
     return attack_detectors(scene, finished["detectors"], blocks["detector_training"], params)
 
 
-PLANS = {make.__name__: make for make in (features, adversarials, activations, controls, detectors, adaptive)}
+PLANS = {
+    make.__name__: make
+    for make in (features, adversarials, activations, controls, detectors, control_detectors, adaptive)
+}
 
 
 def carry_out(plan: ShardPlan, folder: Path) -> ShardStore:

@@ -240,7 +240,7 @@ def assemble_champion(
         Everything that scoring an image takes.
     """
     best = best_detector(detector_summary)
-    figures = detector_summary[detector_summary["detector"] == best][[*SUMMARY_FIGURES]].to_dict("records")[0]
+    figures = detector_summary.set_index("detector")[[*SUMMARY_FIGURES]]
     fixed = thresholds[thresholds["detector"] == best]
     return ScoringBundle(
         network=network_weights,
@@ -248,7 +248,7 @@ def assemble_champion(
         stored=restore(detectors, best, representatives),
         about=serving.model_dump()
         | {"fprs": [float(fpr) for fpr in fixed["fpr"]]}
-        | {str(name): float(value) for name, value in figures.items()},
+        | {name: float(figures[name][best]) for name in SUMMARY_FIGURES},
     )
 
 

@@ -16,7 +16,7 @@ from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import best_detector, restore
 from adv_detect.measures.detector_keys import describe_detectors
 from adv_detect.measures.evaluation_tables import score_samples, train_test_matrix
-from adv_detect.names import BOTH_CRITERIA, EARLY, NATURAL, ShardKey
+from adv_detect.names import BOTH_CRITERIA, EARLY, NATURAL, TARGETED, UNTARGETED, ShardKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, EvaluationParams
 from adv_detect.reporting import (
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRAINED_ON = {BOTH_CRITERIA: "targeted and untargeted"}
-HARDEST_FIRST = ("untargeted", "targeted")
+HARDEST_FIRST = (UNTARGETED, TARGETED)
 SHOWN = (
     "auc_overview",
     "roc",
