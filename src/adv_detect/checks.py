@@ -277,7 +277,7 @@ def _check_classes(catalog: DataCatalog) -> None:
 
 
 def _check_stored_network(pipeline: Pipeline, catalog: DataCatalog, detectors: DetectorTrainingParams | None) -> None:
-    """Where the network comes from disk, compare images and parameters with it."""
+    """Compare images and parameters with the network, where that comes from disk."""
     inputs = {name for node in pipeline.nodes for name in node.inputs}
     if "network_weights" not in pipeline.inputs():
         return

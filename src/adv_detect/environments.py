@@ -23,7 +23,7 @@ SHARED_KEY = "serving"
 
 
 def is_default(env: str | None) -> bool:
-    """Whether an environment is the one that runs when none is named: ``base`` with the user's own ``local``.
+    """Tell whether an environment is the default one: ``base`` with the user's own ``local``.
 
     Args:
         env: Name of the environment; None where none was named.

@@ -1,4 +1,4 @@
-"""What happens around a run: its results are locked, its configuration is checked, what it finds goes to MLflow."""
+"""Hooks of a run: they lock its results, check its configuration and log its findings to MLflow."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class ConfigurationHooks:
             LOGGER.info("report: %s", entry.get("filepath"))
 
     def _check_environment(self, context: KedroContext, pipeline: Pipeline, name: str | None) -> None:
-        """What this environment writes and registers is its own."""
+        """Check that this environment writes and registers under names of its own."""
         entries = {one: self._entries.get(one) or {} for one in pipeline.all_outputs()}
         paths = {one: entry.get("filepath") or entry.get("path") for one, entry in entries.items()}
         check_results({one: path for one, path in paths.items() if path}, context.env, context.project_path)

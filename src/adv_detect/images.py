@@ -1,4 +1,4 @@
-"""What every image set offers, how a batch of it is read, and how its images are told apart."""
+"""Protocol of image sets, reading of batches, and digests of images."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def load_images(images: ImageSet, indices: Sequence[int], bounds: tuple[float, f
 
 
 class Contents(NamedTuple):
-    """What tells the images of a set apart.
+    """Digests of the images of a set.
 
     Attributes:
         form: What was digested: the bytes of a ``file``, or its ``pixels``; only like is compared with like.

@@ -1,4 +1,4 @@
-"""What a failed command shows: the message of an expected error, without the way through the frameworks."""
+"""Output of a failed command: the message of an expected error, without the frameworks' traceback."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def install_short_errors() -> None:
 
 
 def is_expected(error: BaseException) -> bool:
-    """Whether an error speaks for itself: ours, or Kedro's about datasets and parameters.
+    """Tell whether an error speaks for itself: ours, or Kedro's on datasets and parameters.
 
     Args:
         error: What ended the command.

@@ -1,4 +1,4 @@
-"""How well scores tell adversarial from natural images.
+"""ROC curve, its area and operating points of scores.
 
 A higher score means more likely adversarial; an image is called adversarial when its score is *above* the
 threshold (strictly). Only the order of the scores counts, so no value is ever squashed by a sigmoid: scores of
@@ -39,7 +39,7 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class EqualError:
-    """Where misses and false alarms are equally frequent.
+    """Operating point with equal rates of misses and false alarms.
 
     Attributes:
         rate: The equal error rate, interpolated linearly between neighbouring points of the curve.
@@ -52,7 +52,7 @@ class EqualError:
 
 @dataclass(frozen=True)
 class Rates:
-    """What a fixed threshold does: detection rate ``tpr`` and false-positive rate ``fpr``."""
+    """Detection rate ``tpr`` and false-positive rate ``fpr`` of a fixed threshold."""
 
     tpr: float
     fpr: float

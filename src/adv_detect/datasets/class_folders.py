@@ -1,4 +1,4 @@
-"""Which images of a folder of class folders are used, and under which label."""
+"""Choice and labels of the images in a folder of class folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SAID: set[str] = set()  # per process: several catalog entries and many nodes o
 
 
 class FolderOptions(Block):
-    """Which files count and what is done about bad ones.
+    """Selection of files, and treatment of bad ones.
 
     Attributes:
         folder: Folder below the source that holds the class folders; empty for the source itself.
@@ -51,7 +51,7 @@ class FolderOptions(Block):
 
     @property
     def level(self) -> Verify | None:
-        """How deep to look into files; None for not at all."""
+        """Give the depth of the check of files; None for no check."""
         if isinstance(self.verify, bool):
             return "header" if self.verify else None
         return self.verify

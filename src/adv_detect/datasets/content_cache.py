@@ -27,7 +27,7 @@ _KNOWN: dict[tuple[str, str], dict[str, FileFacts]] = {}  # per process: several
 
 
 class FileFacts(NamedTuple):
-    """What is known of one image file.
+    """Size, time and digest of one image file.
 
     Attributes:
         stamp: Size, times and tags of the file when it was listed; another stamp is another file.

@@ -60,7 +60,7 @@ class Header:
 
 
 class Transform(Block):
-    """What happens to an image between file and tensor.
+    """Decoding steps of an image between file and tensor.
 
     Attributes:
         resize_shorter_side: Length of the shorter side, bilinear with antialiasing; None keeps the size.

@@ -23,7 +23,7 @@ Receiver = Callable[[str, nn.Module, object, object], None]
 
 @dataclass(frozen=True)
 class _Reader:
-    """Who reads in this thread of work: names by the identity of a module, and where outputs go."""
+    """Reader of this thread of work: names by the identity of a module, and the place of outputs."""
 
     names: Mapping[int, tuple[str, ...]]
     receive: Receiver
@@ -129,7 +129,7 @@ def drop_reading_hooks(network: nn.Module) -> nn.Module:
 
 
 def has_own_hooks(module: nn.Module) -> bool:
-    """Whether a module has hooks of its own, readers left out."""
+    """Tell whether a module has hooks of its own, readers left out."""
     return bool(module._forward_pre_hooks) or any(hook is not _deliver for hook in module._forward_hooks.values())
 
 

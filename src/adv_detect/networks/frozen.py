@@ -179,7 +179,7 @@ def _fits(convolution: nn.Module, norm: nn.Module) -> bool:
 
 
 def _sees(layer: str, convolution: str, norm: str) -> bool:
-    """Whether the output of a layer could be that of the convolution, before its normalisation."""
+    """Tell whether the output of a layer could be that of the convolution, before its normalisation."""
     return f"{convolution}.".startswith(f"{layer}.") and not f"{norm}.".startswith(f"{layer}.")
 
 
@@ -206,7 +206,7 @@ def _is_grey(convolution: nn.Conv2d) -> bool:
 
 
 class _Evaluation(TypedDict):
-    """What a network does with the probe images."""
+    """Outputs of a network for the probe images."""
 
     values: dict[str, Tensor]
     gradient: Tensor | None

@@ -30,7 +30,7 @@ class DetectorParams(Block):
 
     @property
     def reads_trajectories(self) -> bool:
-        """Whether it is one of the detectors that read trajectories."""
+        """Tell whether it is one of the detectors that read trajectories."""
         return self.kind in get_args(TrajectoryKind)
 
     @property
@@ -76,7 +76,7 @@ class DetectorFitParams(Block):
 
 
 class DetectorTrainingParams(Block):
-    """Which detectors are trained, on what and how often.
+    """Detectors to train, their training images and their seeds.
 
     ``criteria`` may hold ``both``: one detector for targeted and untargeted attacks together.
     ``leave_one_out`` names configurations that are trained again once per attack, without that attack (with the first

@@ -13,7 +13,7 @@ FEWEST_TAILS = 1.0
 
 
 class EvaluationParams(Block):
-    """What is measured and shown."""
+    """Measurements and figures of the evaluation."""
 
     fprs: tuple[Rate, ...] = (0.01, 0.03, 0.05, 0.10)
     bootstrap: int = Field(1000, ge=0, le=1_000_000)

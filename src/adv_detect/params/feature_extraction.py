@@ -6,6 +6,6 @@ from adv_detect.fields import Block, Count
 
 
 class FeatureExtractionParams(Block):
-    """Which training images the class representatives come from."""
+    """Choice of the training images that the class representatives come from."""
 
     max_images_per_class: Count | None = None

@@ -1,4 +1,4 @@
-"""How and where any pipeline runs."""
+"""Engine, device and seed of every pipeline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RayParams(Block):
 
 
 class RuntimeParams(Block):
-    """Where and how the heavy nodes run."""
+    """Engine, device, seed and batch sizes of the heavy nodes."""
 
     seed: Seed = 0
     device: str = "auto"

@@ -1,4 +1,4 @@
-"""How attacked images are split."""
+"""Split of the attacked images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from adv_detect.fields import LARGEST, Block, Rate
 
 
 class SplitParams(Block):
-    """How the attacked images are divided, by source image (or by identity), for the detector.
+    """Division of the attacked images, by source image (or by identity), for the detector.
 
     ``by: identity`` puts all images of a class into one split.
     """

@@ -1,4 +1,4 @@
-"""What an attacker achieves who knows the detector."""
+"""Success curves and example images of adaptive attacks."""
 
 from __future__ import annotations
 

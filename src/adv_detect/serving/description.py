@@ -1,4 +1,4 @@
-"""What the registry says about the model: how to ask it, what it answers, where it comes from."""
+"""Descriptions and tags of the registered model: requests, answers and origin."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Seal:
-    """What the header of a safetensors file holds beside names and shapes.
+    """Header of a safetensors file beside names and shapes.
 
     Attributes:
         metadata: Text by name.

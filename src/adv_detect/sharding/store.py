@@ -149,7 +149,7 @@ class ShardStore:
 
     @property
     def complete(self) -> bool:
-        """Whether the last plan was finished and all its shards still lie there."""
+        """Tell whether the last plan was finished and all its shards still lie there."""
         marker = self._state(COMPLETE)
         return marker is not None and sorted(marker["keys"]) == list(self.keys())
 
@@ -167,7 +167,7 @@ class ShardStore:
 
     @property
     def progress(self) -> str:
-        """How many shards are there, of how many, in words."""
+        """Say in words how many shards of the plan are there."""
         planned = self._state(PLANNED) or self._state(COMPLETE)
         if planned is None:
             return f"{len(self)} shards and no record of a run there"

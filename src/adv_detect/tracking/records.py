@@ -1,4 +1,4 @@
-"""What a run leaves in MLflow: parameters, files, metrics, a nested run per detector, a summary of the champion."""
+"""Records of a run in MLflow: parameters, files, metrics, a nested run per detector, a summary of the champion."""
 
 from __future__ import annotations
 

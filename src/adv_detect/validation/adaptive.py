@@ -1,4 +1,4 @@
-"""Whether the adaptive attacks fit the detectors and attacks that are configured."""
+"""Checks of the adaptive attacks against the detectors and attacks that are configured."""
 
 from __future__ import annotations
 

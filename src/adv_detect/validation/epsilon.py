@@ -51,7 +51,7 @@ def _change(attack: AttackParams, pixels: int) -> float:
 
 
 def is_natural(images: Tensor, bounds: tuple[float, float]) -> bool:
-    """Whether pixels are spread over the range, as in photographs, or mostly black or white, as in digits.
+    """Tell whether pixels are spread over the range, as in photographs, or mostly black or white, as in digits.
 
     Args:
         images: In the pixel range, ``(n, channels, H, W)``.

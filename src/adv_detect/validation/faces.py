@@ -1,4 +1,4 @@
-"""Whether faces can be verified and identified as configured."""
+"""Checks that faces can be verified and identified as configured."""
 
 from __future__ import annotations
 

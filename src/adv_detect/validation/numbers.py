@@ -1,4 +1,4 @@
-"""Whether there are images enough in each split for what is measured on them."""
+"""Checks that each split has images enough for what is measured on them."""
 
 from __future__ import annotations
 

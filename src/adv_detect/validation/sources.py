@@ -1,4 +1,4 @@
-"""Where parameters come from: files, command line, and what else reads them."""
+"""Sources of parameters: files, command line, and what else reads them."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ ROUNDING_MARGIN = 1e-5
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How long and from where to search; see the attack's constructor."""
+    """Length and start of the search; see the attack's constructor."""
 
     rounds: int
     steps: int

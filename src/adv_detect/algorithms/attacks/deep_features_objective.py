@@ -1,4 +1,4 @@
-"""What a deep-features attack minimises, and who decides that it has won."""
+"""Objectives of the deep-features attack, its box constraint and its judges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PIXEL_LEVELS = 255.0
 
 @dataclass(frozen=True)
 class Box:
-    """What each pixel may become: near its source and within the pixel range.
+    """Bounds of each pixel: near its source and within the pixel range.
 
     Attributes:
         lower: Smallest value, ``(N, channels, H, W)``.

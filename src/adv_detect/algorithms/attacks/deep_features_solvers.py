@@ -39,7 +39,7 @@ class Stepper(Protocol):
 
 @dataclass(frozen=True)
 class Solution:
-    """Where a solver ended.
+    """Result of a solver.
 
     Attributes:
         images: Point of the least loss, or the first one that fooled the judge, ``(N, channels, H, W)``.

@@ -36,7 +36,7 @@ FAST_GRADIENT = ("L1FastGradientAttack", "L2FastGradientAttack", "LinfFastGradie
 
 @dataclass(frozen=True)
 class RegisteredAttack:
-    """What stands behind a name.
+    """Attack behind a registered name.
 
     Attributes:
         classes: Dotted path of the attack class for each norm; the first is the default.

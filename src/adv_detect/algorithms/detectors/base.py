@@ -24,7 +24,7 @@ SCORE_BLOCK = 2048
 
 
 class LearnsFrom(StrEnum):
-    """What a detector is fitted on."""
+    """Images that a detector is fitted on."""
 
     NOTHING = "nothing"
     CLEAN = "clean"

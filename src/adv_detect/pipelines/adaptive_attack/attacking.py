@@ -42,7 +42,7 @@ JointModel = DetectionModel | FeatureModel
 
 @dataclass(frozen=True)
 class Scene:
-    """What all attacks of a run share; picklable.
+    """Images, network and detectors that all attacks of a run share; picklable.
 
     Attributes:
         images: The source images.

@@ -1,4 +1,4 @@
-"""Which attack is run on which detector, within which budget and on which images."""
+"""Conditions of adaptive attacks: attack, detector, budget and images."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def mark_of(detectors: ShardStore, key: str) -> str | None:
 
 
 def shared_marks(scene: Scene) -> tuple[object, ...]:
-    """What decides every shard of a run."""
+    """Compute the parts of the fingerprint that decide every shard of a run."""
     return target_digest(scene.network), representatives_digest(scene.representatives), scene.runtime.seed
 
 

@@ -59,7 +59,7 @@ SubstituteBlocks = tuple[
 
 @dataclass(frozen=True)
 class Substitute:
-    """What the attacker trained; picklable.
+    """Network and detectors that the attacker trained; picklable.
 
     Attributes:
         network: The attacker's network.

@@ -247,7 +247,7 @@ def _with_something_to_learn(jobs: list[DetectorJob], activations: ShardStore) -
 
 
 def _succeeded(job: DetectorJob, split: str, activations: ShardStore) -> bool:
-    """Whether an attack that a detector is trained on had a success in a split."""
+    """Tell whether an attack that a detector is trained on had a success in a split."""
     keys = shard_keys(activations, split=split, attacks=job.attacks, criteria=job.criteria)
     attacked = (key for key in keys if ShardKey.parse(key).attack != NATURAL)
     return any(bool(activations.read(key, names=("success",)).tensors["success"].any()) for key in attacked)

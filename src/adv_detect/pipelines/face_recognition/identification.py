@@ -1,4 +1,4 @@
-"""Whose face is it, clean and attacked: nearest neighbours in galleries of known faces."""
+"""Identification of clean and attacked faces: nearest neighbours in galleries of enrolled faces."""
 
 from __future__ import annotations
 

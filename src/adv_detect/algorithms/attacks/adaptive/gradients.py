@@ -54,7 +54,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Direction:
-    """Where the loss grows, and what finding that out cost.
+    """Direction in which the loss grows, and the gradient evaluations it cost.
 
     Attributes:
         values: Shape ``(N, channels, H, W)``, at any scale; the attack steps against it.
