@@ -21,10 +21,10 @@ BLOCK = 1000  # images read at once for their digests
 
 @runtime_checkable
 class ImageSet(Protocol):
-    """A map-style image set that knows its labels without decoding an image.
+    """A map-style image set that gives its labels without decoding an image.
 
     It may also offer ``read_many``, indices to images ``(n, channels, H, W)``; ``contents``, indices or None to
-    :class:`Contents`, where its images are told apart more cheaply than by reading all pixels; and ``identity``, text
+    :class:`Contents`, which tells images apart more cheaply than all their pixels do; and ``identity``, text
     that changes with anything that decides pixels or labels.
 
     Attributes:

@@ -97,7 +97,7 @@ class FoundImages(NamedTuple):
         classes: Paths per class, in the order of the labels.
         size: Height and width of all images after the transform.
         entries: Each of these files as it was listed, by path.
-        facts: What is known of those that were looked into, by path.
+        facts: Facts of those that were read, by path.
     """
 
     classes: dict[str, list[str]]
@@ -135,8 +135,8 @@ def find_images(source: FileSource, options: FolderOptions, transform: Transform
     drawn = {name: _draw(paths, options, seed) for name, paths in classes.items()}
     chosen = [path for paths in drawn.values() for path in paths]
     _say_what_is_lost(facts, chosen, source.address)
-    known = {path: facts[path] for path in chosen if path in facts}
-    return FoundImages(drawn, size, {path: entries[path] for path in chosen}, known)
+    read = {path: facts[path] for path in chosen if path in facts}
+    return FoundImages(drawn, size, {path: entries[path] for path in chosen}, read)
 
 
 def _class_folders(
@@ -178,7 +178,7 @@ def _choose(classes: dict[str, list[str]], source: FileSource, options: FolderOp
 
 
 def _looked_into(paths: list[str], options: FolderOptions) -> list[str]:
-    """Return the files to look into: all, or only the first, whose size then counts for all."""
+    """Return the files to read: all, or only the first, whose size then counts for all."""
     return paths if options.level else paths[:1]
 
 

@@ -239,9 +239,9 @@ def _find_class(name: str) -> Any:
 
 def _part_arguments(dataset: Any, *, train: bool, download: bool) -> dict[str, Any]:
     """Say which part is meant in the words of the class: ``train`` or ``split``."""
-    known = inspect.signature(dataset).parameters
+    parameters = inspect.signature(dataset).parameters
     wanted = {"train": train, "split": "train" if train else "test", "download": download}
-    return {name: value for name, value in wanted.items() if name in known}
+    return {name: value for name, value in wanted.items() if name in parameters}
 
 
 def _expected_files(dataset: Any) -> str:

@@ -1,6 +1,6 @@
 """Outputs of modules, handed to whoever asked for them in the same thread of work.
 
-One forward hook per module serves all readers of a moment. It knows nothing itself: who wants the output is kept in a
+One forward hook per module serves all readers of a moment. It keeps nothing itself: the receiver of the output lies in a
 context variable, so that concurrent forward passes of one network, nested ones, and ones that nobody reads do not see
 each other. The hook is there only while somebody reads; networks are stored, copied and freed as without it.
 """
@@ -49,26 +49,28 @@ class _Registrations:
 
     def __init__(self) -> None:
         self.lock = RLock()
-        self._known: dict[int, _Registration] = {}
+        self._registrations: dict[int, _Registration] = {}
         if hasattr(os, "register_at_fork"):  # a process forked while another thread held the lock would wait for ever
             os.register_at_fork(after_in_child=self._renew)
 
     def add(self, modules: Mapping[int, nn.Module]) -> None:
         with self.lock:
             for key, module in modules.items():
-                known = self._known.get(key)
-                if known is None:
-                    known = self._known[key] = _Registration(module, module.register_forward_hook(_deliver))
-                known.readers += 1
+                registration = self._registrations.get(key)
+                if registration is None:
+                    registration = self._registrations[key] = _Registration(
+                        module, module.register_forward_hook(_deliver)
+                    )
+                registration.readers += 1
 
     def remove(self, modules: Mapping[int, nn.Module]) -> None:
         with self.lock:
             for key in modules:
-                known = self._known[key]
-                known.readers -= 1
-                if not known.readers:
-                    known.handle.remove()
-                    del self._known[key]
+                registration = self._registrations[key]
+                registration.readers -= 1
+                if not registration.readers:
+                    registration.handle.remove()
+                    del self._registrations[key]
 
     def _renew(self) -> None:
         self.lock = RLock()

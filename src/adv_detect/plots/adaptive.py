@@ -12,14 +12,14 @@ import pandas as pd
 from adv_detect.algorithms.roc import Values
 from adv_detect.errors import DataError
 from adv_detect.plots import style
-from adv_detect.plots.grid import Cell, GridLook, by_row, draw_grid, picture_pair
+from adv_detect.plots.grid import Cell, GridSizes, by_row, draw_grid, picture_pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 UNION = "union"
-EVADING_LOOK = GridLook(cell=1.25, caption=0.6, margin=0.9, label_size=style.FONT_SIZE - 2)
+EVADING_SIZES = GridSizes(cell=1.25, caption=0.6, margin=0.9, label_size=style.FONT_SIZE - 2)
 PANEL_INCHES = (3.6, 3.0)
 NORM_LABELS = {"l2": "$\\ell_2$", "linf": "$\\ell_\\infty$"}
 
@@ -67,10 +67,10 @@ def success_curves(curves: pd.DataFrame, *, fpr: str = "05", title: str = "") ->
     panels = list(curves.groupby(["detector", "classifier", "norm", "criterion"], sort=True))
     figure, drawn = style.panels(len(panels), panel=PANEL_INCHES, spare=(1.6, 0.5), share_x=False)
     names = [name for name in dict.fromkeys(curves["attack"]) if name != UNION]
-    looks = _looks(names)
+    styles = _curve_styles(names)
     for axes, ((detector, classifier, norm, criterion), part) in zip(drawn, panels, strict=True):
         for name in (*names, UNION):
-            _curve(axes, part[part["attack"] == name].sort_values("epsilon"), fpr, name, looks)
+            _curve(axes, part[part["attack"] == name].sort_values("epsilon"), fpr, name, styles)
         configuration, _, training = str(detector).partition("/")
         judged = ", nearest medoid" if classifier == "nearest_medoid" else ""
         style.tidy(
@@ -88,21 +88,21 @@ def success_curves(curves: pd.DataFrame, *, fpr: str = "05", title: str = "") ->
     return figure
 
 
-def _looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _curve_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     colours, lines, shapes = style.colours(names), style.line_styles(names), style.markers(names)
-    looks = {
+    styles = {
         name: {"color": colours[name], "linestyle": lines[name], "marker": shapes[name], "linewidth": 1.3}
         for name in names
     }
-    return looks | {UNION: {"color": style.INK, "linestyle": "-", "marker": "o", "linewidth": 2.4}}
+    return styles | {UNION: {"color": style.INK, "linestyle": "-", "marker": "o", "linewidth": 2.4}}
 
 
-def _curve(axes: Axes, part: pd.DataFrame, fpr: str, name: str, looks: dict[str, dict[str, Any]]) -> None:
+def _curve(axes: Axes, part: pd.DataFrame, fpr: str, name: str, styles: dict[str, dict[str, Any]]) -> None:
     if part.empty:
         return
     x = np.concatenate([[0.0], part["epsilon"].to_numpy(dtype=float)])
     y = np.concatenate([[0.0], part[f"success_fpr_{fpr}"].to_numpy(dtype=float)])
-    axes.plot(x, y, markersize=4, label="any attack" if name == UNION else name, **looks[name])
+    axes.plot(x, y, markersize=4, label="any attack" if name == UNION else name, **styles[name])
     if name == UNION:
         low, high = (
             np.concatenate([[0.0], part[f"success_{side}_fpr_{fpr}"].to_numpy(dtype=float)]) for side in ("low", "high")
@@ -125,7 +125,7 @@ def evading_grid(examples: Sequence[EvadingExample], *, bounds: tuple[float, flo
         DataError: There is no example, or an image pair differs in shape.
     """
     rows = by_row([(example.row, _cells(example)) for example in examples])
-    return draw_grid(rows, EVADING_LOOK, bounds=bounds, title=title)
+    return draw_grid(rows, EVADING_SIZES, bounds=bounds, title=title)
 
 
 def _cells(example: EvadingExample) -> list[Cell]:

@@ -24,7 +24,7 @@ LABEL_INCHES = 0.2
 
 
 @dataclass(frozen=True)
-class GridLook:
+class GridSizes:
     """Sizes of a grid of pictures.
 
     Attributes:
@@ -75,7 +75,7 @@ def adversarial_grid(examples: Sequence[Example], *, bounds: tuple[float, float]
         DataError: There is no example, or an image pair differs in shape.
     """
     rows = by_row([(example.attack, _cells(example, bounds)) for example in examples])
-    return draw_grid(rows, GridLook(), bounds=bounds, title=title)
+    return draw_grid(rows, GridSizes(), bounds=bounds, title=title)
 
 
 def _cells(example: Example, bounds: tuple[float, float]) -> list[Cell]:
@@ -119,12 +119,14 @@ def picture_pair(clean: Values, adversarial: Values) -> tuple[Array, Array]:
     return np.moveaxis(one, 0, -1), np.moveaxis(other, 0, -1)
 
 
-def draw_grid(rows: Mapping[str, Sequence[Cell]], look: GridLook, *, bounds: tuple[float, float], title: str) -> Figure:
+def draw_grid(
+    rows: Mapping[str, Sequence[Cell]], sizes: GridSizes, *, bounds: tuple[float, float], title: str
+) -> Figure:
     """Draw rows of pictures with a text beneath each.
 
     Args:
         rows: Pictures and texts by name of the row, which stands at its left.
-        look: Sizes.
+        sizes: Sizes.
         bounds: Lowest and highest pixel value.
         title: What is shown.
 
@@ -138,7 +140,7 @@ def draw_grid(rows: Mapping[str, Sequence[Cell]], look: GridLook, *, bounds: tup
         raise DataError("expected at least one example, got none")
     low, high = bounds
     width = max(map(len, rows.values()))
-    figure = style.new_figure(look.cell * width + look.margin, (look.cell + look.caption) * len(rows) + 0.4)
+    figure = style.new_figure(sizes.cell * width + sizes.margin, (sizes.cell + sizes.caption) * len(rows) + 0.4)
     drawn = figure.subplots(len(rows), width, squeeze=False)
     for axes in drawn.ravel():
         axes.set_axis_off()
@@ -147,7 +149,7 @@ def draw_grid(rows: Mapping[str, Sequence[Cell]], look: GridLook, *, bounds: tup
             shown = np.clip((picture - low) / (high - low), 0.0, 1.0)
             axes.imshow(shown.squeeze(), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
             axes.set_title(text, fontsize=style.FONT_SIZE - 2.5, color=style.INK, y=-0.02, va="top", pad=0)
-        line[0].text(-LABEL_INCHES / look.cell, 0.5, name, transform=line[0].transAxes, rotation=90, va="center",
-                     ha="right", fontsize=look.label_size, weight="bold", color=style.INK)  # fmt: skip
+        line[0].text(-LABEL_INCHES / sizes.cell, 0.5, name, transform=line[0].transAxes, rotation=90, va="center",
+                     ha="right", fontsize=sizes.label_size, weight="bold", color=style.INK)  # fmt: skip
     style.heading(figure, title)
     return figure

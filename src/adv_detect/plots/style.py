@@ -1,4 +1,4 @@
-"""Look of all figures: a palette that colour-blind readers can tell apart, quiet axes, no global state."""
+"""Style of all figures: a palette that colour-blind readers can tell apart, quiet axes, no global state."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def panels(
 
 
 def tidy(axes: Axes, *, title: str = "", x_label: str = "", y_label: str = "", grid: bool = True) -> Axes:
-    """Give axes the common look and their texts."""
+    """Give axes the common style and their texts."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.tick_params(colors=INK, labelsize=FONT_SIZE - 1)

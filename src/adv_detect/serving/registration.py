@@ -60,7 +60,7 @@ def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
     """
     import mlflow
 
-    name, default = str(bundle.about["name"]), float(bundle.about["fpr"])
+    name, default = str(bundle.metadata["name"]), float(bundle.metadata["fpr"])
     with _quiet(), tempfile.TemporaryDirectory() as scratch:
         code, requirements = serving_dependencies((bundle.network.spec.name, bundle.stored.params.kind), Path(scratch))
         logged = mlflow.pyfunc.log_model(
@@ -104,7 +104,7 @@ def model_signature(bundle: ScoringBundle) -> ModelSignature:
     return ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *bundle.network.spec.image_shape))]),
         outputs=Schema([ColSpec(kind, name) for name, kind in OUTPUT_TYPES.items()]),
-        params=ParamSchema([ParamSpec("fpr", "double", float(bundle.about["fpr"]))]),
+        params=ParamSchema([ParamSpec("fpr", "double", float(bundle.metadata["fpr"]))]),
     )
 
 
@@ -134,7 +134,7 @@ def _register(bundle: ScoringBundle, logged: Any, alias: str) -> str:
     """Make a version of what was logged, with description, tags and alias."""
     from mlflow import MlflowClient
 
-    client, name = MlflowClient(), str(bundle.about["name"])
+    client, name = MlflowClient(), str(bundle.metadata["name"])
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     client.update_registered_model(name, model_description(bundle))

@@ -1,7 +1,7 @@
 """The search behind the Carlini-Wagner attack: Adam in tanh space, and bisection of the constant, per image.
 
 All state is one row per image; rows advance through their rounds independently and leave the batch when done. The
-host looks at the state at the checks only, never within.
+host reads the state at the checks only, never within.
 """
 
 from __future__ import annotations

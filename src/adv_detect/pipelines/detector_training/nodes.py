@@ -215,7 +215,7 @@ def assemble_champion(
         network=network_weights,
         representatives=representatives,
         stored=restore(detectors, best, representatives),
-        about=serving.model_dump()
+        metadata=serving.model_dump()
         | {"fprs": [float(fpr) for fpr in fixed["fpr"]]}
         | {str(name): float(value) for name, value in figures.items()},
     )
