@@ -8,7 +8,6 @@ import shutil
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,7 +20,8 @@ from adv_detect.datasets.file_sources import SingleFiles
 from adv_detect.datasets.image_files import inspect_files
 from adv_detect.datasets.image_set_dataset import ImageSetDataset
 from adv_detect.datasets.pictures import plain_picture
-from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.dotted import import_dotted
+from adv_detect.errors import DataError
 from adv_detect.images import Contents, ImageSet, pixel_contents
 from adv_detect.sharding import fingerprint
 
@@ -227,14 +227,8 @@ def _unpack(archive: Path, target: Path) -> None:
 
 
 def _find_class(name: str) -> Any:
-    module, _, attribute = (name if "." in name else SHORT_PREFIX + name).rpartition(".")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as exc:
-        raise ConfigurationError(
-            f"dataset: expected a name in torchvision.datasets such as MNIST, FashionMNIST or CIFAR10, or the dotted "
-            f"path of a class, got {name!r}"
-        ) from exc
+    expected = "a name in torchvision.datasets such as MNIST, FashionMNIST or CIFAR10, or the dotted path of a class"
+    return import_dotted("dataset", name if "." in name else SHORT_PREFIX + name, expected)
 
 
 def _part_arguments(dataset: Any, *, train: bool, download: bool) -> dict[str, Any]:

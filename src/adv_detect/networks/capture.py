@@ -1,6 +1,6 @@
 """Outputs of modules, handed to whoever asked for them in the same thread of work.
 
-One forward hook per module serves all readers of a moment. It keeps nothing itself: the receiver of the output lies in a
+One forward hook per module serves all readers of a moment. It keeps nothing itself: its receiver lies in a
 context variable, so that concurrent forward passes of one network, nested ones, and ones that nobody reads do not see
 each other. The hook is there only while somebody reads; networks are stored, copied and freed as without it.
 """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 REQUIREMENTS = ("fsspec", "mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch", "tqdm")
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = (
-    "__init__.py", "errors.py", "fields.py", "keys.py", "names.py", "progress.py",
+    "__init__.py", "dotted.py", "errors.py", "fields.py", "keys.py", "names.py", "progress.py",
     "algorithms", "networks", "params", "serving", "sharding",
 )  # fmt: skip
 NOT_SERVED = ("attacks", "registration.py", "__pycache__", "*.pyc")
