@@ -87,7 +87,7 @@ def build_change(key: str, params: ImageChangeParams) -> ImageChange:
 
 
 def is_random(params: ImageChangeParams) -> bool:
-    """Whether a registered kind draws what it does."""
+    """Tell whether a registered kind draws random numbers."""
     return params.kind in REGISTERED and REGISTERED[params.kind].random
 
 

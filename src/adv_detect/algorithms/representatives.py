@@ -34,7 +34,7 @@ PARTS = ("medoids", "centroids", "whitening")
 
 @dataclass(frozen=True, eq=False)
 class Representatives:
-    """What images are measured against.
+    """Class representatives of all layers.
 
     Attributes:
         layers: Names of the L layers, in network order.
@@ -189,7 +189,7 @@ def representatives_digest(representatives: Representatives) -> str:
 
 @dataclass(frozen=True)
 class _ClassSummary:
-    """What is kept of one class at one layer."""
+    """Summary of one class at one layer."""
 
     medoid: Tensor
     centroid: Tensor

@@ -1,4 +1,4 @@
-"""How well scores tell adversarial from natural images.
+"""ROC curve, its area and operating points of scores.
 
 A higher score means more likely adversarial; an image is called adversarial when its score is *above* the
 threshold (strictly). Only the order of the scores counts, so no value is ever squashed by a sigmoid: scores of
@@ -41,7 +41,7 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class EqualError:
-    """Where misses and false alarms are equally frequent.
+    """Operating point with equal rates of misses and false alarms.
 
     Attributes:
         rate: The equal error rate, interpolated linearly between neighbouring points of the curve.

@@ -104,7 +104,7 @@ class AucBootstrap:
         return float(low), float(high)
 
     def _counts(self, stream: int, n: int) -> Counts:
-        """How often each of n images stands in each resample, ``(n, B)``; drawn once per stream and n."""
+        """Count each of n images in each resample, ``(n, B)``; drawn once per stream and n."""
         if (stream, n) not in self._drawn:
             rng = np.random.default_rng([self._seed, stream, n])
             counts = np.empty((n, self.resamples), dtype=np.float32)

@@ -72,7 +72,7 @@ def _control(key: str) -> tuple[str | int, ...]:
 
 
 def configuration_label(row: Mapping[str, Any]) -> str:
-    """How a reader sees a configuration, in the paper's terms: ``LSTM + M + cos``.
+    """Label a configuration in the paper's terms: ``LSTM + M + cos``.
 
     Args:
         row: A row with the columns ``configuration``, ``kind``, ``representative``, ``distance``, ``order``.

@@ -61,7 +61,7 @@ class TargetNetwork(nn.Module):
     """Preprocessing and network in one.
 
     Attributes:
-        spec: Facts about the network.
+        spec: Description of the network.
         preprocessing: Map from images within ``spec.bounds`` to inputs of the network.
         network: The inner network, from which features are read.
     """
@@ -158,7 +158,7 @@ def target_from_spec(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> Target
     """Build a network under attack from what ``target_tensors`` and its spec hold.
 
     Args:
-        spec: Facts about the network.
+        spec: Description of the network.
         tensors: Tensor by the inner network's own name.
 
     Returns:
@@ -176,8 +176,8 @@ def target_from_spec(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> Target
         raise CheckpointError(f"the stored tensors do not fit network {spec.name!r} of its spec: {exc}") from exc
     check_layers(network, spec.layers)
     target = TargetNetwork(spec, network)
-    known = {one.name for one in spec.readings}
-    return target if known.issuperset(spec.layers) else _with_readings(target, {})
+    read = {one.name for one in spec.readings}
+    return target if read.issuperset(spec.layers) else _with_readings(target, {})
 
 
 def target_digest(target: TargetNetwork, *, layers: bool = True) -> str:
@@ -260,7 +260,7 @@ def target_readings(
     Args:
         target: The network under attack.
         layers: Names of modules of its inner network.
-        stated: Channel axis of layers for which it is known.
+        stated: Channel axis of layers where it is stated.
 
     Returns:
         A reading per layer.

@@ -29,7 +29,7 @@ AVERAGED = ("ema", "swa", "averag", "teacher", "shadow")
 
 @dataclass(frozen=True)
 class _Comparison:
-    """How the tensors of a file fit a network.
+    """Comparison of the tensors of a file with those of a network.
 
     Attributes:
         usable: Tensors to load, by their name in the network.
@@ -66,7 +66,7 @@ class _Reading:
 
     @property
     def place(self) -> str:
-        """Where the tensors come from, in words that follow the name of the file."""
+        """Describe the place of the tensors, in words that follow the name of the file."""
         parts = [f"entry {self.entry!r}" if self.entry else "", self.form.change]
         return "".join(f", {part}" for part in parts if part)
 

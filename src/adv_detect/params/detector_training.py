@@ -29,7 +29,7 @@ class DetectorParams(Block):
 
     @property
     def reads_trajectories(self) -> bool:
-        """Whether the detector reads trajectories."""
+        """Tell whether the detector reads trajectories."""
         return self.kind in get_args(TrajectoryKind)
 
     @property

@@ -15,7 +15,7 @@ FEWEST_TAILS = 1.0
 
 
 class EvaluationParams(Block):
-    """What is measured and shown.
+    """Measurements and figures of the evaluation.
 
     ``benign_changes`` are changes of honest pictures, on which detectors should raise no more alarms than on the
     pictures themselves.

@@ -1,4 +1,4 @@
-"""What the report of an evaluation is made from, and how its numbers are looked up."""
+"""Tables and figures that the report of an evaluation is made from, and their look-up."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class EvaluationResults:
 
     @property
     def has_margin(self) -> bool:
-        """Whether the margin control was scored."""
+        """Tell whether the margin control was scored."""
         return MARGIN in set(self.metrics["detector"])
 
 

@@ -46,7 +46,7 @@ class ScoringBundle:
         network: The network under attack.
         representatives: Its class representatives.
         stored: The detector, with the clean scores that its thresholds rest on.
-        about: Facts on the model: ``fpr`` (the default rate), ``fprs`` (rates at which thresholds were looked at),
+        metadata: Facts on the model: ``fpr`` (the default rate), ``fprs`` (rates at which thresholds are reported),
             ``name`` (of the registered model), validation figures, ``max_images`` and ``max_bytes`` (of a request to a
             server; absent means the defaults).
     """
@@ -54,12 +54,12 @@ class ScoringBundle:
     network: TargetNetwork
     representatives: Representatives
     stored: StoredDetector
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
     @property
     def thresholds(self) -> dict[float, float]:
-        """Scores above which an image counts as adversarial, at the rates that were looked at."""
-        return {float(fpr): self.stored.threshold(float(fpr)) for fpr in self.about["fprs"]}
+        """Scores above which an image counts as adversarial, at the reported rates."""
+        return {float(fpr): self.stored.threshold(float(fpr)) for fpr in self.metadata["fprs"]}
 
     def threshold(self, fpr: float | None = None) -> float:
         """Return the threshold at a false-positive rate.
@@ -73,7 +73,7 @@ class ScoringBundle:
         Raises:
             ConfigurationError: The rate is outside (0, 1).
         """
-        rate = float(self.about["fpr"] if fpr is None else fpr)
+        rate = float(self.metadata["fpr"] if fpr is None else fpr)
         if not 0 < rate < 1:
             raise ConfigurationError(f"fpr: expected a rate above 0 and below 1, such as 0.05, got {rate:g}")
         return self.stored.threshold(rate)
@@ -91,10 +91,10 @@ class ScoringBundle:
         Args:
             folder: Existing folder to write into.
         """
-        tensors, about = representatives_tensors(self.representatives)
-        facts = {"key": self.stored.key, "facts": dict(self.stored.facts), "about": dict(self.about)}
+        tensors, metadata = representatives_tensors(self.representatives)
+        facts = {"key": self.stored.key, "facts": dict(self.stored.facts), "metadata": dict(self.metadata)}
         _write(folder, "network", target_tensors(self.network), self.network.spec.model_dump(mode="json"))
-        _write(folder, "representatives", tensors, about)
+        _write(folder, "representatives", tensors, metadata)
         _write(folder, "detector", self.stored.tensors(), facts)
 
     @classmethod
@@ -124,7 +124,7 @@ class ScoringBundle:
                 network=target_from_spec(NetworkSpec.model_validate(network[1]), network[0]).freeze(),
                 representatives=classes,
                 stored=StoredDetector.restore(facts["key"], facts["facts"], detector[0], classes),
-                about=facts["about"],
+                metadata=facts["metadata"],
             )
 
 
@@ -239,16 +239,18 @@ def _plain_defaults() -> Iterator[None]:
             torch.set_default_dtype(chosen)
 
 
-def _write(folder: Path, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def _write(folder: Path, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and facts, each with its digest; the tensors name the facts that they belong to."""
     fs = LocalFileSystem()
-    files.write_tensors(fs, str(folder / f"{name}.safetensors"), tensors, {"name": name, "about": fingerprint(about)})
-    files.write_json(fs, str(folder / f"{name}.json"), dict(about))
+    files.write_tensors(
+        fs, str(folder / f"{name}.safetensors"), tensors, {"name": name, "metadata": fingerprint(metadata)}
+    )
+    files.write_json(fs, str(folder / f"{name}.json"), dict(metadata))
 
 
 def _read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     fs, path = LocalFileSystem(), str(folder / f"{name}.safetensors")
-    about = files.read_json(fs, str(folder / f"{name}.json"))
-    if files.read_header(fs, path) != {"name": name, "about": fingerprint(about)}:
+    metadata = files.read_json(fs, str(folder / f"{name}.json"))
+    if files.read_header(fs, path) != {"name": name, "metadata": fingerprint(metadata)}:
         raise DamagedFileError(path, f"it does not belong to {name}.json")
-    return files.read_tensors(fs, path), about
+    return files.read_tensors(fs, path), metadata

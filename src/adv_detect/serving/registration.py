@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 REQUIREMENTS = ("fsspec", "mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch", "tqdm")
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = (
-    "__init__.py", "errors.py", "fields.py", "keys.py", "names.py", "progress.py",
+    "__init__.py", "dotted.py", "errors.py", "fields.py", "keys.py", "names.py", "progress.py",
     "algorithms", "networks", "params", "serving", "sharding",
 )  # fmt: skip
 VIEWS_NEED = "torchvision.transforms"
@@ -61,7 +61,7 @@ def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
     """
     import mlflow
 
-    name, default = str(bundle.about["name"]), float(bundle.about["fpr"])
+    name, default = str(bundle.metadata["name"]), float(bundle.metadata["fpr"])
     with _quiet(), tempfile.TemporaryDirectory() as scratch:
         code, requirements = serving_dependencies(model_parts(bundle), Path(scratch))
         logged = mlflow.pyfunc.log_model(
@@ -118,7 +118,7 @@ def model_signature(bundle: ScoringBundle) -> ModelSignature:
     return ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *bundle.network.spec.image_shape))]),
         outputs=Schema([ColSpec(kind, name) for name, kind in OUTPUT_TYPES.items()]),
-        params=ParamSchema([ParamSpec("fpr", "double", float(bundle.about["fpr"]))]),
+        params=ParamSchema([ParamSpec("fpr", "double", float(bundle.metadata["fpr"]))]),
     )
 
 
@@ -148,7 +148,7 @@ def _register(bundle: ScoringBundle, logged: Any, alias: str) -> str:
     """Make a version of what was logged, with description, tags and alias."""
     from mlflow import MlflowClient
 
-    client, name = MlflowClient(), str(bundle.about["name"])
+    client, name = MlflowClient(), str(bundle.metadata["name"])
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     client.update_registered_model(name, model_description(bundle))

@@ -183,7 +183,7 @@ class ShardStore(Mapping[str, ShardContent]):
 
     @property
     def complete(self) -> bool:
-        """Whether the last plan was finished and all its shards still lie there."""
+        """Tell whether the last plan was finished and all its shards still lie there."""
         marker = self._state(COMPLETE)
         return marker is not None and sorted(marker["keys"]) == list(self._stored())
 

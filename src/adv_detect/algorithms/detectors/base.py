@@ -21,7 +21,7 @@ FitHistory = list[dict[str, float]]
 
 
 class LearnsFrom(StrEnum):
-    """What a detector is fitted on."""
+    """Images that a detector is fitted on."""
 
     NOTHING = "nothing"
     CLEAN = "clean"

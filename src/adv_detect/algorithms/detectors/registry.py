@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import get_args
 
@@ -13,6 +12,7 @@ from adv_detect.algorithms.detectors.controls import MarginDetector
 from adv_detect.algorithms.detectors.trajectory.detector import TrajectoryDetector
 from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
 from adv_detect.algorithms.representatives import Representatives
+from adv_detect.dotted import import_dotted
 from adv_detect.errors import ConfigurationError, unknown_choice
 from adv_detect.params import DetectorParams, ImageChangeParams, TrajectoryKind
 from adv_detect.sharding.sources import source_identity
@@ -106,7 +106,7 @@ def detector_source(kind: str) -> dict[str, str]:
 
 
 def _check_reads(configuration: DetectorParams, made: Detector) -> None:
-    """What is computed follows from the class, so an instance must not read more."""
+    """Refuse an instance that reads more than its class states, from which follows what is computed."""
     stated = detector_reads(configuration)
     if made.reads != stated:
         raise ConfigurationError(
@@ -131,12 +131,10 @@ def detector_class(kind: str) -> type[Detector]:
         return TrajectoryDetector
     if kind in REGISTERED:
         return REGISTERED[kind]
-    module, _, attribute = kind.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as exc:
-        choices = (*detector_kinds(), "<dotted path of a Detector>")
-        raise unknown_choice("detector kind", kind, choices) from exc
+    choices = (*detector_kinds(), "<dotted path of a Detector>")
+    if "." not in kind:
+        raise unknown_choice("detector kind", kind, choices)
+    found = import_dotted("detector kind", kind, f"one of [{', '.join(choices)}]")
     if not (isinstance(found, type) and issubclass(found, Detector)):
         raise ConfigurationError(
             f"detector kind {kind!r}: expected a subclass of adv_detect.algorithms.detectors.Detector, got {found!r}"

@@ -246,7 +246,7 @@ def assemble_champion(
         network=network_weights,
         representatives=representatives,
         stored=restore(detectors, best, representatives),
-        about=serving.model_dump()
+        metadata=serving.model_dump()
         | {"fprs": [float(fpr) for fpr in fixed["fpr"]]}
         | {name: float(figures[name][best]) for name in SUMMARY_FIGURES},
     )

@@ -1,4 +1,4 @@
-"""What all detectors share: shape checks, standardisation that travels with the weights, scoring of trajectories."""
+"""Base of all trajectory detectors: shape checks, standardisation in the state dict, scoring in blocks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TrajectoryReadout(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether the standardisation has been fitted, set or loaded."""
+        """Tell whether the standardisation has been fitted, set or loaded."""
         return self._fitted
 
     def fit_standardisation(self, trajectories: Tensor) -> None:
