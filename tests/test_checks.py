@@ -82,7 +82,10 @@ def test_the_tested_configuration_passes_and_nothing_is_written(check, tmp_path)
     ("changes", "messages"),
     [
         (attack(attack="bimm"), ["attacks.bim.attack: expected one of [", "bim, cw, deep-features", "got 'bimm'"]),
-        (attack(attack="foolbox.attacks.Nothing"), ["attacks.bim.attack", "'foolbox.attacks.Nothing'", "cannot be"]),
+        (
+            attack(attack="foolbox.attacks.Nothing"),
+            ["attacks.bim.attack", "'foolbox.attacks.Nothing'", "has no 'Nothing'"],
+        ),
         (
             attack(arguments={"step": 3}),
             ["attacks.bim.arguments", "got 'step' (did you mean 'steps'?)", "random_start"],
@@ -289,4 +292,5 @@ def test_the_whole_job_is_checked_pipeline_by_pipeline_in_the_order_in_which_the
         "evaluation",
         "face_recognition",
         "adaptive_attack",
+        "twin_training",
     }

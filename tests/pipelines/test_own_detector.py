@@ -21,6 +21,7 @@ KEY = "depth/none/clean/0"
 GIVEN = (
     "adversarials",
     "network_weights",
+    "twin",
     "representatives",
     "test_images",
     "source_splits",

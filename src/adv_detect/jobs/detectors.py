@@ -19,7 +19,7 @@ from adv_detect.algorithms.detectors import (
     StoredDetector,
     TrajectoryDetector,
     build_detector,
-    detector_class,
+    learns_from,
     load_reference_detector,
     score_activations,
     stored_tensors,
@@ -125,7 +125,7 @@ class DetectorWork:
             "seed": job.seed,
             "history": history,
             "learned_from": {
-                key: read_fingerprint(self.activations, key, tuple(views)) for key in job.shards(self.activations)
+                key: read_fingerprint(self.activations, key, detector.reads) for key in job.shards(self.activations)
             },
         }
         if views:
@@ -231,13 +231,13 @@ def plan_jobs(
         for criterion in criteria:
             fitting = attacks_of(attacks, criterion)
             for name, one in configurations.items():
-                if detector_class(one.kind).learns_from is not LearnsFrom.ATTACKS:
+                if learns_from(one) is not LearnsFrom.ATTACKS:
                     continue
                 yield DetectorJob(name, one, criterion, TRAINED_ON_ALL, fitting, seed)
                 if name in leave_one_out and seed == seeds[0] and criterion != BOTH_CRITERIA:
                     yield from _left_out(name, one, criterion, fitting, seed)
         for name, one in configurations.items():
-            learns = detector_class(one.kind).learns_from
+            learns = learns_from(one)
             if learns is LearnsFrom.CLEAN or (learns is LearnsFrom.NOTHING and seed == seeds[0]):
                 yield DetectorJob(name, one, NO_CRITERION, learns.value, (), seed)
 
@@ -263,6 +263,11 @@ def restore(detectors: ShardStore, key: str, representatives: Representatives) -
 def restore_all(detectors: ShardStore, representatives: Representatives) -> list[StoredDetector]:
     """Read all detectors of a store."""
     return [restore(detectors, key, representatives) for key in detectors]
+
+
+def configurations_of(detectors: ShardStore) -> dict[str, DetectorParams]:
+    """Read the configurations of stored detectors, by their keys."""
+    return {key: DetectorParams.model_validate(detectors.metadata(key)["params"]) for key in detectors}
 
 
 def views_of(detectors: ShardStore) -> dict[str, ImageChangeParams]:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from adv_detect.algorithms.detectors import LearnsFrom, detector_class, parse_reference_name
+from adv_detect.algorithms.detectors import (
+    LearnsFrom,
+    learns_from,
+    parse_reference_name,
+    reads_twin,
+    with_members,
+)
 from adv_detect.errors import ConfigurationError
+from adv_detect.jobs.activations import no_twin
 from adv_detect.names import BOTH_CRITERIA, TARGETED, UNTARGETED
-from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams
+from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, TwinTrainingParams
 
 LOGGER = logging.getLogger(__name__)
 
@@ -28,9 +35,10 @@ def check_kinds(params: DetectorTrainingParams) -> bool:
     learning = []
     for name, one in params.active.items():
         try:
-            learning.append(detector_class(one.kind).learns_from is LearnsFrom.ATTACKS)
+            learning.append(learns_from(one) is LearnsFrom.ATTACKS)
         except ConfigurationError as exc:
-            raise ConfigurationError(f"detector_training.configurations.{name}.kind: {exc}") from exc
+            place = "" if str(exc).startswith("arguments") else "kind: "
+            raise ConfigurationError(f"detector_training.configurations.{name}.{place}{exc}") from exc
     return any(learning)
 
 
@@ -59,6 +67,21 @@ def check_detectors(params: DetectorTrainingParams, attacks: AdversarialGenerati
                 f"detector_training.criteria: {criterion!r} needs an attack with train: true and that criterion in "
                 "adversarial_generation.attacks, got none"
             )
+
+
+def check_twin_is_there(detectors: DetectorTrainingParams, twin: TwinTrainingParams | None) -> None:
+    """Refuse detectors that read a twin where none is configured.
+
+    Args:
+        detectors: The detectors.
+        twin: Its block.
+
+    Raises:
+        ConfigurationError: One reads it.
+    """
+    readers = reads_twin(detectors.active)
+    if readers and twin is not None and twin.network is None:
+        raise ConfigurationError(no_twin(readers))
 
 
 def warn_of_nothing_left_out(params: DetectorTrainingParams, attacks: AdversarialGenerationParams | None) -> None:
@@ -91,7 +114,8 @@ def check_top_k(detectors: DetectorTrainingParams, classes: int) -> None:
     Raises:
         ConfigurationError: One does.
     """
-    for name, one in detectors.active.items():
+    every = [pair for name, one in detectors.active.items() for pair in with_members(one, name)]
+    for name, one in every:
         if one.top_k is not None and one.top_k > classes:
             raise ConfigurationError(
                 f"detector_training.configurations.{name}.top_k: expected at most the {classes} classes of the data, "

@@ -18,6 +18,7 @@ from adv_detect.pipelines import (
     feature_extraction,
     representatives,
     target_training,
+    twin_training,
 )
 from adv_detect.pipelines.adaptive_attack.attacking import attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import choose_sources, conditions, score_naturals
@@ -31,7 +32,14 @@ from adv_detect.pipelines.adaptive_attack.substitute import (
 )
 
 KEY = "cosine/both/all/0"
-MODULES = (target_training, feature_extraction, representatives, adversarial_generation, detector_training)
+MODULES = (
+    target_training,
+    twin_training,
+    feature_extraction,
+    representatives,
+    adversarial_generation,
+    detector_training,
+)
 SHARDED = ("features", "adversarials", "activations", "detectors")
 
 
@@ -46,7 +54,8 @@ def configured(blocks, adaptive):
 
     def make(**changes):
         given = blocks | {"adaptive_attack": adaptive()} | changes
-        names = ("network", "target_training", "feature_extraction", "representatives", "adversarial_generation",
+        names = ("network", "target_training", "twin_training", "feature_extraction", "representatives",
+                 "adversarial_generation",
                  "detector_training", "runtime", "adaptive_attack")  # fmt: skip
         return configure_substitute(*(given[name] for name in names))
 
@@ -61,7 +70,8 @@ def test_every_step_is_a_node_of_the_main_job():
     own = [one for one in create_pipeline().nodes if one.namespace == "substitute"]
     main = {one.name: one.func for module in MODULES for one in module.create_pipeline().nodes}
     steps = {one.name.removeprefix("substitute."): one.func for one in own}
-    shared = {"train_target", "extract_class_features", "compute_representatives", "generate_adversarials",
+    shared = {"train_target", "train_twin", "extract_class_features", "compute_representatives",
+              "generate_adversarials",
               "compute_activations", "train_detectors"}  # fmt: skip
 
     assert shared == steps.keys() & main.keys()
@@ -117,10 +127,11 @@ def test_features_come_from_as_many_images_as_in_the_main_job(trained_attacker, 
 
 
 def test_blocks_are_the_main_jobs_but_for_what_is_the_substitutes(configured, blocks):
-    network, training, features, classes, attacks, detectors, runtime = configured()
+    network, training, twin, features, classes, attacks, detectors, runtime = configured()
 
     assert network == blocks["network"]
     assert training == blocks["target_training"].model_copy(update={"epochs": 4, "min_accuracy": 0.0})
+    assert twin.network is None, "no attacked detector reads a twin"
     assert (features, classes) == (blocks["feature_extraction"], blocks["representatives"])
     assert attacks.active == {"bim": blocks["adversarial_generation"].active["bim"]}
     assert list(detectors.active) == ["cosine"]
@@ -163,7 +174,7 @@ def test_nothing_is_made_without_transfer_and_nothing_made_before_is_lost(attack
 
 
 def test_a_scene_has_a_substitute_only_where_there_is_one(substitute):
-    given = ("images", "network", "representatives", "activations")
+    given = ("images", "network", "representatives", "activations", ABSENT)
 
     assert set_scene(*given, ABSENT, RuntimeParams()).substitute is None
     assert set_scene(*given, substitute, RuntimeParams()).substitute is substitute

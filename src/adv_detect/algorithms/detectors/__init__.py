@@ -12,7 +12,16 @@ from adv_detect.algorithms.detectors.base import (
     score_activations,
 )
 from adv_detect.algorithms.detectors.controls import MarginDetector
-from adv_detect.algorithms.detectors.registry import build_detector, detector_class, detector_kinds
+from adv_detect.algorithms.detectors.joined import JoinedDetector
+from adv_detect.algorithms.detectors.registry import (
+    build_detector,
+    detector_class,
+    detector_kinds,
+    is_differentiable,
+    learns_from,
+    reads_twin,
+    with_members,
+)
 from adv_detect.algorithms.detectors.stored import StoredDetector, stored_tensors
 from adv_detect.algorithms.detectors.trajectory import (
     BidirectionalReadout,
@@ -29,6 +38,7 @@ from adv_detect.algorithms.detectors.trajectory import (
     score_trajectories,
     untrained_detector,
 )
+from adv_detect.algorithms.detectors.twin import TwinDetector
 
 __all__ = [
     "Activations",
@@ -36,6 +46,7 @@ __all__ = [
     "Detector",
     "FitData",
     "FitHistory",
+    "JoinedDetector",
     "LearnsFrom",
     "MLPReadout",
     "MarginDetector",
@@ -45,16 +56,21 @@ __all__ = [
     "StoredDetector",
     "TrajectoryDetector",
     "TrajectoryReadout",
+    "TwinDetector",
     "build_detector",
     "build_readout",
     "detector_class",
     "detector_kinds",
+    "is_differentiable",
+    "learns_from",
     "load_reference_detector",
     "parse_reference_name",
     "random_readout",
     "readout_kinds",
+    "reads_twin",
     "score_activations",
     "score_trajectories",
     "stored_tensors",
     "untrained_detector",
+    "with_members",
 ]

@@ -19,7 +19,7 @@ class Activations:
         logits: Class logits of the network under attack, ``(N, C)``.
         features: Pooled features ``(N, D_l)`` by layer name, in network order.
         views: Class logits ``(N, C)`` of altered copies of the images, by the name of the view.
-        twin: Class logits ``(N, C)`` of a second network; None where no detector reads them.
+        twin: Log-probabilities ``(N, C)`` of the classes by a second network; None where no detector reads them.
         groups: ``natural`` or ``<attack>/<criterion>`` of each row; empty where that is not known.
     """
 
@@ -127,4 +127,4 @@ class Activations:
         yield from ((f"layer {name!r}", part) for name, part in self.features.items())
         yield from ((f"view {name!r}", part) for name, part in self.views.items())
         if self.twin is not None:
-            yield "the twin's logits", self.twin
+            yield "the twin", self.twin

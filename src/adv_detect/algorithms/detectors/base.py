@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from adv_detect.algorithms.detectors.activations import Activations
 from adv_detect.algorithms.detectors.scoring import SCORE_BLOCK, score_in_blocks
 from adv_detect.errors import DataError
-from adv_detect.params import DetectorFitParams
+from adv_detect.params import DetectorFitParams, DetectorParams
 
 FitHistory = list[dict[str, float]]
 """One entry per epoch, figures by name; empty for what is fitted in one go."""
@@ -35,12 +35,17 @@ class Reads:
     Attributes:
         layers: Whether it reads the features of the layers.
         views: Names of the views whose logits it reads.
-        twin: Whether it reads the logits of the second network.
+        twin: Whether it reads what the second network, the twin, says of the image.
     """
 
     layers: bool = True
     views: tuple[str, ...] = ()
     twin: bool = False
+
+    def __or__(self, other: Reads) -> Reads:
+        """Return what two detectors read together."""
+        views = tuple(dict.fromkeys((*self.views, *other.views)))
+        return Reads(self.layers or other.layers, views, self.twin or other.twin)
 
 
 @dataclass(frozen=True)
@@ -82,16 +87,21 @@ class Detector(nn.Module):
     differentiable: ClassVar[bool] = True
 
     @classmethod
-    def reads_for(cls, arguments: Mapping[str, Any]) -> Reads:
-        """Say what a detector made with some arguments is going to read, before there is anything to make it from.
+    def members_of(cls, arguments: Mapping[str, Any]) -> dict[str, DetectorParams]:
+        """Return the configurations of detectors that this one is made of, by name; none by default."""
+        return {}
+
+    @classmethod
+    def needs(cls, arguments: Mapping[str, Any]) -> tuple[LearnsFrom, Reads]:
+        """Say what a detector with these arguments learns from and reads, before there is anything to build it from.
 
         Args:
-            arguments: Those of its configuration.
+            arguments: As the constructor takes them.
 
         Returns:
-            What its attribute ``reads`` will hold; a class whose instances differ in it overrides this.
+            The attributes of the class, unless a subclass derives them from the arguments.
         """
-        return cls.reads
+        return cls.learns_from, cls.reads
 
     @abstractmethod
     def forward(self, activations: Activations) -> Tensor:

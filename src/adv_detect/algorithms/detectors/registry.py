@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import get_args
 
 import torch
 
-from adv_detect.algorithms.detectors.base import Detector, Reads
+from adv_detect.algorithms.detectors.base import Detector, LearnsFrom, Reads
 from adv_detect.algorithms.detectors.controls import MarginDetector
+from adv_detect.algorithms.detectors.joined import JoinedDetector
 from adv_detect.algorithms.detectors.trajectory.detector import TrajectoryDetector
 from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
+from adv_detect.algorithms.detectors.twin import TwinDetector
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.dotted import import_dotted
 from adv_detect.errors import ConfigurationError, unknown_choice
 from adv_detect.params import DetectorParams, ImageChangeParams, TrajectoryKind
 from adv_detect.sharding.sources import source_identity
 
-REGISTERED: dict[str, type[Detector]] = {"margin": MarginDetector}
+REGISTERED: dict[str, type[Detector]] = {
+    "margin": MarginDetector,
+    "twin": TwinDetector,
+    "joined": JoinedDetector,
+}
 """Detectors that take the class representatives and the configured arguments, by name."""
 
 
@@ -65,7 +71,7 @@ def detector_reads(configuration: DetectorParams) -> Reads:
     Returns:
         What it reads.
     """
-    return detector_class(configuration.kind).reads_for(configuration.arguments)
+    return detector_class(configuration.kind).needs(configuration.arguments)[1]
 
 
 def needed_views(
@@ -93,16 +99,49 @@ def needed_views(
     return {name: one for name, one in views.items() if name in wanted}
 
 
-def detector_source(kind: str) -> dict[str, str]:
-    """Identify the code of a detector of one's own, so that a change of it makes anew what was learned with it.
+def with_members(configuration: DetectorParams, name: str = "") -> Iterator[tuple[str, DetectorParams]]:
+    """List a configuration and those of the detectors that it is made of.
 
     Args:
-        kind: Registered name or dotted path.
+        configuration: A detector.
+        name: Its key.
+
+    Yields:
+        Key and configuration; members below ``arguments.members``.
+    """
+    yield name, configuration
+    for member, one in detector_class(configuration.kind).members_of(configuration.arguments).items():
+        yield from with_members(one, f"{name}.arguments.members.{member}")
+
+
+def is_differentiable(configuration: DetectorParams) -> bool:
+    """Say whether a white-box attack can follow a detector: all that it is made of."""
+    return all(detector_class(one.kind).differentiable for _, one in with_members(configuration))
+
+
+def learns_from(configuration: DetectorParams) -> LearnsFrom:
+    """Say what a configured detector is fitted on."""
+    return detector_class(configuration.kind).needs(configuration.arguments)[0]
+
+
+def reads_twin(configurations: Mapping[str, DetectorParams]) -> list[str]:
+    """Name the configured detectors that read the twin."""
+    return [name for name, one in configurations.items() if detector_reads(one).twin]
+
+
+def detector_source(configuration: DetectorParams) -> dict[str, str]:
+    """Identify the code of a detector, so that a change of it makes anew what was learned with it.
+
+    Args:
+        configuration: The detector; those that it is made of count.
 
     Returns:
         As from :func:`adv_detect.sharding.sources.source_identity`.
     """
-    return source_identity(detector_class(kind), kind if "." in kind else "")
+    found: dict[str, str] = {}
+    for _, one in with_members(configuration):
+        found |= source_identity(detector_class(one.kind), one.kind if "." in one.kind else "")
+    return found
 
 
 def _check_reads(configuration: DetectorParams, made: Detector) -> None:
@@ -111,7 +150,7 @@ def _check_reads(configuration: DetectorParams, made: Detector) -> None:
     if made.reads != stated:
         raise ConfigurationError(
             f"detector {configuration.kind!r}: it was expected to read {stated}, got {made.reads}; override the class "
-            "method reads_for where that depends on the arguments"
+            "method needs where that depends on the arguments"
         )
 
 

@@ -51,6 +51,7 @@ class Scene:
         activations: Stored activations; clean ones of the train split guide attacks.
         substitute: The attacker's own network and detectors; None where no attack is transferred.
         runtime: Seed, device, batch size.
+        twin: The second network; None where there is none.
     """
 
     images: ImageSet
@@ -59,6 +60,7 @@ class Scene:
     activations: ShardStore
     substitute: Substitute | None
     runtime: RuntimeParams
+    twin: TargetNetwork | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def describe_in_batches(describe: DescribingModel, images: Tensor, batch_size: i
 
 
 def _model(scene: Scene, known: StoredDetector, condition: Condition, device: torch.device) -> JointModel:
-    joint = join(known, working_form(scene.network.freeze(), device), device)
+    joint = join(known, working_form(scene.network.freeze(), device), device, twin=scene.twin)
     nearest = condition.spec.classifier == "nearest_medoid"
     if condition.kind.guide != "medoids" and not nearest:
         return joint
@@ -191,4 +193,5 @@ def _substitute(scene: Scene, known: StoredDetector, device: torch.device) -> tu
     if scene.substitute is None:
         raise DataError("a transfer attack needs the data set substitute; run the pipeline adaptive_attack as a whole")
     network, own = restore_substitute(scene.substitute, known)
-    return join(own, working_form(network, device), device), own.threshold(USUAL)
+    twin = scene.substitute.twin
+    return join(own, working_form(network, device), device, twin=twin), own.threshold(USUAL)

@@ -59,6 +59,7 @@ def set_scene(
     network_weights: TargetNetwork,
     representatives: Representatives,
     activations: ShardStore,
+    twin: TargetNetwork | Absent,
     substitute_models: Substitute | Absent,
     runtime: RuntimeParams,
 ) -> Scene:
@@ -69,6 +70,7 @@ def set_scene(
         network_weights: The network under attack.
         representatives: Class representatives.
         activations: Activations of natural and attacked images.
+        twin: The second network.
         substitute_models: The attacker's own network and detectors; absent where no attack is transferred.
         runtime: Seed, shard size, batch size, device, engine.
 
@@ -76,7 +78,8 @@ def set_scene(
         The scene.
     """
     substitute = None if isinstance(substitute_models, Absent) else substitute_models
-    return Scene(test_images, network_weights, representatives, activations, substitute, runtime)
+    second = None if isinstance(twin, Absent) else twin
+    return Scene(test_images, network_weights, representatives, activations, substitute, runtime, second)
 
 
 def attack_detectors(

@@ -11,9 +11,10 @@ from adv_detect.params import (
     EvaluationParams,
     NetworkParams,
     ServingParams,
+    TwinTrainingParams,
 )
 from adv_detect.validation.attacks import check_attacks
-from adv_detect.validation.detectors import check_detectors, check_top_k, warn_of_nothing_left_out
+from adv_detect.validation.detectors import check_detectors, check_top_k, check_twin_is_there, warn_of_nothing_left_out
 from adv_detect.validation.image_changes import check_views
 from adv_detect.validation.run import Run
 
@@ -34,6 +35,7 @@ def check(run: Run) -> None:
     detectors = run.read_block(DetectorTrainingParams)
     if detectors is not None:
         check_detectors(detectors, attacks)
+        check_twin_is_there(detectors, run.block(TwinTrainingParams))
         check_views(detectors)
         warn_of_nothing_left_out(detectors, attacks)
         if run.class_names is not None:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from adv_detect.absent import Absent
 from adv_detect.algorithms.detectors import parse_reference_name
 from adv_detect.algorithms.detectors.registry import detector_reads, detector_source, needed_views
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
-from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_fingerprint
+from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_fingerprint, twin_that_is_read
 from adv_detect.jobs.controls import control_plan
 from adv_detect.jobs.detectors import (
     CRITERIA,
@@ -51,6 +52,7 @@ def compute_activations(
     adversarials: ShardStore,
     network_weights: TargetNetwork,
     representatives: Representatives,
+    twin: TargetNetwork | Absent,
     detector_training: DetectorTrainingParams,
     runtime: RuntimeParams,
 ) -> ShardPlan:
@@ -60,7 +62,8 @@ def compute_activations(
         adversarials: Attacked and natural images.
         network_weights: The network under attack.
         representatives: Class representatives, which judge attacks on deep features.
-        detector_training: The detectors, for the views that they read.
+        twin: The second network.
+        detector_training: The detectors, for what they read.
         runtime: Batch size, device, engine.
 
     Returns:
@@ -68,7 +71,10 @@ def compute_activations(
     """
     blocks = {key: ActivationBlock(shard=key) for key in adversarials}
     views = needed_views(detector_training.active, detector_training.active_views)
-    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime, views=views)
+    second = twin_that_is_read(twin, detector_training.active)
+    return activation_plan(
+        adversarials, network_weights, representatives, blocks, runtime=runtime, views=views, twin=second
+    )
 
 
 def train_detectors(
@@ -101,9 +107,9 @@ def train_detectors(
                 of_classes,
                 detector_training.fit,
                 repr(job),
-                detector_source(job.params.kind),
+                detector_source(job.params),
                 _content(job.checkpoint),
-                [(key, mark(key, detector_reads(job.params).views)) for key in job.shards(activations)],
+                [(key, mark(key, detector_reads(job.params))) for key in job.shards(activations)],
             ),
             job,
         )
@@ -221,6 +227,7 @@ def assemble_champion(
     thresholds: pd.DataFrame,
     network_weights: TargetNetwork,
     representatives: Representatives,
+    twin: TargetNetwork | Absent,
     serving: ServingParams,
 ) -> ScoringBundle:
     """Bundle network, representatives and the best detector for serving.
@@ -234,6 +241,7 @@ def assemble_champion(
         thresholds: Their thresholds.
         network_weights: The network under attack.
         representatives: Class representatives.
+        twin: The second network, which is served where the best detector reads it.
         serving: The false-positive rate of the verdict, name and limits of the served model.
 
     Returns:
@@ -242,10 +250,12 @@ def assemble_champion(
     best = best_detector(detector_summary)
     figures = detector_summary.set_index("detector")[[*SUMMARY_FIGURES]]
     fixed = thresholds[thresholds["detector"] == best]
+    stored = restore(detectors, best, representatives)
     return ScoringBundle(
         network=network_weights,
         representatives=representatives,
-        stored=restore(detectors, best, representatives),
+        stored=stored,
+        twin=twin_that_is_read(twin, {best: stored.params}),
         metadata=serving.model_dump()
         | {"fprs": [float(fpr) for fpr in fixed["fpr"]]}
         | {name: float(figures[name][best]) for name in SUMMARY_FIGURES},
