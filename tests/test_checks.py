@@ -82,10 +82,7 @@ def test_the_tested_configuration_passes_and_nothing_is_written(check, tmp_path)
     ("changes", "messages"),
     [
         (attack(attack="bimm"), ["attacks.bim.attack: expected one of [", "bim, cw, deep-features", "got 'bimm'"]),
-        (
-            attack(attack="foolbox.attacks.Nothing"),
-            ["attacks.bim.attack", "'foolbox.attacks.Nothing'", "has no 'Nothing'"],
-        ),
+        (attack(attack="foolbox.attacks.Nothing"), ["attacks.bim.attack", "foolbox.attacks.Nothing", "has no 'No"]),
         (
             attack(arguments={"step": 3}),
             ["attacks.bim.arguments", "got 'step' (did you mean 'steps'?)", "random_start"],

@@ -141,7 +141,7 @@ def test_it_is_served_with_its_views(shop, tmp_path):
     rows = scores[(scores["detector"] == KEY) & (scores["attack"] == "natural") & (scores["split"] == "test")]
     content = shop["adversarials"]["natural/test-0000"]
     stored = restore(shop["detectors"], KEY, shop["representatives"])
-    bundle = ScoringBundle(champion.network, champion.representatives, stored, champion.about)
+    bundle = ScoringBundle(champion.network, champion.representatives, stored, champion.metadata)
     bundle.save(tmp_path)
 
     served = score_images(ScoringBundle.load(tmp_path), content.tensors["images"].numpy())
