@@ -96,6 +96,7 @@ def default_blocks() -> dict[str, Any]:
         "runtime": RuntimeParams(device="cpu", batch_size=16, shard_size=20, progress=False),
         "network": NetworkParams(),
         "target_training": TargetTrainingParams(epochs=4, batch_size=16, learning_rate=2e-3, min_accuracy=0.5),
+        "twin_training": TwinTrainingParams(network=None),
         "feature_extraction": FeatureExtractionParams(max_images_per_class=30),
         "representatives": RepresentativesParams(),
         "splits": SplitParams(train=0.5, validation=0.2, test=0.3),

@@ -21,11 +21,11 @@ from adv_detect.networks.target import NetworkSpec, TargetNetwork, build_target,
 from adv_detect.params import NetworkParams, TargetTrainingParams, TwinTrainingParams
 
 SETTINGS = FitSettings(seed=0, device=torch.device("cpu"), progress=False)
-FIT = {"epochs": 8, "batch_size": 16, "learning_rate": 4e-3, "steps": 3, "epsilon": 0.25, "ramp": 0.3}
+FIT = {"epochs": 10, "batch_size": 16, "learning_rate": 1e-2, "steps": 3, "epsilon": 0.2, "ramp": 0.3}
 
 
 class Patches:
-    """A patch that is dark or bright tells the class and survives a change of .25; a faint pattern tells it better."""
+    """A patch that is dark or bright tells the class and survives a change of .2; a faint pattern tells it better."""
 
     class_names = ("dark", "bright")
 
@@ -70,8 +70,7 @@ def train(held_out, head="softmax", **values):
         ("softmax", {"method": "pgd", "ramp_steps": True}),
         ("softmax", {"method": "trades", "averaging": 0.8}),
         ("softmax", {"method": "fast"}),
-        ("softmax", {"norm": "l2", "epsilon": 1.0}),
-        ("one_vs_all", {"epochs": 10}),
+        ("one_vs_all", {}),
     ],
 )
 def test_every_form_holds_where_a_plainly_trained_network_does_not(held_out, head, values):
@@ -85,7 +84,7 @@ def test_every_form_holds_where_a_plainly_trained_network_does_not(held_out, hea
     before = measure_robustness(plain, held_out, params, SETTINGS)
 
     assert found["held_out_accuracy"] == before["held_out_accuracy"] == 1.0
-    assert found[CHOSEN_BY] > max(0.95, before[CHOSEN_BY])
+    assert found[CHOSEN_BY] > 0.99 > 0.98 > before[CHOSEN_BY]
     assert max(row.get(CHOSEN_BY, 0.0) for row in history) == pytest.approx(found[CHOSEN_BY])
 
 
