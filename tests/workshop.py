@@ -138,7 +138,6 @@ def default_blocks() -> dict[str, Any]:
             }
         ),
         "serving": ServingParams(),
-        "twin_training": TwinTrainingParams(network=None),
     }
 
 

@@ -72,7 +72,8 @@ def test_a_perturbation_raises_the_loss_within_ball_and_bounds(norm):
     sizes = offset.abs().amax(1) if norm == "linf" else offset.norm(dim=1)
     assert torch.equal(images, before)
     assert float(sizes.max()) <= 0.4 + 1e-6
-    assert float(moved.min()) >= 0 and float(moved.max()) <= 1
+    assert float(moved.min()) >= 0
+    assert float(moved.max()) <= 1
     assert bool(((moved - images) * weights).flatten(1).sum(1).gt(0.2).all())
     if norm == "linf":
         wanted = (images + 0.4 * weights.sign()).clamp(0, 1)

@@ -196,11 +196,11 @@ class Masked(MarginDetector):
         ({"members": {"twin": {"kind": "twin", "depth": 3}}}, r"arguments.members: expected .*'depth'"),
         (
             {"members": MEMBERS, "rule": "vote"},
-            r"arguments.rule: expected one of \['bonferroni', 'fisher'\], got 'vote'",
+            r"rule: expected one of \['bonferroni', 'fisher'\], got 'vote'",
         ),
         (
             {"members": MEMBERS, "sides": {"reader": "two"}},
-            r"arguments.sides: expected one or two for names of .*reader",
+            r"sides: expected one or two for names of .*reader",
         ),
         ({"members": MEMBERS, "sides": {"twin": "both"}}, r"got {'twin': 'both'}"),
     ],

@@ -141,6 +141,22 @@ class Detector(nn.Module):
         """
         return self.fit(data.clean, data.attacked, seed=seed)
 
+    def score_as(self, activations: Activations, targets: Tensor, *, scores: Tensor) -> Tensor:
+        """Score images as if the network named other classes: what an attack on the detector brings down.
+
+        By default the score as it is. A detector that asks about the class that the network names, such as a second
+        opinion, says here what it would answer about the attacker's.
+
+        Args:
+            activations: Of N images, with gradients to the images.
+            targets: Classes that the attacker wants the network to name, int64, ``(N,)``.
+            scores: What :meth:`forward` gives for these activations, ``(N,)``.
+
+        Returns:
+            Scores ``(N,)``, those of :meth:`forward` wherever the network names the target.
+        """
+        return scores
+
     def describe(self, activations: Activations) -> Tensor:
         """Give what an attack must make look natural: by default all features of all layers.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from adv_detect.algorithms.detectors.activations import Activations
 from adv_detect.algorithms.detectors.base import Detector
@@ -65,6 +67,55 @@ class DetectionModel(nn.Module):
     def activations(self, images: Tensor) -> Activations:
         """Run the network, once on the images and once per view, and keep what the detector reads."""
         return network_activations(self.network, images, self.layers, views=self.views, twin=self.twin)
+
+    def evade(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Classify images, score them, and score them as if the network named other classes.
+
+        Args:
+            images: Shape ``(N, channels, H, W)``, in the pixel range of the network.
+            targets: The other classes, int64, ``(N,)``; None for those that the network names.
+
+        Returns:
+            Class logits ``(N, C)``, scores ``(N,)``, and :meth:`Detector.score_as` of the same pass, ``(N,)``.
+        """
+        activations = self.activations(images)
+        scores = self.detector(activations)
+        if targets is None:
+            return activations.logits, scores, scores
+        return activations.logits, scores, self.detector.score_as(activations, targets, scores=scores)
+
+    def scores_as(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Score images as if the network named other classes; it is not run where the detector reads the twin alone.
+
+        Args:
+            images: Shape ``(N, channels, H, W)``.
+            targets: The other classes, int64, ``(N,)``.
+
+        Returns:
+            Scores ``(N,)``.
+        """
+        reads = self.detector.reads
+        if self.twin is None or reads.layers or reads.views:
+            return self.evade(images, targets)[2]
+        said = log_probabilities(self.twin(images), self.twin.spec.head)
+        supposed = functional.one_hot(targets, said.shape[1]).to(said)
+        scores: Tensor = self.detector(Activations(logits=supposed, features={}, twin=said))
+        return scores
+
+    def scores_by_class(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Score images as if the network named each class in turn.
+
+        Args:
+            images: Shape ``(N, channels, H, W)``.
+
+        Returns:
+            Class logits, and scores under the name of each class, ``(N, C)`` both.
+        """
+        activations = self.activations(images)
+        scores = self.detector(activations)
+        classes = torch.arange(activations.logits.shape[1], device=scores.device)
+        named = [self.detector.score_as(activations, one.expand(len(images)), scores=scores) for one in classes]
+        return activations.logits, torch.stack(named, dim=1)
 
     def describe(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Classify and score images, and give what an attack must make look natural.

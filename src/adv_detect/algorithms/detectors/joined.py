@@ -104,7 +104,19 @@ class JoinedDetector(Detector):
 
     def forward(self, activations: Activations) -> Tensor:
         """Score images: minus the logarithm of the joint p-value, ``(N,)``."""
-        logs = torch.stack([self.log_p_value(name, member(activations)) for name, member in self._each()], dim=1)
+        return self._join({name: self._member_scores(name, activations) for name, _ in self._each()})
+
+    def score_as(self, activations: Activations, targets: Tensor, *, scores: Tensor) -> Tensor:
+        """Join what the members would say if the network named the targets."""
+        own = {name: self._member_scores(name, activations) for name, _ in self._each()}
+        return self._join({name: one.score_as(activations, targets, scores=own[name]) for name, one in self._each()})
+
+    def _member_scores(self, name: str, activations: Activations) -> Tensor:
+        return activations.derived((id(self), name), lambda: self.members[name](activations))
+
+    def _join(self, scores: Mapping[str, Tensor]) -> Tensor:
+        """Minus the logarithm of the joint p-value ``(N,)`` of scores by member."""
+        logs = torch.stack([self.log_p_value(name, one) for name, one in scores.items()], dim=1)
         count = logs.shape[1]
         if self.rule == "bonferroni":
             return -logs.amin(dim=1) - math.log(count)

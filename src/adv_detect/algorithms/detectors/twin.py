@@ -27,6 +27,10 @@ class TwinDetector(Detector):
         named = activations.logits.argmax(dim=1, keepdim=True)
         return -twin.gather(1, named).squeeze(1)
 
+    def score_as(self, activations: Activations, targets: Tensor, *, scores: Tensor) -> Tensor:
+        """Score images by the log-probability of the targets, which saturates no more than the logits it is made of."""
+        return -twin_of(activations).gather(1, targets[:, None]).squeeze(1)
+
     def describe(self, activations: Activations) -> Tensor:
         """Give the twin's log-probabilities ``(N, C)``."""
         return twin_of(activations)

@@ -134,14 +134,16 @@ def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParam
 
 
 def _check_gradients(params: AdaptiveAttackParams, training: DetectorTrainingParams) -> None:
-    """Refuse white-box attacks on detectors without a gradient, which would seem robust for want of it."""
+    """Refuse detectors without a gradient that meet no attack which needs none: they would seem robust for want."""
     for name in params.detectors:
         if is_differentiable(training.active[name]):
             continue
         following = [
             attack
             for attack, spec in params.active.items()
-            if spec.role != "transfer" and (spec.detectors is None or name in spec.detectors)
+            if spec.role != "transfer"
+            and attack_kind(spec.attack).follows == "gradients"
+            and (spec.detectors is None or name in spec.detectors)
         ]
         if following:
             raise ConfigurationError(

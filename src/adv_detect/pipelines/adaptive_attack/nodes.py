@@ -36,6 +36,7 @@ RECORD_TENSORS = (
     "linf",
     "gradient_evaluations",
     "zero_gradient_share",
+    "first_success",
     "non_finite",
 )
 RECORD_FACTS = (
@@ -51,6 +52,7 @@ RECORD_FACTS = (
     "threshold_fpr_01",
     "threshold_fpr_05",
     "rounds",
+    "total_steps",
 )
 
 
@@ -169,8 +171,9 @@ def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversa
 
     Returns:
         One row per image, detector, attack, norm, epsilon and criterion: the columns that
-        :mod:`adv_detect.measures.adaptive_metrics` reads, and method, role, form, classifier, both thresholds,
-        rounds (of hardening), evaded_reference, non_finite, label, target, predicted, source_index, store, shard, row.
+        :mod:`adv_detect.measures.adaptive_metrics` reads, and method, role, form, classifier, both thresholds, rounds
+        (of hardening), total_steps, first_success, evaded_reference, non_finite, label, target, predicted,
+        source_index, store, shard, row.
     """
     frames = []
     for name, store in (("adaptive", adaptive_adversarials), ("hardened", hardened_adversarials)):
@@ -181,4 +184,4 @@ def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversa
             frames.append(frame.assign(store=name, shard=key, row=range(len(frame))))
     records = pd.concat(frames, ignore_index=True)
     log_non_finite(records, "adaptive_records")
-    return records.astype({"epsilon": float})
+    return records.astype({"epsilon": float, "total_steps": float})

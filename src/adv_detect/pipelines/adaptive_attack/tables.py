@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from adv_detect.algorithms.representatives import Representatives
 from adv_detect.algorithms.roc import roc_auc
 from adv_detect.jobs.activations import successful_attacks
 from adv_detect.jobs.detectors import restore
-from adv_detect.measures.adaptive_checks import CheckResult, run_checks, unreliable_detectors
 from adv_detect.measures.adaptive_metrics import (
     UNION,
     WORST,
@@ -22,14 +22,17 @@ from adv_detect.measures.adaptive_metrics import (
     epsilon_curves,
     half_loss_table,
 )
+from adv_detect.measures.adaptive_steps import loss_by_steps
 from adv_detect.measures.intervals import wilson_interval
 from adv_detect.names import BOTH_CRITERIA, NO_CRITERION
 from adv_detect.params import AdaptiveAttackParams, AdversarialGenerationParams, EvaluationParams
+from adv_detect.pipelines.adaptive_attack.attacking import Scene
+from adv_detect.pipelines.adaptive_attack.checking import attacks_that_follow, check_attacks, with_reliability
 from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
 from adv_detect.pipelines.adaptive_attack.models import STRICT, USUAL
 from adv_detect.sharding import ShardStore
 
-TABLES = ("summary", "curves", "half_loss", "auc", "checks", "reference", "hardening")
+TABLES = ("summary", "curves", "steps", "half_loss", "auc", "checks", "reference", "hardening")
 """Names of the tables, in the order in which they are given."""
 PASS_NAMES = {"probability below 0.5": "probability_05", "FPR 5 %": "fpr_05", "FPR 1 %": "fpr_01"}
 SUMMARY_METRICS = ("success_fpr_01", "success_fpr_05", "evaded_fpr_05", "fooled_rate")
@@ -39,8 +42,7 @@ def measure_adaptive(
     adaptive_records: pd.DataFrame,
     detectors: ShardStore,
     hardened_detectors: ShardStore,
-    activations: ShardStore,
-    representatives: Representatives,
+    adaptive_scene: Scene,
     adaptive_attack: AdaptiveAttackParams,
     adversarial_generation: AdversarialGenerationParams,
     evaluation: EvaluationParams,
@@ -51,8 +53,7 @@ def measure_adaptive(
         adaptive_records: One row per image and condition.
         detectors: The trained detectors.
         hardened_detectors: The detectors after adversarial training.
-        activations: Activations of natural and attacked images.
-        representatives: Class representatives.
+        adaptive_scene: Network, images and all else that the attacks shared.
         adaptive_attack: The attacks.
         adversarial_generation: The ordinary attacks, for the cost of hardening.
         evaluation: Level of confidence.
@@ -60,10 +61,13 @@ def measure_adaptive(
     Returns:
         The tables `TABLES`. All but ``reference`` leave out attacks in the published form. ``summary``, ``curves``,
         ``half_loss`` and ``auc`` are those of :mod:`adv_detect.measures.adaptive_metrics`, ``summary`` with the
-        columns ``reliable`` and ``reasons``; ``checks`` has a row per sanity check; ``reference`` the three published
-        figures in both forms; ``hardening`` a row before and one after per hardened detector.
+        columns ``kind`` of the detector, ``rounds`` of its hardening, ``clean_fpr_05`` (realised on ``n_clean`` clean
+        test images), ``reliable`` and ``reasons``; ``steps`` that of :mod:`adv_detect.measures.adaptive_steps`;
+        ``checks`` has a row per sanity check; ``reference`` the three published figures in both forms; ``hardening`` a
+        row before and one after per hardened detector.
     """
-    level = evaluation.confidence_level
+    level, activations = evaluation.confidence_level, adaptive_scene.activations
+    representatives, bounds = adaptive_scene.representatives, adaptive_scene.network.spec.bounds
     known = _known(detectors, hardened_detectors, adaptive_records, representatives)
     naturals = {
         key: score_naturals(activations, "test", one, representatives)["score"].to_numpy() for key, one in known.items()
@@ -72,21 +76,40 @@ def measure_adaptive(
     reference = reference_figures(adaptive_records, confidence_level=level)
     if records.empty:
         return dict.fromkeys(TABLES, pd.DataFrame()) | {"reference": reference}
-    checks = check_attacks(records, adaptive_attack, naturals)
-    summary = _with_reliability(attack_summary(records, confidence_level=level), checks)
+    sparse = attacks_that_follow("queries", adaptive_attack)
+    checks = check_attacks(records, adaptive_attack, naturals, bounds=bounds)
+    summary = attack_summary(records, confidence_level=level, sparse=sparse)
     cost = [
         {"detector": key, **clean_cost(one, activations, representatives, adversarial_generation)}
         for key, one in known.items()
     ]
     return {
-        "summary": summary,
-        "curves": epsilon_curves(records, confidence_level=level),
+        "summary": with_reliability(_about_detectors(summary, known, cost), checks),
+        "curves": epsilon_curves(records, confidence_level=level, sparse=sparse),
+        "steps": loss_by_steps(records, confidence_level=level),
         "half_loss": half_loss_table(records),
         "auc": auc_under_attack(records, naturals),
         "checks": pd.DataFrame([vars(check) for check in checks]),
         "reference": reference,
         "hardening": hardening_table(records, pd.DataFrame(cost), hardened_detectors, confidence_level=level),
     }
+
+
+def _about_detectors(
+    summary: pd.DataFrame, known: Mapping[str, StoredDetector], cost: Sequence[Mapping[str, Any]]
+) -> pd.DataFrame:
+    """Say beside each figure what kind of detector it is of, and what that costs on clean images."""
+    about = pd.DataFrame(
+        {
+            "detector": row["detector"],
+            "kind": known[row["detector"]].params.kind,
+            "rounds": len(known[row["detector"]].facts.get("rounds", [])),
+            "n_clean": row["n_clean"],
+            "clean_fpr_05": row["fpr_05"],
+        }
+        for row in cost
+    )
+    return summary.merge(about, on="detector", how="left")
 
 
 def store_tables(adaptive_tables: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, ...]:
@@ -150,27 +173,6 @@ def _single_figures(tables: dict[str, pd.DataFrame]) -> dict[str, float]:
         figures = {name: row[name] for name in ("success", "detected", "evaded", "lost")}
         values |= {f"{place}/{name}": float(value) for name, value in figures.items() if pd.notna(value)}
     return values
-
-
-def check_attacks(
-    records: pd.DataFrame, params: AdaptiveAttackParams, naturals: dict[str, NDArray[Any]]
-) -> list[CheckResult]:
-    """Run the sanity checks that the configured attacks allow.
-
-    Args:
-        records: Records without those in the published form.
-        params: The attacks, for their roles.
-        naturals: Per detector its scores of clean images.
-
-    Returns:
-        One result per check and condition.
-    """
-    present = set(records["attack"])
-    active = {name: spec for name, spec in params.active.items() if name in present}
-    iterative = {name: spec for name, spec in active.items() if spec.role == "white_box"}
-    single = {name: list(iterative) for name, spec in active.items() if spec.role == "single_step"}
-    transfer = [name for name, spec in active.items() if spec.role == "transfer"]
-    return run_checks(records, single_step=single, transfer=transfer, natural_scores=naturals)
 
 
 def reference_figures(records: pd.DataFrame, *, confidence_level: float) -> pd.DataFrame:
@@ -313,9 +315,3 @@ def _known(
         str(key): restore(hardened if key in hardened else detectors, str(key), representatives)
         for key in sorted(records["detector"].unique())
     }
-
-
-def _with_reliability(summary: pd.DataFrame, checks: list[CheckResult]) -> pd.DataFrame:
-    reasons = {key: "; ".join(found) for key, found in unreliable_detectors(checks).items()}
-    texts = [reasons.get(key, "") for key in summary["detector"]]
-    return summary.assign(reliable=[not text for text in texts], reasons=texts)
