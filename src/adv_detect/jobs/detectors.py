@@ -16,6 +16,7 @@ from adv_detect.algorithms.detectors import (
     FitData,
     FitHistory,
     LearnsFrom,
+    Reads,
     StoredDetector,
     TrajectoryDetector,
     build_detector,
@@ -190,6 +191,7 @@ def train_detector(
                 successful_attacks(activations, split=split, attacks=attacks, criteria=criteria),
                 (further or {}).get(split),
                 split,
+                detector.reads,
             )
             for split in LEARNING_SPLITS
         }
@@ -334,14 +336,15 @@ class ValidationScores:
         }
 
 
-def _joined(own: Activations | None, further: Activations | None, split: str) -> Activations:
+def _joined(own: Activations | None, further: Activations | None, split: str, reads: Reads) -> Activations:
     parts = [part for part in (own, further) if part is not None]
     if not parts or not sum(map(len, parts)):
         raise DataError(
             f"detector_training: expected successful attacks of the {split} split to learn from, got none; use more "
             "images, another split or an attack that succeeds"
         )
-    return Activations.concatenate(parts)
+    read = [part.keep(views=reads.views, twin=reads.twin) for part in parts]  # further ones hold what is read alone
+    return Activations.concatenate(read)
 
 
 def _left_out(

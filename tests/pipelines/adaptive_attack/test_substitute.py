@@ -151,7 +151,7 @@ def test_its_detectors_learn_from_attacks_that_the_victims_never_met(configured,
     attacks = AdversarialGenerationParams.model_validate({"attacks": {"bim": plain, "unseen": unseen}})
 
     chosen = adaptive(substitute={"attacks": ["unseen"]})
-    own = configured(adversarial_generation=attacks, adaptive_attack=chosen)[4]
+    own = configured(adversarial_generation=attacks, adaptive_attack=chosen)[5]
 
     assert list(own.active) == ["unseen"]
     assert own.active["unseen"].train
