@@ -152,7 +152,7 @@ class Kept(MemoryDataset):
 
 def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_datasets, tmp_path) -> None:
     inputs = ("train_images", "test_images", "network_weights", "representatives", "source_splits", "activations",
-              "detector_summary")  # fmt: skip
+              "detector_summary", "twin")  # fmt: skip
     first = ReportPart(
         Report("Title", "subtitle", [Section("Summary", [Text("one")]), Section("Limits", [Text("last")])]),
         detectors_identity(finished["detector_summary"]),

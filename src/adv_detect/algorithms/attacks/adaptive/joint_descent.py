@@ -47,13 +47,12 @@ DETECTOR_ALONE = -50.0
 SLACK = 0.02
 """How far beyond its boundary a model is pushed, as a share of its largest loss."""
 LEAST_SCALE = 1e-3
-OWN_PART = 0.5
+OWN_PART = 0.75
 """Share of the steps of a warm start that go to the detector alone."""
+WITHIN_REACH = 0.5
+"""Largest loss of the detector, as a share of its largest, from which a warm start goes on to the network."""
 
-Start = Literal["clean", "warm", "random"]
-STARTS: tuple[Start, ...] = ("clean", "warm", "random")
-"""Starting points of the first restarts: the clean image, adversarials of the detector alone, random points of the
-budget. Then the last two in turn."""
+Start = Literal["warm", "clean", "random"]
 
 
 class JointDescentArguments(Block):
@@ -62,6 +61,9 @@ class JointDescentArguments(Block):
     Attributes:
         steps: Gradient steps of one run.
         restarts: Runs per image and target class.
+        starts: Where the runs start, in turn: ``warm``, adversarials of the detector alone, which cost little where it
+            reads the twin alone (an image with which it cannot be moved towards any class is left to the other runs);
+            ``clean``, the image; ``random``, a point of the budget.
         confidence: Class margin (logits) that has to be exceeded for an image to count as misclassified.
         return_early: An image that is misclassified and passes leaves the batch.
         detector_margin: How far below the threshold (logits) it has to be to leave early.
@@ -69,6 +71,7 @@ class JointDescentArguments(Block):
 
     steps: int = Field(PAPER_STEPS, ge=1)
     restarts: int = Field(5, ge=1)
+    starts: tuple[Start, ...] = Field(("warm", "clean", "random"), min_length=1)
     confidence: float = Field(1e-4, ge=0)
     return_early: bool = True
     detector_margin: float = Field(1e-3, ge=0)
@@ -147,7 +150,7 @@ class JointDescent:
     ) -> None:
         self._model, self._task, self._tracker, self._arguments = model, task, tracker, arguments
         self._restart, self._pairs = restart, 1
-        self._start: Start = STARTS[restart] if restart < len(STARTS) else STARTS[1 + restart % 2]
+        self._start = arguments.starts[restart % len(arguments.starts)]
         self._alone = int(arguments.steps * OWN_PART) if self._start == "warm" else 0
 
     def run(self, rows: Tensor, aims: Tensor) -> None:
@@ -160,7 +163,7 @@ class JointDescent:
             if step + 1 in marks:
                 front, last = _halve(front, step + 1 - last), step + 1
             if step + 1 == self._alone:
-                front = _begin_again(front)
+                front = _begin_again(self._within_reach(front))
             front = self._drop_done(front)
             if not len(front.rows):
                 return
@@ -244,6 +247,12 @@ class JointDescent:
         shape = (-1, self._pairs, 2)
         evaluated, zero = (part.reshape(shape).sum(dim=1) for part in (direction.evaluated, direction.zero))
         self._tracker.spend(front.rows[:: self._pairs], replace(direction, evaluated=evaluated, zero=zero))
+
+    def _within_reach(self, front: _Front) -> _Front:
+        """Keep the images with which the detector passes, or nearly does, under the name of one class at least."""
+        near = front.best_losses[:, 1] <= WITHIN_REACH * front.scales[:, 1]
+        of_image = near.reshape(-1, self._pairs).any(dim=1).repeat_interleave(self._pairs)
+        return front.select(torch.nonzero(of_image).squeeze(1))
 
     def _drop_done(self, front: _Front) -> _Front:
         left = ~self._tracker.done[front.rows]
