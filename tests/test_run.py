@@ -39,6 +39,7 @@ from adv_detect.tracking.config import tracking_config
 
 PIPELINES = (
     "target_training",
+    "twin_training",
     "feature_extraction",
     "representatives",
     "adversarial_generation",

@@ -79,6 +79,9 @@ def fit_twin(
         One row per epoch, as from :func:`adv_detect.algorithms.fitting.fit_epochs`, and, once epsilon has reached its
         full size, the figures of :func:`measure_robustness` of the held-out images.
     """
+    if not params.epochs:
+        target.freeze()
+        return []
     task = AdversarialTraining(target, params, held_out, settings)
     history = fit_epochs(target, images, task, title=TITLE, params=params, settings=settings, checkpoint=checkpoint)
     task.finish(target)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from adv_detect.algorithms.detectors import (
@@ -15,7 +17,7 @@ from adv_detect.algorithms.detectors import (
 from adv_detect.errors import ConfigurationError
 from adv_detect.jobs.activations import no_twin
 from adv_detect.names import BOTH_CRITERIA, TARGETED, UNTARGETED
-from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, TwinTrainingParams
+from adv_detect.params import AdversarialGenerationParams, DetectorParams, DetectorTrainingParams, TwinTrainingParams
 
 LOGGER = logging.getLogger(__name__)
 
@@ -34,11 +36,8 @@ def check_kinds(params: DetectorTrainingParams) -> bool:
     """
     learning = []
     for name, one in params.active.items():
-        try:
+        with _named(name):
             learning.append(learns_from(one) is LearnsFrom.ATTACKS)
-        except ConfigurationError as exc:
-            place = "" if str(exc).startswith("arguments") else "kind: "
-            raise ConfigurationError(f"detector_training.configurations.{name}.{place}{exc}") from exc
     return any(learning)
 
 
@@ -114,10 +113,23 @@ def check_top_k(detectors: DetectorTrainingParams, classes: int) -> None:
     Raises:
         ConfigurationError: One does.
     """
-    every = [pair for name, one in detectors.active.items() for pair in with_members(one, name)]
+    every: list[tuple[str, DetectorParams]] = []
+    for name, one in detectors.active.items():
+        with _named(name):
+            every += with_members(one, name)
     for name, one in every:
         if one.top_k is not None and one.top_k > classes:
             raise ConfigurationError(
                 f"detector_training.configurations.{name}.top_k: expected at most the {classes} classes of the data, "
                 f"got {one.top_k}"
             )
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Name the configuration of a detector in an error about its kind or its arguments."""
+    try:
+        yield
+    except ConfigurationError as exc:
+        place = "" if str(exc).startswith("arguments") else "kind: "
+        raise ConfigurationError(f"detector_training.configurations.{name}.{place}{exc}") from exc

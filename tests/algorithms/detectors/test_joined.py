@@ -193,14 +193,14 @@ class Masked(MarginDetector):
         ({"members": {"twin": {"kind": "twin"}}}, r"at least 2, with names without a dot, got \['twin'\]"),
         ({"members": {"a.b": {"kind": "twin"}, "c": {"kind": "margin"}}}, r"without a dot, got \['a.b', 'c'\]"),
         ({"members": ["twin"]}, r"expected configurations of detectors by name, .* got \['twin'\]"),
-        ({"members": {"twin": {"kind": "twin", "depth": 3}}}, r"arguments.members: expected .*'depth'"),
+        ({"members": {"twin": {"kind": "twin", "depth": 3}}}, r"arguments.members.twin: expected keys .*'depth'"),
         (
             {"members": MEMBERS, "rule": "vote"},
-            r"rule: expected one of \['bonferroni', 'fisher'\], got 'vote'",
+            r"arguments.rule: expected one of \['bonferroni', 'fisher'\], got 'vote'",
         ),
         (
             {"members": MEMBERS, "sides": {"reader": "two"}},
-            r"sides: expected one or two for names of .*reader",
+            r"arguments.sides: expected one or two for names of .*reader",
         ),
         ({"members": MEMBERS, "sides": {"twin": "both"}}, r"got {'twin': 'both'}"),
     ],
@@ -208,6 +208,13 @@ class Masked(MarginDetector):
 def test_what_cannot_be_joined_is_refused(arguments, message):
     with pytest.raises(ConfigurationError, match=message):
         JoinedDetector(None, **arguments)
+    with pytest.raises(ConfigurationError, match=message):
+        JoinedDetector.needs(arguments)
+
+
+def test_a_misspelt_argument_is_named_before_anything_is_built():
+    with pytest.raises(ConfigurationError, match=r"expected keys of \['members', 'rule', 'sides'\], got \['side'\]"):
+        JoinedDetector.needs({"members": MEMBERS, "side": {}})
 
 
 def test_members_learn_from_what_they_need():

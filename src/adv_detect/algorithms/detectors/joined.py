@@ -21,6 +21,7 @@ from adv_detect.params import DetectorParams
 Rule = Literal["bonferroni", "fisher"]
 Sides = Literal["one", "two"]
 FEWEST_MEMBERS = 2
+ARGUMENTS = ("members", "rule", "sides")
 
 
 class JoinedDetector(Detector):
@@ -56,32 +57,38 @@ class JoinedDetector(Detector):
         from adv_detect.algorithms.detectors.registry import build_detector
 
         super().__init__()
-        configured = self.members_of({"members": members})
-        _check(configured, rule, sides or {})
+        arguments = {"members": members, "rule": rule, "sides": sides}
+        self.learns_from, self.reads = self.needs(arguments)  # type: ignore[misc]
+        configured = self.members_of(arguments)
         self.rule = rule
         self.two_sided = tuple(name for name in configured if (sides or {}).get(name) == "two")
         self.members = nn.ModuleDict({name: build_detector(one, representatives) for name, one in configured.items()})
         self.high = nn.ModuleDict({name: TailTable() for name in configured})
         self.low = nn.ModuleDict({name: TailTable() for name in self.two_sided})
-        self.learns_from, self.reads = self.needs({"members": members})  # type: ignore[misc]
 
     @classmethod
     def members_of(cls, arguments: Mapping[str, Any]) -> dict[str, DetectorParams]:
         """Return the configurations of the members."""
-        try:
-            return {str(name): DetectorParams.model_validate(one) for name, one in arguments["members"].items()}
-        except (KeyError, AttributeError, ValidationError) as exc:
+        members = arguments.get("members")
+        if not isinstance(members, Mapping):
             raise ConfigurationError(
-                f"arguments.members: expected configurations of detectors by name, as under "
-                f"detector_training.configurations, got {arguments.get('members')!r}: {exc}"
-            ) from exc
+                "arguments.members: expected configurations of detectors by name, as those under "
+                f"detector_training.configurations, got {members!r}"
+            )
+        return {str(name): _configured(str(name), one) for name, one in members.items()}
 
     @classmethod
     def needs(cls, arguments: Mapping[str, Any]) -> tuple[LearnsFrom, Reads]:
-        """Return what the members need together; clean images they are calibrated on in any case."""
+        """Return what the members need together; clean images they are calibrated on in any case.
+
+        Raises:
+            ConfigurationError: The arguments do not fit together.
+        """
         from adv_detect.algorithms.detectors.registry import detector_class
 
-        found = [detector_class(one.kind).needs(one.arguments) for one in cls.members_of(arguments).values()]
+        members = cls.members_of(arguments)
+        _check(members, arguments)
+        found = [detector_class(one.kind).needs(one.arguments) for one in members.values()]
         attacks = any(learns is LearnsFrom.ATTACKS for learns, _ in found)
         reads = Reads(layers=False)
         for _, one in found:
@@ -137,7 +144,20 @@ class JoinedDetector(Detector):
         return list(self.members.items())  # type: ignore[arg-type]
 
 
-def _check(members: Mapping[str, DetectorParams], rule: str, sides: Mapping[str, str]) -> None:
+def _configured(name: str, member: Any) -> DetectorParams:
+    try:
+        return DetectorParams.model_validate(member)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        place = ".".join(["arguments.members", name, *map(str, first["loc"])])
+        raise ConfigurationError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from exc
+
+
+def _check(members: Mapping[str, DetectorParams], arguments: Mapping[str, Any]) -> None:
+    rule, sides = arguments.get("rule", "bonferroni"), arguments.get("sides") or {}
+    unknown = sorted(set(arguments) - set(ARGUMENTS))
+    if unknown:
+        raise ConfigurationError(f"arguments: expected keys of {list(ARGUMENTS)}, got {unknown}")
     if len(members) < FEWEST_MEMBERS or any("." in name for name in members):
         raise ConfigurationError(
             f"arguments.members: expected at least {FEWEST_MEMBERS}, with names without a dot, got {list(members)}"
