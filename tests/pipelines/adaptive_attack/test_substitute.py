@@ -152,7 +152,7 @@ def test_an_attacker_of_a_detector_that_reads_the_twin_trains_a_shorter_one(
     configured, blocks, adaptive, finished, known
 ):
     detectors = DetectorTrainingParams.model_validate({"configurations": {"twin": {"kind": "twin"}}})
-    attacked = adaptive(detectors=["twin"], substitute={"twin_epochs": 2, "attacks": ["bim"]})
+    attacked = adaptive(detectors=["twin"], substitute={"twin_epochs": 2, "attacks": ["bim"]}, hardening={"rounds": 0})
     _, _, twin, *_, chosen, runtime = configured(
         twin_training=TwinTrainingParams(epochs=9, min_accuracy=0.9), detector_training=detectors,
         adaptive_attack=attacked,
