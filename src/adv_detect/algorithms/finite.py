@@ -1,4 +1,4 @@
-"""Rows that are numbers: no NaN, no infinity."""
+"""Rows of tensors: which are finite, and values per row."""
 
 from __future__ import annotations
 
@@ -31,4 +31,9 @@ def replace_rows(values: Tensor, others: Tensor, flags: Tensor) -> Tensor:
     Returns:
         Shape ``(N, ...)``.
     """
-    return torch.where(flags.view(-1, *[1] * (values.ndim - 1)), others, values)
+    return torch.where(per_row(flags, values), others, values)
+
+
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    """Shape one value per row, ``(N,)``, so that it broadcasts over ``like``, ``(N, ...)``."""
+    return values.view(-1, *[1] * (like.ndim - 1))

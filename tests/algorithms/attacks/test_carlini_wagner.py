@@ -67,6 +67,14 @@ def test_one_row_by_hand():
         assert int(result.adversarial_class) == 1
 
 
+@pytest.mark.parametrize(("criterion", "median"), [("targeted", 0.82539), ("untargeted", 0.69944)])
+def test_strength_stays_what_it_was(tiny_task, criterion, median):
+    result = _run(tiny_task, criterion)
+    assert bool(result.success.all())
+    norms = perturbation_norms(tiny_task.images, result.images)["l2"]
+    assert float(norms.median()) == pytest.approx(median, rel=0.005)
+
+
 @pytest.mark.parametrize("criterion", ["targeted", "untargeted"])
 def test_an_image_does_not_depend_on_its_batch(tiny_task, criterion):
     network = copy.deepcopy(tiny_task.network).double()
@@ -150,7 +158,7 @@ def test_the_last_of_ten_rounds_uses_the_largest_constant(tiny_task):
 
     class Spy(ConstantSearch):
         def _advance(self, state):
-            seen.append(float(state.const[0]))
+            seen.append(float(state.bisection.constant[0]))
             super()._advance(state)
 
     settings = SearchSettings(10, 1, 0.01, confidence=1e4, initial_const=0.01, abort_early=True)

@@ -209,12 +209,12 @@ def test_what_cannot_be_joined_is_refused(arguments, message):
     with pytest.raises(ConfigurationError, match=message):
         JoinedDetector(None, **arguments)
     with pytest.raises(ConfigurationError, match=message):
-        JoinedDetector.needs(arguments)
+        JoinedDetector.reads_for(arguments)
 
 
 def test_a_misspelt_argument_is_named_before_anything_is_built():
     with pytest.raises(ConfigurationError, match=r"expected keys of \['members', 'rule', 'sides'\], got \['side'\]"):
-        JoinedDetector.needs({"members": MEMBERS, "side": {}})
+        JoinedDetector.learns_for({"members": MEMBERS, "side": {}})
 
 
 def test_members_learn_from_what_they_need():

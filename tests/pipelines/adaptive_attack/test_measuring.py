@@ -31,7 +31,7 @@ READOUT = "state.readout."
 
 def plant(finished, folder, change) -> ShardStore:
     """A store with one detector whose read-out was changed; all its clean scores are the same one."""
-    content = finished["detectors"].read(KEY)
+    content = finished["detectors"][KEY]
     held = {name.removeprefix(READOUT): value.clone() for name, value in content.tensors.items() if READOUT in name}
     changed, score = change(held)
     tensors = {f"{READOUT}{name}": value for name, value in changed.items()}
@@ -227,7 +227,7 @@ def test_a_detector_that_passes_nothing_is_refused_and_an_attack_without_images_
     plan = attack_detectors(scene, detectors, blocks["detector_training"], adaptive())
     assert {key.split("/")[1] for key in plan.keys} == set(adaptive().attacks) - {"cw", "cw-reference"}
     assert "cw-reference" in caplog.text
-    content = detectors.read(KEY)
+    content = detectors[KEY]
     low = {CLEAN_SCORES: torch.full_like(content.tensors[CLEAN_SCORES], -LARGE)}
     detectors.write(KEY, ShardContent(content.tensors | low, content.metadata), "low")
     with pytest.raises(DataError, match="no clean test image"):

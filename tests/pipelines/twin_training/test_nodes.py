@@ -12,7 +12,7 @@ from adv_detect.absent import ABSENT, Absent
 from adv_detect.algorithms.detectors import reads_twin
 from adv_detect.algorithms.robust_losses import log_probabilities
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.jobs.activations import read_activations
+from adv_detect.jobs.activations import read_activations, read_fingerprint
 from adv_detect.networks.target import target_digest, target_tensors
 from adv_detect.networks.twin import build_twin, check_twin
 from adv_detect.params import DetectorTrainingParams, ServingParams, TwinNetworkParams, TwinTrainingParams
@@ -75,12 +75,12 @@ def test_the_twin_is_for_the_task_of_the_network_and_has_learned_it(shop):
 
 def test_activations_hold_what_the_twin_says_of_the_same_images(shop):
     key = "bim/untargeted/test-0000"
-    content, images = shop["activations"].read(key), shop["adversarials"].read(key).tensors["images"]
+    content, images = shop["activations"][key], shop["adversarials"][key].tensors["images"]
 
     expected = log_probabilities(shop["twin"](images), "softmax")
     torch.testing.assert_close(read_activations(content).twin, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(content.tensors["logits"], shop["network_weights"](images), rtol=1e-4, atol=1e-4)
-    assert "twin" in shop["control_activations"].read(f"8bit/{key}").tensors
+    assert "twin" in shop["control_activations"][f"8bit/{key}"].tensors
 
 
 def test_every_table_has_rows_of_twin_and_joined(shop):
@@ -95,7 +95,7 @@ def test_the_served_model_carries_the_twin_and_scores_as_the_evaluation_did(shop
     bundle = shop["champion_model"]
     bundle.save(tmp_path)
     restored = ScoringBundle.load(tmp_path)
-    natural = shop["adversarials"].read("natural/test-0000")
+    natural = shop["adversarials"]["natural/test-0000"]
     scores = shop["scores"]
     rows = scores[(scores["detector"] == restored.stored.key) & (scores["attack"] == "natural")]
     expected = rows[rows["variant"] == "float"].set_index("source_id").loc[natural.metadata["source_ids"], "score"]
@@ -127,6 +127,18 @@ def test_another_twin_remakes_activations_and_no_attack(shop, blocks):
     assert before == shop["activations"].fingerprints()
     assert not set(before.items()) & set(after.items())
     assert "twin" not in attacks
+
+
+def test_a_detector_that_does_not_read_the_twin_stays_when_another_one_is_trained(finished, shop, blocks):
+    both = TRAINING.model_copy(update={"configurations": dict(blocks["detector_training"].active, **TRAINING.active)})
+    plan = compute_activations(
+        shop["adversarials"], shop["network_weights"], shop["representatives"], shop["twin"], both, blocks["runtime"]
+    )
+
+    for key, block in ((one.key, one.arguments) for one in plan.shards):
+        assert block.parts["base"] == finished["activations"].fingerprint(key)
+        assert read_fingerprint(shop["activations"], key) == finished["activations"].fingerprint(key)
+        assert read_fingerprint(shop["activations"], key, twin=True) != read_fingerprint(shop["activations"], key)
 
 
 def test_where_nobody_reads_the_twin_it_is_not_run(finished, shop, blocks):

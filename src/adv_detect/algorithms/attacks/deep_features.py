@@ -14,9 +14,9 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
+from adv_detect.algorithms.attacks.arguments import refused_arguments
 from adv_detect.algorithms.attacks.deep_features_lbfgs import LbfgsSteps
 from adv_detect.algorithms.attacks.deep_features_objective import (
-    PIXEL_LEVELS,
     Box,
     FeatureFunction,
     FeatureObjective,
@@ -24,8 +24,16 @@ from adv_detect.algorithms.attacks.deep_features_objective import (
     NearestRepresentativeJudge,
     distances,
     make_box,
+    pixel_radius,
 )
-from adv_detect.algorithms.attacks.deep_features_solvers import AdamSteps, SignSteps, Solution, Stepper, minimise
+from adv_detect.algorithms.attacks.deep_features_solvers import (
+    AdamSteps,
+    Objective,
+    SignSteps,
+    Solution,
+    Stepper,
+    minimise,
+)
 from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.finite import finite_rows, replace_rows
@@ -70,7 +78,7 @@ class DeepFeaturesParams(Block):
 
     def epsilon(self, bounds: tuple[float, float]) -> float:
         """Return ``max_thres`` in the pixel range ``bounds``: the largest Linf distance from the source."""
-        return self.max_thres / PIXEL_LEVELS * (bounds[1] - bounds[0])
+        return pixel_radius(self.max_thres, bounds)
 
 
 def parse_arguments(arguments: dict[str, Any]) -> DeepFeaturesParams:
@@ -88,12 +96,7 @@ def parse_arguments(arguments: dict[str, Any]) -> DeepFeaturesParams:
     try:
         return DeepFeaturesParams.model_validate(arguments)
     except ValidationError as exc:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'arguments'}: {fault['msg']}, got {fault['input']!r}"
-            for fault in exc.errors()
-        )
-        valid = ", ".join(sorted(DeepFeaturesParams.model_fields))
-        raise ConfigurationError(f"arguments of deep-features: {faults}; valid names: [{valid}]") from exc
+        raise refused_arguments("deep-features", DeepFeaturesParams, exc) from exc
 
 
 def run_deep_features(  # noqa: PLR0913 - the signature of every attack, and its context
@@ -144,7 +147,7 @@ def run_deep_features(  # noqa: PLR0913 - the signature of every attack, and its
 
 
 def solve(
-    objective: FeatureObjective,
+    objective: Objective,
     images: Tensor,
     *,
     judge: Judge | None,
@@ -152,10 +155,10 @@ def solve(
     bounds: tuple[float, float],
     seed: int = 0,
 ) -> Solution:
-    """Minimise an objective on features within ``max_thres`` of the images; for guides of one's own.
+    """Minimise an objective within ``max_thres`` of the images; for guides and losses of one's own.
 
     Args:
-        objective: One reference per image, for instance the features of given guide images.
+        objective: Loss per image, for instance of its features to those of a guide image.
         images: Source images within ``bounds``, ``(N, channels, H, W)``.
         judge: Ends each image's run when fooled; None runs to the end.
         params: Solver and its settings.
@@ -235,9 +238,9 @@ def make_stepper(params: DeepFeaturesParams) -> Stepper:
     return SignSteps(iterations=params.iterations, learning_rate=rate, momentum=params.momentum)
 
 
-def _start(objective: FeatureObjective, images: Tensor, box: Box, seed: int) -> Tensor:
+def _start(objective: Objective, images: Tensor, box: Box, seed: int) -> Tensor:
     """Start from the images, a little off where leaving their reference has no gradient yet."""
-    if objective.direction == "approach":
+    if not isinstance(objective, FeatureObjective) or objective.direction == "approach":
         return images
     with torch.no_grad():
         stuck = objective.loss(objective.features(images), torch.arange(len(images), device=images.device)) == 0

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from adv_detect.algorithms.attacks.adam import AdamState
 from adv_detect.algorithms.attacks.deep_features_objective import Box, Evaluation, Judge
 from adv_detect.algorithms.finite import finite_rows, replace_rows
 
@@ -28,7 +29,7 @@ class Stepper(Protocol):
         ...
 
     def finished(self) -> Tensor | None:
-        """Return the images that cannot get any better, bool ``(n,)``; None when that is never known."""
+        """Return the images that cannot get any better, bool ``(n,)``; None where the solver cannot tell."""
         ...
 
     def select(self, kept: Tensor) -> None:
@@ -38,7 +39,7 @@ class Stepper(Protocol):
 
 @dataclass(frozen=True)
 class Solution:
-    """Where a solver ended.
+    """Result of a solver.
 
     Attributes:
         images: Point of the least loss, or the first one that fooled the judge, ``(N, channels, H, W)``.
@@ -157,7 +158,7 @@ class SignSteps:
         return box.project(points - step * self.velocity.sign())
 
     def finished(self) -> Tensor | None:
-        """Return None: sign steps never know."""
+        """Return None: sign steps cannot tell."""
         return None
 
     def select(self, kept: Tensor) -> None:
@@ -169,8 +170,6 @@ class SignSteps:
 class AdamSteps:
     """Projected Adam (Kingma and Ba, 2015); the step shrinks linearly to nearly nothing."""
 
-    FIRST_DECAY = 0.9
-    SECOND_DECAY = 0.999
     EPSILON = 1e-12
 
     def __init__(self, *, iterations: int, learning_rate: float) -> None:
@@ -178,32 +177,23 @@ class AdamSteps:
         self.iterations = iterations
         self.learning_rate = learning_rate
         self.taken = 0
-        self.first: Tensor | None = None
-        self.second: Tensor | None = None
+        self.adam: AdamState | None = None
 
     def advance(self, points: Tensor, evaluation: Evaluation, box: Box) -> Tensor:
         """Take one step."""
-        gradient = evaluation.gradient
-        self.first = (1 - self.FIRST_DECAY) * gradient + self.FIRST_DECAY * _or_zero(self.first)
-        self.second = (1 - self.SECOND_DECAY) * gradient.square() + self.SECOND_DECAY * _or_zero(self.second)
-        step = self.learning_rate * box.radius * _decay(self.taken, self.iterations)
+        self.adam = AdamState.at_rest(points) if self.adam is None else self.adam
+        rate = self.learning_rate * box.radius * _decay(self.taken, self.iterations)
         self.taken += 1
-        mean = self.first / (1 - self.FIRST_DECAY**self.taken)
-        spread = (self.second / (1 - self.SECOND_DECAY**self.taken)).sqrt()
-        return box.project(points - step * mean / (spread + self.EPSILON))
+        return box.project(points - self.adam.move(evaluation.gradient, rate, epsilon=self.EPSILON))
 
     def finished(self) -> Tensor | None:
-        """Return None: Adam never knows."""
+        """Return None: Adam cannot tell."""
         return None
 
     def select(self, kept: Tensor) -> None:
         """Keep the moments of some images."""
-        if self.first is not None and self.second is not None:
-            self.first, self.second = self.first[kept], self.second[kept]
-
-
-def _or_zero(value: Tensor | None) -> Tensor | float:
-    return 0.0 if value is None else value
+        if self.adam is not None:
+            self.adam = self.adam.select(kept)
 
 
 def _decay(taken: int, iterations: int) -> float:

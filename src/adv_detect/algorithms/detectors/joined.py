@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
+from operator import or_
 from typing import Any, Literal, get_args
 
 import torch
@@ -58,7 +60,7 @@ class JoinedDetector(Detector):
 
         super().__init__()
         arguments = {"members": members, "rule": rule, "sides": sides}
-        self.learns_from, self.reads = self.needs(arguments)  # type: ignore[misc]
+        self.learns_from, self.reads = self.learns_for(arguments), self.reads_for(arguments)  # type: ignore[misc]
         configured = self.members_of(arguments)
         self.rule = rule
         self.two_sided = tuple(name for name in configured if (sides or {}).get(name) == "two")
@@ -78,22 +80,33 @@ class JoinedDetector(Detector):
         return {str(name): _configured(str(name), one) for name, one in members.items()}
 
     @classmethod
-    def needs(cls, arguments: Mapping[str, Any]) -> tuple[LearnsFrom, Reads]:
-        """Return what the members need together; clean images they are calibrated on in any case.
+    def learns_for(cls, arguments: Mapping[str, Any]) -> LearnsFrom:
+        """Say what the members need together; clean images they are calibrated on in any case.
 
         Raises:
             ConfigurationError: The arguments do not fit together.
         """
-        from adv_detect.algorithms.detectors.registry import detector_class
+        from adv_detect.algorithms.detectors.registry import learns_from
 
+        found = [learns_from(one) for one in cls._checked(arguments).values()]
+        return LearnsFrom.ATTACKS if LearnsFrom.ATTACKS in found else LearnsFrom.CLEAN
+
+    @classmethod
+    def reads_for(cls, arguments: Mapping[str, Any]) -> Reads:
+        """Say what the members read together.
+
+        Raises:
+            ConfigurationError: The arguments do not fit together.
+        """
+        from adv_detect.algorithms.detectors.registry import detector_reads
+
+        return reduce(or_, map(detector_reads, cls._checked(arguments).values()))
+
+    @classmethod
+    def _checked(cls, arguments: Mapping[str, Any]) -> dict[str, DetectorParams]:
         members = cls.members_of(arguments)
         _check(members, arguments)
-        found = [detector_class(one.kind).needs(one.arguments) for one in members.values()]
-        attacks = any(learns is LearnsFrom.ATTACKS for learns, _ in found)
-        reads = Reads(layers=False)
-        for _, one in found:
-            reads |= one
-        return LearnsFrom.ATTACKS if attacks else LearnsFrom.CLEAN, reads
+        return members
 
     def fit_chosen(self, data: FitData, *, seed: int) -> FitHistory:
         """Fit the members, then calibrate them on the clean validation images."""

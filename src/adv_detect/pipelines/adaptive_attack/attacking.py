@@ -25,7 +25,7 @@ from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, load_images
-from adv_detect.jobs.activations import read_activations, shard_keys
+from adv_detect.jobs.activations import read_activations
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RuntimeParams
@@ -42,7 +42,7 @@ JointModel = DetectionModel | FeatureModel
 
 @dataclass(frozen=True)
 class Scene:
-    """What all attacks of a run share; picklable.
+    """Network, images and settings that all attacks of a run share; picklable.
 
     Attributes:
         images: The source images.
@@ -181,8 +181,7 @@ def _clean_descriptions(scene: Scene, known: StoredDetector) -> tuple[Tensor, Te
     drawn = scored.loc[good, "source_index"].sample(frac=1.0, random_state=0)
     allowed = set(drawn.head(MAX_CANDIDATES))
     values, classes = [], []
-    for key in shard_keys(scene.activations, split="train"):
-        content = scene.activations.read(key)
+    for content in scene.activations.select(split="train", natural=True).values():
         kept = torch.tensor([index in allowed for index in content.tensors["source_index"].tolist()])
         values.append(known.detector.describe(read_activations(content).select(kept)))
         classes.append(content.tensors["label"][kept])

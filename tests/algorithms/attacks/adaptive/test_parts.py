@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from adv_detect.algorithms.attacks.adam import AdamState
 from adv_detect.algorithms.attacks.adaptive import AdaptiveTask, Guide, described_by, nearest_guides
 from adv_detect.algorithms.attacks.adaptive import cw_detector as cw
 from adv_detect.algorithms.attacks.adaptive.combined import guide_gap
@@ -24,6 +25,7 @@ from adv_detect.algorithms.attacks.adaptive.gradients import (
 )
 from adv_detect.algorithms.attacks.adaptive.task import class_margin
 from adv_detect.algorithms.attacks.adaptive.tracker import NEVER, Tracker
+from adv_detect.algorithms.attacks.tanh_search import TanhSpace
 from adv_detect.errors import ConfigurationError
 
 LOGITS = torch.tensor([[3.0, 1.0, 2.5], [0.0, 4.0, -1.0]])
@@ -171,46 +173,14 @@ def test_zero_share_is_the_larger_of_classifier_and_detector():
     assert tracker.candidates().zero_gradient_share.item() == 0.5
 
 
-def test_adam_agrees_with_its_definition_in_numpy():
-    generator = torch.Generator().manual_seed(0)
-    slopes = torch.randn(5, 2, 1, 2, 2, generator=generator)
-    front = cw._start(_task(2), cw.TANH_MARGIN["correct"])
-    points = front.points.double().numpy()
-    for step, slope in enumerate(slopes, start=1):
-        front = cw._adam(front, slope, step=step, rate=0.03)
-        past = slopes[:step].double().numpy()
-        ages = np.arange(step)[::-1].reshape(-1, 1, 1, 1, 1)
-        mean = (0.1 * 0.9**ages * past).sum(axis=0) / (1 - 0.9**step)
-        square = (0.001 * 0.999**ages * past**2).sum(axis=0) / (1 - 0.999**step)
-        points = points - 0.03 * mean / (np.sqrt(square) + 1e-8)
-    np.testing.assert_allclose(front.points.numpy(), points, atol=1e-5)
-
-
-def test_tanh_space_starts_at_the_clean_image_for_any_bounds():
-    images = torch.tensor([-1.0, 0.0, 2.9, 3.0]).reshape(1, 1, 2, 2)
-    task = _task(1, images=images, bounds=(-1.0, 3.0))
-    for form, apart in (("reference", 1e-5), ("correct", 3e-3)):
-        points = cw._start(task, cw.TANH_MARGIN[form]).points
-        assert torch.allclose(cw._pixels(points, task.bounds), images, atol=apart)
-
-
 @pytest.mark.parametrize(("selection", "reached"), [("correct", True), ("reference", False)])
 def test_only_the_published_form_is_stuck_at_black_pixels(selection, reached):
-    task = _task(1, images=torch.zeros(1, 1, 2, 2), norm="l2")
-    front = cw._start(task, cw.TANH_MARGIN[selection])
-    for step in range(1, 201):
-        front = cw._adam(front, -torch.ones(1, 1, 2, 2), step=step, rate=0.03)
-    assert bool((cw._pixels(front.points, task.bounds) > 0.5).all()) == reached
-
-
-def test_constant_search_by_hand():
-    search = cw._ConstantSearch(_task(2), 1.0)
-    search.narrow(torch.tensor([False, True]))
-    assert search.constants.tolist() == [10.0, 0.5]
-    search.narrow(torch.tensor([True, False]))
-    assert search.constants.tolist() == [5.5, 0.75]
-    search.narrow(torch.tensor([False, True]))
-    assert search.constants.tolist() == [7.75, 0.625]
+    space = TanhSpace(0.0, 1.0, cw.TANH_MARGIN[selection])
+    points = space.points(torch.zeros(1, 1, 2, 2))
+    adam = AdamState.at_rest(points)
+    for _ in range(200):
+        points -= adam.move(-torch.ones(1, 1, 2, 2), 0.03)
+    assert bool((space.pixels(points.tanh()) > 0.5).all()) == reached
 
 
 def test_keys_put_every_passing_image_before_every_caught_one():

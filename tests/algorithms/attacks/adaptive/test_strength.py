@@ -59,6 +59,23 @@ def test_correct_carlini_wagner_evades_at_least_as_often_as_the_reference_form(m
     assert shares["correct"] > shares["reference"]
 
 
+@pytest.mark.parametrize(
+    ("form", "targeted", "evaded", "median"),
+    [
+        ("correct", False, 24, 0.52793),
+        ("correct", True, 16, 0.57120),
+        ("reference", False, 18, 0.52347),
+        ("reference", True, 11, 0.57120),
+    ],
+)
+def test_carlini_wagner_stays_as_strong_as_it_was(model, make_task, form, targeted, evaded, median):
+    arguments = {"steps": 60, "binary_search_steps": 6, "learning_rate": 0.02, "initial_constant": 1.0}
+    attack = build_adaptive_attack("cw_detector", arguments | {"detector_weight": 1.0, "selection": form})
+    result = run_adaptive_attack(attack, model, make_task(norm="l2", epsilon=None, targeted=targeted))
+    assert (int(result.fooled.sum()), int(result.evaded.sum())) == (24, evaded)
+    assert float(result.l2.median()) == pytest.approx(median, rel=0.005)
+
+
 def test_carlini_wagner_finds_smaller_perturbations_than_projected_descent(model, make_task):
     arguments = {"steps": 60, "binary_search_steps": 5, "learning_rate": 0.05, "initial_constant": 1.0}
     small = run_adaptive_attack(

@@ -7,20 +7,26 @@ loss stalls leaves the batch (the original stops when the batch's sum stalls).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import ceil
-from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
+from adv_detect.algorithms.attacks.adam import AdamState, Rows
 from adv_detect.algorithms.attacks.adaptive.combined import combined_direction
 from adv_detect.algorithms.attacks.adaptive.geometry import l2_norms
-from adv_detect.algorithms.attacks.adaptive.gradients import Evaluation, classifier_loss, evaluate
+from adv_detect.algorithms.attacks.adaptive.gradients import (
+    Evaluation,
+    Selection,
+    classifier_loss,
+    detector_loss,
+    evaluate,
+)
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel
 from adv_detect.algorithms.attacks.adaptive.tracker import NEVER, Tracker
+from adv_detect.algorithms.attacks.tanh_search import INFINITY, ConstantBisection, TanhSpace
 from adv_detect.errors import ConfigurationError
 from adv_detect.fields import Block, PositiveNumber
 
@@ -28,10 +34,7 @@ REFERENCE_LEARNING_RATE = 5e-4
 REFERENCE_STEPS = 1000
 REFERENCE_SEARCH_STEPS = 10
 REFERENCE_DETECTOR_WEIGHT = 1000.0
-REFERENCE_THRESHOLD = 0.0
-"""The reference lets a detector probability below 0.5 pass, which is a logit below 0."""
 INITIAL_CONSTANT = 0.01
-CONSTANT_GROWTH = 10.0
 TANH_MARGIN = {"reference": 1.0 - 1e-6, "correct": 1.0 - 1e-3}
 """Clean pixels at the bounds are moved in by this factor, because tanh never reaches 1. The published one leaves pixels
 that are exactly black or white so far out that a rate of 5e-4 does not bring them back within 1,000 steps."""
@@ -40,8 +43,6 @@ CLASS_SLACK, DETECTOR_SLACK = 1e-4, 1e-3
 ABORT_CHECKS = 10
 """A run is divided into this many stretches; an image whose loss did not fall over one of them leaves."""
 ABORT_IMPROVEMENT = 0.9999
-ADAM_BETAS = (0.9, 0.999)
-ADAM_EPSILON = 1e-8
 
 
 class CwDetectorArguments(Block):
@@ -68,7 +69,7 @@ class CwDetectorArguments(Block):
     detector_weight: float = Field(REFERENCE_DETECTOR_WEIGHT, ge=0)
     confidence: float = Field(0.0, ge=0)
     abort_early: bool = True
-    selection: Literal["reference", "correct"] = "correct"
+    selection: Selection = "correct"
 
 
 def cw_detector(model: EndToEndModel, task: AdaptiveTask, arguments: CwDetectorArguments) -> Candidates:
@@ -89,41 +90,21 @@ def cw_detector(model: EndToEndModel, task: AdaptiveTask, arguments: CwDetectorA
     if task.norm != "l2":
         raise ConfigurationError(f"norm: cw_detector searches the smallest L2 perturbation, got {task.norm!r}; set l2")
     tracker = Tracker(task)
-    search = _ConstantSearch(task, arguments.initial_constant)
+    bisection = ConstantBisection.start(task.images, arguments.initial_constant)
     for _ in range(arguments.binary_search_steps):
-        run = _Run(model, task, tracker, arguments=arguments, constants=search.constants)
-        search.narrow(run.descend())
+        run = _Run(model, task, tracker, arguments=arguments, constants=bisection.constant)
+        bisection.narrow(run.descend())
     return tracker.candidates()
 
 
-class _ConstantSearch:
-    """Binary search per image for the smallest ``c`` that succeeds."""
-
-    def __init__(self, task: AdaptiveTask, initial: float) -> None:
-        self.constants = torch.full((len(task),), initial, device=task.images.device)
-        self._low = torch.zeros_like(self.constants)
-        self._high = torch.full_like(self.constants, NEVER)
-
-    def narrow(self, success: Tensor) -> None:
-        """Halve the interval of each image, or raise ``c`` tenfold while no success is known."""
-        self._high = torch.where(success, torch.minimum(self._high, self.constants), self._high)
-        self._low = torch.where(success, self._low, torch.maximum(self._low, self.constants))
-        middle = (self._low + self._high) / 2
-        self.constants = torch.where(self._high.isinf(), self.constants * CONSTANT_GROWTH, middle)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Front:
-    """The rows still in a run: their points in tanh space, what Adam remembers, and their last checked loss."""
+@dataclass(kw_only=True)
+class _OpenRows(Rows):
+    """Rows still in a run: their numbers in the task, points in tanh space, optimiser and last checked loss."""
 
     rows: Tensor
     points: Tensor
-    first_moment: Tensor
-    second_moment: Tensor
+    adam: AdamState
     checked_loss: Tensor
-
-    def select(self, kept: Tensor) -> _Front:
-        return _Front(**{field.name: getattr(self, field.name)[kept] for field in fields(self)})
 
 
 class _Run:
@@ -140,7 +121,7 @@ class _Run:
     ) -> None:
         self._model, self._task, self._tracker = model, task, tracker
         self._arguments, self._constants = arguments, constants
-        self._aim = REFERENCE_THRESHOLD if arguments.selection == "reference" else task.threshold
+        self._space = TanhSpace(*task.bounds, TANH_MARGIN[arguments.selection])
         self._success = torch.zeros(len(task), dtype=torch.bool, device=task.images.device)
         self._choose = combined_direction(self._objective)
         self._batch, self._batch_constants = task, constants
@@ -148,33 +129,33 @@ class _Run:
 
     def descend(self) -> Tensor:
         """Run Adam; return for which images it succeeded, bool ``(N,)``."""
-        front = _start(self._task, TANH_MARGIN[self._arguments.selection])
+        active = _begin(self._task, self._space)
         every = ceil(self._arguments.steps / ABORT_CHECKS)
         for step in range(1, self._arguments.steps + 1):
-            if not len(front.rows):
+            if not len(active.rows):
                 break
-            front = self._step(front, step)
+            self._step(active)
             if self._arguments.abort_early and step % every == 0:
-                front = self._drop_stalled(front)
-        if len(front.rows):
+                active = self._drop_stalled(active)
+        if len(active.rows):
             with torch.no_grad():
-                self._judge(front.rows, self._look(front))
+                self._judge(active.rows, self._evaluate(active))
         return self._success
 
-    def _step(self, front: _Front, step: int) -> _Front:
-        evaluation = self._look(front)
-        self._judge(front.rows, evaluation)
+    def _step(self, active: _OpenRows) -> None:
+        evaluation = self._evaluate(active)
+        self._judge(active.rows, evaluation)
         direction = self._choose(evaluation, self._batch)
-        self._tracker.spend(front.rows, direction)
-        slope = 1.0 - front.points.tanh().square()
-        return _adam(front, direction.values * slope, step=step, rate=self._arguments.learning_rate)
+        self._tracker.spend(active.rows, direction)
+        gradient = direction.values * self._space.slope(active.points.tanh())
+        active.points.sub_(active.adam.move(gradient, self._arguments.learning_rate))
 
-    def _look(self, front: _Front) -> Evaluation:
-        return evaluate(self._model, _pixels(front.points, self._task.bounds), self._batch)
+    def _evaluate(self, active: _OpenRows) -> Evaluation:
+        return evaluate(self._model, self._space.pixels(active.points.tanh()), self._batch)
 
     def _objective(self, evaluation: Evaluation, batch: AdaptiveTask) -> Tensor:
         attacked = classifier_loss(evaluation.class_logits, batch, "hinge", self._arguments.confidence)
-        suspicion = functional.softplus(evaluation.detector_logits - self._aim)
+        suspicion = detector_loss(evaluation.detector_logits, self._task.threshold, self._arguments.selection)
         size = (evaluation.images - batch.images).flatten(1).square().sum(dim=1)
         loss = size + self._batch_constants * attacked + self._arguments.detector_weight * suspicion
         self._latest_loss = loss.detach()
@@ -193,41 +174,23 @@ class _Run:
         self._tracker.offer(rows, images, torch.where(fooled, keys, NEVER))
         self._success[rows] |= fooled
 
-    def _drop_stalled(self, front: _Front) -> _Front:
+    def _drop_stalled(self, active: _OpenRows) -> _OpenRows:
         loss = self._latest_loss
-        kept = torch.nonzero(loss <= ABORT_IMPROVEMENT * front.checked_loss).squeeze(1)
-        remaining = replace(front, checked_loss=loss).select(kept)
+        kept = torch.nonzero(loss <= ABORT_IMPROVEMENT * active.checked_loss).squeeze(1)
+        remaining = replace(active, checked_loss=loss).select(kept)
         self._batch = self._task.select(remaining.rows)
         self._batch_constants = self._constants[remaining.rows]
         return remaining
 
 
-def _start(task: AdaptiveTask, margin: float) -> _Front:
-    low, high = task.bounds
-    unit = (task.images - (low + high) / 2) / ((high - low) / 2)
-    points = torch.atanh(unit.clamp(-1.0, 1.0) * margin)
-    return _Front(
+def _begin(task: AdaptiveTask, space: TanhSpace) -> _OpenRows:
+    points = space.points(task.images)
+    return _OpenRows(
         rows=torch.arange(len(task), device=points.device),
         points=points,
-        first_moment=torch.zeros_like(points),
-        second_moment=torch.zeros_like(points),
-        checked_loss=torch.full((len(task),), float("inf"), device=points.device),
+        adam=AdamState.at_rest(points),
+        checked_loss=points.new_full((len(task),), INFINITY),
     )
-
-
-def _pixels(points: Tensor, bounds: tuple[float, float]) -> Tensor:
-    low, high = bounds
-    return ((low + high) / 2 + (high - low) / 2 * points.tanh()).clamp(low, high)
-
-
-def _adam(front: _Front, gradients: Tensor, *, step: int, rate: float) -> _Front:
-    """Take step number ``step`` (from 1) of Adam (Kingma and Ba 2015, algorithm 1)."""
-    fast, slow = ADAM_BETAS
-    first = front.first_moment.lerp(gradients, 1 - fast)
-    second = front.second_moment.lerp(gradients.square(), 1 - slow)
-    size = (second / (1 - slow**step)).sqrt_().add_(ADAM_EPSILON)
-    points = front.points - rate / (1 - fast**step) * first / size
-    return replace(front, points=points, first_moment=first, second_moment=second)
 
 
 def _before_zero(size: Tensor) -> Tensor:

@@ -9,33 +9,32 @@ correct form by projected gradient descent, which does not stop at the class.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from adv_detect.algorithms.attacks.adaptive.combined import CombinedLoss, combined_direction, guide_gap
-from adv_detect.algorithms.attacks.adaptive.descent import Descent, DescentArguments
-from adv_detect.algorithms.attacks.adaptive.geometry import l2_norms, per_row
-from adv_detect.algorithms.attacks.adaptive.gradients import Evaluation, evaluate, is_absent, raw_gradient
+from adv_detect.algorithms.attacks.adaptive.descent import DescentArguments, descend
+from adv_detect.algorithms.attacks.adaptive.geometry import l2_norms
+from adv_detect.algorithms.attacks.adaptive.gradients import (
+    Evaluation,
+    Selection,
+    detector_loss,
+    evaluate,
+    is_absent,
+    raw_gradient,
+)
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel, class_margin
-from adv_detect.algorithms.attacks.adaptive.tracker import Tracker
-from adv_detect.algorithms.attacks.deep_features_lbfgs import LbfgsSteps
+from adv_detect.algorithms.attacks.deep_features import DeepFeaturesParams, solve
 from adv_detect.algorithms.attacks.deep_features_objective import Evaluation as SolverEvaluation
-from adv_detect.algorithms.attacks.deep_features_objective import make_box
-from adv_detect.algorithms.attacks.deep_features_solvers import minimise
+from adv_detect.algorithms.attacks.deep_features_objective import pixel_radius
+from adv_detect.algorithms.finite import replace_rows
 from adv_detect.errors import ConfigurationError
 from adv_detect.fields import PositiveNumber
 
 REFERENCE_MAX_THRES = 10.0
 REFERENCE_DETECTOR_WEIGHT = 10.0
-EIGHT_BIT_RANGE = 255.0
-HISTORY, TOLERANCE = 10, 1e-5
-"""Of L-BFGS, as in the deep-features attack."""
-REFERENCE_THRESHOLD = 0.0
-"""The reference lets a detector probability below 0.5 pass, which is a logit below 0."""
 
 
 class DeepDetectorArguments(DescentArguments):
@@ -50,7 +49,7 @@ class DeepDetectorArguments(DescentArguments):
 
     max_thres: PositiveNumber = REFERENCE_MAX_THRES
     detector_weight: float = Field(REFERENCE_DETECTOR_WEIGHT, ge=0)
-    selection: Literal["reference", "correct"] = "correct"
+    selection: Selection = "correct"
 
 
 def deep_detector(model: EndToEndModel, task: AdaptiveTask, arguments: DeepDetectorArguments) -> Candidates:
@@ -72,29 +71,23 @@ def deep_detector(model: EndToEndModel, task: AdaptiveTask, arguments: DeepDetec
     """
     if task.norm != "linf":
         raise ConfigurationError(f"norm: deep_detector bounds the change per pixel, expected linf, got {task.norm!r}")
-    low, high = task.bounds
-    bounded = replace(task, epsilon=arguments.max_thres / EIGHT_BIT_RANGE * (high - low))
+    bounded = replace(task, epsilon=pixel_radius(arguments.max_thres, task.bounds))
     if arguments.selection == "reference":
         return _published(bounded, arguments)
-    tracker = Tracker(bounded)
-    choose = combined_direction(_deep_loss(arguments.detector_weight, task.threshold))
-    Descent(model, bounded, tracker, arguments=arguments, choose=choose, use_guide=True).run()
-    return tracker.candidates()
+    return descend(model, bounded, arguments, combined_direction(_deep_loss(task, arguments)), use_guide=True)
 
 
 def _published(task: AdaptiveTask, arguments: DeepDetectorArguments) -> Candidates:
     """Solve by L-BFGS and stop an image as soon as its class is fooled, whatever the detector says."""
-    box = make_box(task.images, max_thres=arguments.max_thres, bounds=task.bounds)
-    objective = _JointObjective(task, _deep_loss(arguments.detector_weight, REFERENCE_THRESHOLD))
+    objective = _JointObjective(task, _deep_loss(task, arguments))
     judge = _ClassJudge(task, arguments.confidence)
-    stepper = LbfgsSteps(history=HISTORY, tolerance=TOLERANCE)
-    solution = minimise(objective, task.images, box, stepper, iterations=arguments.steps, judge=judge)
+    params = DeepFeaturesParams(max_thres=arguments.max_thres, iterations=arguments.steps, solver="lbfgs")
+    solution = solve(objective, task.images, judge=judge, params=params, bounds=task.bounds)
     rows = torch.arange(len(task), device=task.images.device)
     with torch.no_grad():
         fooled = judge.fooled(objective.evaluate_classes(solution.images, rows), rows)
-    kept = torch.where(per_row(fooled, task.images), solution.images, task.images)
     return Candidates(
-        images=kept,
+        images=replace_rows(solution.images, task.images, ~fooled),
         gradient_evaluations=solution.evaluations,
         zero_gradient_share=objective.zero.float() / solution.evaluations.clamp_min(1),
     )
@@ -136,9 +129,10 @@ def _unused(images: Tensor) -> tuple[Tensor, Tensor]:
     raise AssertionError("the guide's model is asked instead")
 
 
-def _deep_loss(weight: float, aim: float) -> CombinedLoss:
+def _deep_loss(task: AdaptiveTask, arguments: DeepDetectorArguments) -> CombinedLoss:
     def loss(evaluation: Evaluation, batch: AdaptiveTask) -> Tensor:
         distance = l2_norms(guide_gap(evaluation, batch.guide))
-        return distance + weight * functional.softplus(evaluation.detector_logits - aim)
+        suspicion = detector_loss(evaluation.detector_logits, task.threshold, arguments.selection)
+        return distance + arguments.detector_weight * suspicion
 
     return loss

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, BudgetNorm
+from adv_detect.algorithms.finite import per_row
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -21,11 +22,6 @@ TINY_NORM = 1e-30
 _SEED_STRIDE = 1_000_003
 _INDEX_STRIDE = 8_191
 _SEED_LIMIT = 2**63 - 1
-
-
-def per_row(values: Tensor, images: Tensor) -> Tensor:
-    """Shape one number per image ``(N,)`` so that it broadcasts over ``images`` ``(N, ...)``."""
-    return values.reshape(-1, *[1] * (images.dim() - 1))
 
 
 def l2_norms(perturbations: Tensor) -> Tensor:

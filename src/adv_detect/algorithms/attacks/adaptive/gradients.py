@@ -9,11 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adv_detect.algorithms.attacks.adaptive.geometry import linf_norms, per_row
+from adv_detect.algorithms.attacks.adaptive.geometry import linf_norms
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, EndToEndModel, class_margin
+from adv_detect.algorithms.finite import per_row
 from adv_detect.errors import ConfigurationError
 
 ClassifierLoss = Literal["margin", "hinge", "cross_entropy"]
+Selection = Literal["reference", "correct"]
+"""Published form of an attack, or the one that counts the detector to the end."""
+
+REFERENCE_THRESHOLD = 0.0
+"""The published forms let a detector probability below 0.5 pass, which is a logit below 0."""
 
 ZERO_GRADIENT = 1e-20
 """A gradient whose largest entry is below this counts as absent."""
@@ -48,7 +54,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Direction:
-    """Where the loss grows, and what finding that out cost.
+    """Direction in which the loss grows, and the gradient evaluations it cost.
 
     Attributes:
         values: Shape ``(N, channels, H, W)``, at any scale; the attack steps against it.
@@ -106,6 +112,21 @@ def classifier_loss(class_logits: Tensor, task: AdaptiveTask, kind: ClassifierLo
         return -functional.cross_entropy(class_logits, task.labels, reduction="none")
     margin = class_margin(class_logits, task)
     return -margin if kind == "margin" else (confidence - margin).clamp_min(0.0)
+
+
+def detector_loss(detector_logits: Tensor, threshold: float, selection: Selection) -> Tensor:
+    """Compute the detector's cross entropy to "authentic".
+
+    Args:
+        detector_logits: Shape ``(N,)``.
+        threshold: Detector logit above which an image is called adversarial; the ``correct`` form aims at it, the
+            published one at a probability of 0.5.
+        selection: Form of the attack.
+
+    Returns:
+        Loss per image, ``(N,)``.
+    """
+    return functional.softplus(detector_logits - (threshold if selection == "correct" else REFERENCE_THRESHOLD))
 
 
 def raw_gradient(loss: Tensor, images: Tensor, *, keep_graph: bool = False) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.adaptive.combined import combined_direction, guide_gap
-from adv_detect.algorithms.attacks.adaptive.descent import Descent, DescentArguments
+from adv_detect.algorithms.attacks.adaptive.descent import DescentArguments, descend
 from adv_detect.algorithms.attacks.adaptive.gradients import Evaluation, evaluate
 from adv_detect.algorithms.attacks.adaptive.task import (
     AdaptiveTask,
@@ -17,7 +17,6 @@ from adv_detect.algorithms.attacks.adaptive.task import (
     DescribingModel,
     EndToEndModel,
 )
-from adv_detect.algorithms.attacks.adaptive.tracker import Tracker
 from adv_detect.errors import ConfigurationError
 
 SMALLEST_DISTANCE = 1e-12
@@ -41,10 +40,7 @@ def matching(model: EndToEndModel, task: AdaptiveTask, arguments: MatchingArgume
         Per image the misclassified iterate with the lowest detector logit.
     """
     weighted = _weigh_layers(model, task)
-    tracker = Tracker(weighted)
-    choose = combined_direction(_summed_gap)
-    Descent(model, weighted, tracker, arguments=arguments, choose=choose, use_guide=True).run()
-    return tracker.candidates()
+    return descend(model, weighted, arguments, combined_direction(_summed_gap), use_guide=True)
 
 
 def nearest_guides(

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from adv_detect.algorithms.attacks.adaptive.descent import Descent
-from adv_detect.algorithms.attacks.adaptive.geometry import per_row
+from adv_detect.algorithms.attacks.adaptive.descent import descend
 from adv_detect.algorithms.attacks.adaptive.gradients import (
     CLASSIFIER,
     DETECTOR,
@@ -22,7 +21,7 @@ from adv_detect.algorithms.attacks.adaptive.gradients import (
 )
 from adv_detect.algorithms.attacks.adaptive.selective import SelectiveArguments
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel
-from adv_detect.algorithms.attacks.adaptive.tracker import Tracker
+from adv_detect.algorithms.finite import per_row
 
 
 class OrthogonalArguments(SelectiveArguments):
@@ -54,6 +53,4 @@ def orthogonal(model: EndToEndModel, task: AdaptiveTask, arguments: OrthogonalAr
         first, second = counts(CLASSIFIER, no_classifier), counts(DETECTOR, no_detector)
         return Direction(values=values, evaluated=first[0] + second[0], zero=first[1] + second[1])
 
-    tracker = Tracker(task)
-    Descent(model, task, tracker, arguments=arguments, choose=choose).run()
-    return tracker.candidates()
+    return descend(model, task, arguments, choose)

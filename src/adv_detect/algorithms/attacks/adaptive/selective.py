@@ -1,4 +1,4 @@
-"""Selective projected gradient descent, and its sibling that knows only the classifier.
+"""Selective projected gradient descent, and its sibling that follows the classifier alone.
 
 Source: Bryniarski, Hingun, Pachuca, Wang, Carlini, "Evading adversarial example detection defenses with
 orthogonal projected gradient descent", 2021, section 4.1. Departure: the classifier loss is the class margin
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from adv_detect.algorithms.attacks.adaptive.descent import Descent, DescentArguments
+from adv_detect.algorithms.attacks.adaptive.descent import DescentArguments, descend
 from adv_detect.algorithms.attacks.adaptive.gradients import (
     CLASSIFIER,
     DETECTOR,
@@ -21,7 +21,6 @@ from adv_detect.algorithms.attacks.adaptive.gradients import (
     unit_gradient,
 )
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel
-from adv_detect.algorithms.attacks.adaptive.tracker import Tracker
 
 
 class SelectiveArguments(DescentArguments):
@@ -53,9 +52,7 @@ def selective(model: EndToEndModel, task: AdaptiveTask, arguments: SelectiveArgu
         evaluated, zero = counts(torch.where(fooled, DETECTOR, CLASSIFIER), absent)
         return Direction(values=values, evaluated=evaluated, zero=zero)
 
-    tracker = Tracker(task)
-    Descent(model, task, tracker, arguments=arguments, choose=choose).run()
-    return tracker.candidates()
+    return descend(model, task, arguments, choose)
 
 
 def classifier_only(model: EndToEndModel, task: AdaptiveTask, arguments: SelectiveArguments) -> Candidates:
@@ -76,6 +73,4 @@ def classifier_only(model: EndToEndModel, task: AdaptiveTask, arguments: Selecti
         evaluated, zero = counts(CLASSIFIER, absent)
         return Direction(values=values, evaluated=evaluated, zero=zero)
 
-    tracker = Tracker(task)
-    Descent(model, task, tracker, arguments=arguments, choose=choose).run()
-    return tracker.candidates()
+    return descend(model, task, arguments, choose)

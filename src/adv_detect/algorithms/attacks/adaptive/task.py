@@ -1,4 +1,4 @@
-"""What an adaptive attack is given and what it returns."""
+"""Input and results of adaptive attacks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
+from adv_detect.algorithms.attacks.margins import logit_margin
 from adv_detect.errors import ConfigurationError
 
 EndToEndModel = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -26,7 +27,7 @@ _Record = TypeVar("_Record")
 
 @dataclass(frozen=True, kw_only=True)
 class Guide:
-    """What a matching attack moves an image towards.
+    """Aim of a matching attack: clean trajectories or features.
 
     Attributes:
         values: Trajectories ``(N, L, K)`` or features ``(N, D)`` of clean images, one per attacked image.
@@ -109,7 +110,7 @@ class AdaptiveTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """What one attack leaves, before the model judges it.
+    """Images of one attack before the model judges them.
 
     Attributes:
         images: Best image found per row, ``(N, channels, H, W)``; the clean image where the class never changed.
@@ -170,13 +171,11 @@ def class_margin(class_logits: Tensor, task: AdaptiveTask) -> Tensor:
         task: Gives labels and targets.
 
     Returns:
-        Logit gap ``(N,)``, positive where the attack succeeds: best other class minus the label, or target
-        minus best other class.
+        As from :func:`logit_margin`, ``(N,)``.
     """
-    reference = (task.labels if task.targets is None else task.targets)[:, None]
-    own = class_logits.gather(1, reference).squeeze(1)
-    other = class_logits.scatter(1, reference, float("-inf")).amax(dim=1)
-    return other - own if task.targets is None else own - other
+    if task.targets is None:
+        return logit_margin(class_logits, task.labels, targeted=False)
+    return logit_margin(class_logits, task.targets, targeted=True)
 
 
 def _check_ranges(task: AdaptiveTask) -> None:

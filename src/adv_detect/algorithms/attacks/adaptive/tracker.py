@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adv_detect.algorithms.attacks.adaptive.geometry import per_row
 from adv_detect.algorithms.attacks.adaptive.gradients import Direction
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates
+from adv_detect.algorithms.finite import per_row
 
 NEVER = float("inf")
 """Key of an image that must not be kept."""
@@ -46,7 +46,7 @@ class Tracker:
         self.images[rows] = torch.where(per_row(better, images), images, self.images[rows])
 
     def finish(self, rows: Tensor, done: Tensor) -> None:
-        """Mark rows ``(n,)`` as done where ``done`` ``(n,)`` is true."""
+        """Close rows ``(n,)`` where ``done`` ``(n,)`` is true."""
         self.done[rows] |= done
 
     def spend(self, rows: Tensor, direction: Direction) -> None:

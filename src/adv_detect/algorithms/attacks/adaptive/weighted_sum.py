@@ -12,10 +12,9 @@ from pydantic import Field
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.adaptive.combined import CombinedLoss, combined_direction
-from adv_detect.algorithms.attacks.adaptive.descent import Descent, DescentArguments
+from adv_detect.algorithms.attacks.adaptive.descent import DescentArguments, descend
 from adv_detect.algorithms.attacks.adaptive.gradients import ClassifierLoss, Evaluation, classifier_loss
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel
-from adv_detect.algorithms.attacks.adaptive.tracker import Tracker
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -45,11 +44,8 @@ def weighted_sum(model: EndToEndModel, task: AdaptiveTask, arguments: WeightedSu
     Returns:
         Per image the misclassified iterate with the lowest detector logit over all weights.
     """
-    tracker = Tracker(task)
-    for weight in arguments.weights:
-        choose = combined_direction(_summed_loss(weight, arguments))
-        Descent(model, task, tracker, arguments=arguments, choose=choose).run()
-    return tracker.candidates()
+    choices = [combined_direction(_summed_loss(weight, arguments)) for weight in arguments.weights]
+    return descend(model, task, arguments, *choices)
 
 
 def _summed_loss(weight: float, arguments: WeightedSumArguments) -> CombinedLoss:
