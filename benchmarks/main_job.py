@@ -27,8 +27,10 @@ STAGES = {
     "train_target": "network", "describe_target": "network", "extract_class_features": "features",
     "compute_representatives": "representatives", "split_sources": "attacks", "generate_adversarials": "attacks",
     "collect_records": "attacks", "compute_activations": "activations",
-    "compute_control_activations": "activations", "train_detectors": "detectors", "collect_histories": "detectors",
-    "summarise_detectors": "detectors", "assemble_champion": "detectors",
+    "compute_control_activations": "activations", "compute_benign_activations": "activations",
+    "train_detectors": "detectors", "collect_histories": "detectors",
+    "summarise_detectors": "detectors", "make_controls": "detectors", "fix_thresholds": "detectors",
+    "assemble_champion": "detectors",
 }  # fmt: skip
 
 

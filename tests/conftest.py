@@ -10,6 +10,8 @@ import pytest
 import torch
 from tests.projects import DEADLINE_SECONDS, command, new_project
 
+pytest_plugins = ["tests.workshop"]
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "1000000000")
@@ -67,3 +69,28 @@ def _global_random_state_is_untouched(request: pytest.FixtureRequest):
     before = torch.get_rng_state()
     yield
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.fixture(scope="session")
+def bundle():
+    """A network and a detector with random weights, ready to be served."""
+    from tests.served import tiny_bundle
+
+    return tiny_bundle()
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Address of a tracking database; made once, since that takes seconds."""
+    from tests.served import tracking_database
+
+    return tracking_database(tmp_path_factory.mktemp("tracking"))
+
+
+@pytest.fixture
+def tracking(database: str):
+    """The database as the one that MLflow logs to during a test."""
+    from tests.served import logging_to
+
+    with logging_to(database) as address:
+        yield address

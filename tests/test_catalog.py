@@ -18,6 +18,7 @@ from adv_detect.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 CONF = Path(__file__).resolve().parents[1] / "conf"
 ENVIRONMENTS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "local")
 IN_MEMORY = {
+    "benign_figures",
     "detection_figures",
     "input_figures",
     "evaluation_pictures",

@@ -13,11 +13,16 @@ from kedro.validation.parameter_validator import ParameterValidator
 from PIL import Image
 from safetensors.torch import save_file
 
-from adv_detect.checks import check_attacks, check_detectors, check_run, check_runtime
+from adv_detect.checks import check_run, check_runtime
 from adv_detect.errors import AdvDetectError, CheckpointError, ConfigurationError, DataError
 from adv_detect.networks import build_network
 from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, NetworkParams, RuntimeParams
+from adv_detect.pipeline_registry import MAIN_ORDER
+from adv_detect.pipelines import checks_of, pipeline_names
 from adv_detect.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
+from adv_detect.validation.attacks import check_attacks
+from adv_detect.validation.detectors import check_detectors
+from adv_detect.validation.run import Run
 
 DETECTORS = {"configurations": {"one": {}}}
 
@@ -107,7 +112,7 @@ def test_the_tested_configuration_passes_and_nothing_is_written(check, tmp_path)
     ("changes", "messages"),
     [
         (attack(attack="bimm"), ["attacks.bim.attack: expected one of [", "bim, cw, deep-features", "got 'bimm'"]),
-        (attack(attack="foolbox.attacks.Nothing"), ["attacks.bim.attack", "'foolbox.attacks.Nothing'", "cannot be"]),
+        (attack(attack="foolbox.attacks.Nothing"), ["attacks.bim.attack", "foolbox.attacks.Nothing", "has no 'No"]),
         (
             attack(arguments={"step": 3}),
             ["attacks.bim.arguments", "got 'step' (did you mean 'steps'?)", "random_start"],
@@ -272,3 +277,47 @@ def test_images_to_attack_that_are_training_images_are_refused(check, tmp_path):
     same = class_folders(tmp_path / "images", ["ant", "bee", "cat"])
     with pytest.raises(DataError, match=r"train_images and test_images: expected different images, got 9 of 9"):
         check("target_training", datasets={"train_images": same, "test_images": same})
+
+
+FAULTS_OF_OTHERS = {
+    "adaptive_attack": {"substitute": {"attacks": ["no"]}},
+    "adversarial_generation": {"attacks": {"bim": {"epsilon": 3.0}}},
+    "detector_training": {"reference_checkpoints": {"paper": "best.pth"}},
+    "evaluation": {"show_class": 99},
+    "face_recognition": {"pairs": {"number": 10**6}},
+    "serving": {"fpr": 0.07},
+    "splits": {"max_images": 3},
+}
+
+
+@pytest.mark.parametrize("block", FAULTS_OF_OTHERS)
+def test_a_pipeline_is_not_refused_for_what_only_others_need(check, block):
+    check("target_training", **{block: FAULTS_OF_OTHERS[block]})
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("target_training", ("target_training",)),
+        ("evaluation", ("evaluation", "reporting")),
+        ("adaptive_attack", ("adaptive_attack", "reporting")),  # the nodes of its substitute are its own
+        ("face_recognition", ("face_recognition", "reporting")),
+    ],
+)
+def test_the_checks_of_a_run_are_those_of_the_pipelines_that_run(configured, name, expected):
+    assert Run(pipelines[name], DataCatalog()).pipelines == expected
+
+
+def test_the_whole_job_is_checked_pipeline_by_pipeline_in_the_order_in_which_they_run(configured):
+    found = Run(pipelines["__default__"], DataCatalog()).pipelines
+    assert set(found) == set(MAIN_ORDER)
+    assert found.index("target_training") < found.index("detector_training") < found.index("evaluation")
+    assert {name for name in pipeline_names() if checks_of(name)} == {
+        "target_training",
+        "adversarial_generation",
+        "detector_training",
+        "evaluation",
+        "face_recognition",
+        "adaptive_attack",
+        "twin_training",
+    }

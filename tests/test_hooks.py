@@ -18,7 +18,7 @@ from kedro_datasets.text import TextDataset
 from adv_detect import settings
 from adv_detect.errors import ConfigurationError
 from adv_detect.hooks import ConfigurationHooks, TrackingHooks
-from adv_detect.params import EvaluationParams, NetworkParams, RayParams, RuntimeParams, ServingParams
+from adv_detect.params import NetworkParams, RayParams, RuntimeParams
 from adv_detect.tracking.records import MAX_VALUE, describe_run, flatten_parameters
 
 RUN = {
@@ -26,6 +26,7 @@ RUN = {
     **dict.fromkeys(("tags", "node_names", "from_nodes", "to_nodes", "from_inputs", "load_versions")),
 }
 KEYS = ("ours/both/all/0", "theirs/both/all/0")
+TABLES = {"summary": "detector_summary", "histories": "detector_histories"}
 EPOCHS = 300
 RAY = {"address": "None", "num_cpus": "1.0", "num_gpus": "0.0", "max_retries": "3"}
 
@@ -90,7 +91,8 @@ def catalog(tmp_path):
             "roc_figure": text("roc.png", mlflow="figure"),
             "report": text("report.html", mlflow="artifact"),
             "notes": text("notes.txt"),
-            **{name: MemoryDataset() for name in ("detector_summary", "detector_histories", "detection_metrics")},
+            **{name: MemoryDataset() for name in ("detector_summary", "detector_histories")},
+            "detection_metrics": MemoryDataset(metadata={"mlflow": {"detectors": TABLES}}),
         }
     )
 
@@ -203,9 +205,8 @@ def test_a_node_that_fails_fails_the_run(project, catalog):
 
 
 def test_a_wrong_configuration_opens_no_run(project, catalog):
-    catalog["params:serving"] = MemoryDataset(ServingParams(fpr=0.2))
-    catalog["params:evaluation"] = MemoryDataset(EvaluationParams())
-    with pytest.raises(ConfigurationError, match=r"serving.fpr: expected one of evaluation.fprs"):
+    catalog["params:runtime"] = MemoryDataset(RuntimeParams(device="banana"))
+    with pytest.raises(ConfigurationError, match=r"runtime.device: expected auto, cpu"):
         project.run(Pipeline([node(fail, "params:runtime", "never")]), catalog, ConfigurationHooks())
     assert project.runs == []
 
@@ -271,3 +272,16 @@ def test_the_store_is_not_asked_before_a_run_begins(tmp_path, catalog):
 def test_the_hooks_of_the_plugin_are_replaced():
     assert distribution("kedro-mlflow").metadata["Name"] in settings.DISABLE_HOOKS_FOR_PLUGINS
     assert isinstance(settings.HOOKS[-1], TrackingHooks)
+
+
+def test_outputs_that_the_catalog_announces_are_logged_with_their_place_and_no_others(caplog):
+    hooks = ConfigurationHooks()
+    announced = {"filepath": "there/report.html", "metadata": {"announced": True}}
+    other = {"filepath": "there/notes.txt", "metadata": {"mlflow": "artifact"}}
+    hooks.after_catalog_created(conf_catalog={"report": announced, "notes": other, "unmade": announced})
+    made = Pipeline([node(lambda: (1, 2), None, ["report", "notes"], name="make")])
+
+    with caplog.at_level("INFO", logger="adv_detect.hooks"):
+        hooks.after_pipeline_run(made)
+
+    assert [record.getMessage() for record in caplog.records] == ["report: there/report.html"]

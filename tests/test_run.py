@@ -92,7 +92,7 @@ def test_every_metric_row_belongs_to_a_detector_or_control(finished_run):
     table = pd.read_csv(finished_run / "data/test/08_reporting/detection_metrics.csv")
     detectors = ShardStore(str(finished_run / "data/test/06_models/detectors"))
 
-    assert set(table["detector"]) == {*detectors.keys(), *CONTROL_KEYS}
+    assert set(table["detector"]) == {*detectors, *CONTROL_KEYS}
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
@@ -176,8 +176,8 @@ def test_a_resumed_generation_ends_like_an_unbroken_one(resumed, finished_run):
     pd.testing.assert_frame_equal(*tables)
     assert stores[0].fingerprints() == stores[1].fingerprints()
     assert stores[0].complete
-    for key, content in stores[0]:
-        other = stores[1].read(key)
+    for key, content in stores[0].items():
+        other = stores[1][key]
         assert content.metadata | {"seconds": 0} == other.metadata | {"seconds": 0}
         assert content.tensors.keys() == other.tensors.keys()
         for name, value in content.tensors.items():

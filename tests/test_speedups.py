@@ -73,8 +73,8 @@ def test_clean_images_get_the_same_prediction_and_features(folders):
     assert (fast["adversarial_class"] == plain["adversarial_class"]).all()
 
     stores = [ShardStore(str(folder / "data/test/04_feature/features")) for folder in folders]
-    for key, content in stores[0]:
-        other = stores[1].read(key)
+    for key, content in stores[0].items():
+        other = stores[1][key]
         for name, value in content.tensors.items():
             torch.testing.assert_close(value, other.tensors[name], rtol=1e-3, atol=1e-4, msg=f"{key}: {name}")
 

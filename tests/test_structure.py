@@ -1,3 +1,6 @@
+import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,3 +16,34 @@ PACKAGES = sorted(found.parent.relative_to(SOURCE) for found in SOURCE.rglob("__
 @pytest.mark.parametrize("package", [one for one in PACKAGES if one not in TESTED_WITH_THEIR_NODES], ids=str)
 def test_each_package_has_its_tests_in_the_folder_of_the_same_path(package):
     assert list((TESTS / package).glob("test_*.py")), f"no test of adv_detect/{package} in tests/{package}"
+
+
+RIDDLES = re.compile(r"(What|Things|How|Whether|Who|Whose|Where|When|Which|Why)\b")
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def first_lines(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node)):
+            yield getattr(node, "lineno", 1), text.splitlines()[0]
+
+
+def riddles(source: str) -> list[tuple[int, str]]:
+    return [(line, text) for line, text in first_lines(ast.parse(source)) if RIDDLES.match(text)]
+
+
+def test_riddles_are_found():
+    assert riddles('"""What this holds."""\n\ndef ready():\n    """Whether it is."""') == [
+        (1, "What this holds."),
+        (3, "Whether it is."),
+    ]
+    assert not riddles('"""Whatever is Whether."""\n\ndef ready():\n    """Tell whether it is."""')
+
+
+def test_docstrings_begin_with_a_noun_phrase_or_an_imperative():
+    found = {
+        f"{file.relative_to(SOURCE)}:{line}": text
+        for file in sorted(SOURCE.rglob("*.py"))
+        for line, text in riddles(file.read_text(encoding="utf-8"))
+    }
+    assert not found, f"write what it is (a noun phrase) or what it does (an imperative): {found}"

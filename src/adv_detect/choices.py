@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from adv_detect.errors import ConfigurationError, unknown_choice
+from adv_detect.pipelines import pipeline_names
 
 if TYPE_CHECKING:
     from kedro.pipeline import Pipeline
@@ -23,9 +23,7 @@ def check_pipelines(names: Iterable[str]) -> None:
     Raises:
         ConfigurationError: One of them is unknown; the message lists the pipelines.
     """
-    from adv_detect import pipelines
-
-    valid = {DEFAULT, *(module.name for module in pkgutil.iter_modules(pipelines.__path__))}
+    valid = {DEFAULT, *pipeline_names()}
     for name in sorted(set(names) - valid):
         raise unknown_choice("--pipelines", name, valid)
 

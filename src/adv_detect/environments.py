@@ -1,4 +1,4 @@
-"""Environments of configuration: where each keeps its results, and under which name it is known in MLflow."""
+"""Environments of configuration: the place of their results and their names in MLflow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHARED_KEY = "serving"
 
 
 def is_default(env: str | None) -> bool:
-    """Whether an environment is the one that runs when none is named: ``base`` with the user's own ``local``.
+    """Tell whether an environment is the default one: ``base`` with the user's own ``local``.
 
     Args:
         env: Name of the environment; None where none was named.
@@ -178,7 +178,7 @@ def _broken_file(conf: Path, env: str | None, error: YAMLError) -> str:
 
 
 def _register(env: str | None) -> None:
-    """OmegaConf knows one function of a name in a process, so the one of another environment is replaced."""
+    """OmegaConf holds one function of a name in a process, so the one of another environment is replaced."""
     for name, function in resolvers(env).items():
         OmegaConf.register_new_resolver(name, function, replace=True)
 
@@ -200,12 +200,12 @@ def _registered_name(env: str, conf: Path) -> str | None:
 
 
 def _blocks(folder: Path) -> Iterator[DictConfig]:
-    """Parameter files that say something about serving; the others are not parsed, for speed."""
+    """List parameter files that mention serving; the others are not parsed, for speed."""
     for name in _settings_of(folder, "parameters"):
         text = (folder / name).read_text(encoding="utf-8")
         try:
             loaded = OmegaConf.create(text) if SHARED_KEY in text else None
-        except (YAMLError, OmegaConfBaseException):  # whoever runs that environment is told
+        except (YAMLError, OmegaConfBaseException):  # a run of that environment reports it
             continue
         if isinstance(loaded, DictConfig):
             yield loaded
@@ -214,7 +214,7 @@ def _blocks(folder: Path) -> Iterator[DictConfig]:
 def _selected(block: DictConfig, key: str) -> object:
     try:
         return OmegaConf.select(block, key)
-    except OmegaConfBaseException:  # it depends on the parameters of a run, so it is known in that run only
+    except OmegaConfBaseException:  # it depends on the parameters of a run, so its value exists in that run only
         return None
 
 

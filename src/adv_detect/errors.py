@@ -49,6 +49,12 @@ class ShardError(AdvDetectError, RuntimeError):
     """A shard could not be made, or a sharded data set is incomplete."""
 
 
+class MissingShardError(ShardError, KeyError):
+    """A store has no shard of this key."""
+
+    __str__ = Exception.__str__  # that of KeyError shows the message in quotes
+
+
 class AttackError(AdvDetectError, RuntimeError):
     """An attack returned something that cannot be an adversarial example."""
 

@@ -101,7 +101,7 @@ def check_names(names: Iterable[str], *, reserved: tuple[str, ...]) -> None:
 
 
 def _takes_flags(annotation: Any) -> bool:
-    """Whether true and false are among the values that a field takes."""
+    """Return whether true and false are among the values that a field takes."""
     parts = get_args(annotation)
     return annotation in (bool, Any) or any(_takes_flags(part) for part in parts)
 
@@ -150,6 +150,6 @@ class Block(BaseModel):
 
 
 def _holds_blocks(annotation: Any) -> bool:
-    """Whether the values of a field are blocks, which check themselves."""
+    """Return whether the values of a field are blocks, which check themselves."""
     inner = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     return inner or any(_holds_blocks(part) for part in get_args(annotation))

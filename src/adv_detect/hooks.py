@@ -1,4 +1,4 @@
-"""What happens around a run: its results are locked, its configuration is checked, what it finds goes to MLflow."""
+"""Hooks around a run: lock its results, check its configuration, track it with MLflow."""
 
 from __future__ import annotations
 
@@ -47,15 +47,12 @@ LOGGER = logging.getLogger(__name__)
 TALKATIVE = ("kedro_mlflow", "mlflow")  # they set their own level when they are imported, after logging.yml was read
 SILENT = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 RANDOM_NAME = "km.random_name"  # of kedro-mlflow, for run.name in mlflow.yml
-REPORT_DATASET = "report"
-METRICS_TABLE = "detection_metrics"
-SUMMARY_TABLE = "detector_summary"
-HISTORIES_TABLE = "detector_histories"
+MARK, ANNOUNCED, DETECTORS = "mlflow", "announced", "detectors"  # keys of a catalog entry's metadata
 ARTIFACT_FOLDERS = {"artifact": None, "figure": "figures"}
 
 
 class RunLockHooks:
-    """Lets one run at a time write into the results of an environment; who reads is not asked."""
+    """Lock of the results of an environment: one run at a time writes into them; reading takes no lock."""
 
     def __init__(self) -> None:
         """Start without a run."""
@@ -63,7 +60,7 @@ class RunLockHooks:
 
     @hook_impl(wrapper=True, tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], catalog: DataCatalog) -> Generator[None, Any, Any]:
-        """Take the lock before anything is looked at; a run that is refused gives it back."""
+        """Take the lock before anything is checked; a run that is refused gives it back."""
         from adv_detect.checks import runtime_of
 
         self._release()  # a run that was interrupted in this process, in a notebook, still has it
@@ -92,7 +89,7 @@ class RunLockHooks:
 
 
 class ConfigurationHooks:
-    """Refuses a configuration that could only fail later."""
+    """Refusal of a configuration that could only fail later."""
 
     def __init__(self) -> None:
         """Start without a project."""
@@ -103,8 +100,8 @@ class ConfigurationHooks:
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
         """Check names and values of all parameters, whatever pipeline is asked for."""
+        from adv_detect.parameter_sources import all_parameters, further_parameters, own_attacks
         from adv_detect.validation.blocks import check_parameters
-        from adv_detect.validation.sources import all_parameters, further_parameters, own_attacks
 
         self._context = context
         parameters = all_parameters(context.config_loader)
@@ -113,7 +110,7 @@ class ConfigurationHooks:
 
     @hook_impl
     def after_catalog_created(self, conf_catalog: dict[str, Any]) -> None:
-        """Note where datasets lie."""
+        """Note the entries of the catalog."""
         self._entries = conf_catalog
 
     @hook_impl(tryfirst=True)
@@ -127,13 +124,14 @@ class ConfigurationHooks:
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, pipeline: Pipeline) -> None:
-        """Say where the report lies."""
-        entry = self._entries.get(REPORT_DATASET)
-        if entry and REPORT_DATASET in pipeline.all_outputs():
-            LOGGER.info("report: %s", entry.get("filepath"))
+        """Log where the outputs lie whose catalog entries have ``metadata: {announced: true}``."""
+        for name in sorted(pipeline.all_outputs()):
+            entry = self._entries.get(name) or {}
+            if (entry.get("metadata") or {}).get(ANNOUNCED):
+                LOGGER.info("%s: %s", name, entry.get("filepath"))
 
     def _check_environment(self, context: KedroContext, pipeline: Pipeline, name: str | None) -> None:
-        """What this environment writes and registers is its own."""
+        """Check that the results that this environment writes, and the model it registers, are its own."""
         entries = {one: self._entries.get(one) or {} for one in pipeline.all_outputs()}
         paths = {one: entry.get("filepath") or entry.get("path") for one, entry in entries.items()}
         check_results({one: path for one, path in paths.items() if path}, context.env, context.project_path)
@@ -142,13 +140,14 @@ class ConfigurationHooks:
 
 
 class TrackingHooks(MlflowHook):  # type: ignore[misc]
-    """Opens and closes the MLflow run as kedro-mlflow does, and says what is logged to it.
+    """MLflow run, opened and closed as kedro-mlflow does, and all that is logged to it.
 
     It stands in for the hooks of the plugin (see ``DISABLE_HOOKS_FOR_PLUGINS`` in the settings), which log a typed
     block of parameters as one long text and every parameter by a request of its own. Logged are: the parameters that
-    the pipeline uses, flattened; each dataset whose catalog entry has ``metadata: {mlflow: artifact}`` (a file),
-    ``figure`` (a file in the folder ``figures``) or ``metrics``; one nested run per detector; a summary of the
-    champion.
+    the pipeline uses, flattened, and each dataset by the ``metadata: {mlflow: ...}`` of its catalog entry: ``artifact``
+    (a file), ``figure`` (a file in the folder ``figures``), ``metrics`` (numbers by name), or ``{detectors: {summary:
+    <dataset>, histories: <dataset>}}`` (a table of metrics: one nested run per detector of the summary, with its
+    training curves, and a summary of the champion).
     """
 
     def __init__(self) -> None:
@@ -197,23 +196,23 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Log what the catalog marks, and detectors and champion when they have been measured."""
+        """Log a dataset as the metadata of its catalog entry says."""
         if not self._is_mlflow_enabled or self._catalog is None or self.run_id is None:
             return
         from mlflow import MlflowClient
 
         client, kind = MlflowClient(), self._mark(dataset_name)
-        if kind in ARTIFACT_FOLDERS:
+        if isinstance(kind, str) and kind in ARTIFACT_FOLDERS:
             log_file(client, self.run_id, self._catalog.get(dataset_name), ARTIFACT_FOLDERS[kind])
         elif kind == "metrics":
             log_metrics(client, self.run_id, [metric(name, value) for name, value in data.items()])
-        if dataset_name == METRICS_TABLE:
-            summary = self._catalog.load(SUMMARY_TABLE)
-            log_detectors(client, self.run_id, data, summary, self._catalog.load(HISTORIES_TABLE))
+        elif isinstance(kind, dict) and DETECTORS in kind:
+            summary, histories = (self._catalog.load(kind[DETECTORS][name]) for name in ("summary", "histories"))
+            log_detectors(client, self.run_id, data, summary, histories)
             log_champion(client, self.run_id, data, summary)
 
     def _say_where(self) -> None:
-        """Name the run's page on a server; MLflow itself would do so at the end of every nested run."""
+        """Log the address of the run's page on a server; MLflow itself would do so at the end of every nested run."""
         server, experiment = self.mlflow_config.server, self.mlflow_config.tracking.experiment._experiment
         os.environ.setdefault(SILENT, "true")
         if is_server(server.mlflow_tracking_uri):
@@ -223,7 +222,7 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
     def _mark(self, dataset_name: str) -> Any:
         assert self._catalog is not None
         metadata = getattr(self._catalog.get(dataset_name), "metadata", None)
-        return metadata.get("mlflow") if isinstance(metadata, dict) else None
+        return metadata.get(MARK) if isinstance(metadata, dict) else None
 
     def _log_parameters(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         from mlflow import MlflowClient
@@ -238,7 +237,7 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
             MlflowClient().log_batch(self.run_id, params=params[start : start + MAX_PARAMS])
 
     def _close_interrupted(self) -> None:
-        """At exit, a run still open was interrupted; MLflow would call it finished."""
+        """End a run that is still open at exit as interrupted; MLflow would call it finished."""
         import mlflow
 
         run = mlflow.active_run()
@@ -263,7 +262,7 @@ def _mlflow_yml(loader: AbstractConfigLoader) -> dict[str, Any]:
 
 
 def _stop_telemetry() -> None:
-    """MLflow is imported before this project is read, so its sender is dropped here; a choice of the user stands."""
+    """Drop the sender of MLflow, which is imported before this project is read; a choice of the user stands."""
     from mlflow.telemetry import set_telemetry_client
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

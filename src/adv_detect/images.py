@@ -1,4 +1,4 @@
-"""What every image set offers, how a batch of it is read, and how its images are told apart."""
+"""Protocol of image sets, reading of batches, and digests of images."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from adv_detect.errors import DataError
 from adv_detect.sharding.fingerprints import fingerprint
 
 UINT8_MAX = 255.0
+"""Largest value of a pixel of eight bits."""
 DIGEST_DIGITS = 32  # hexadecimal, of SHA-256
 BLOCK = 1000  # images read at once for their digests
 
 
 @runtime_checkable
 class ImageSet(Protocol):
-    """A map-style image set that knows its labels without decoding an image.
+    """A map-style image set that gives its labels without decoding an image.
 
     It may also offer ``read_many``, indices to images ``(n, channels, H, W)``; ``contents``, indices or None to
-    :class:`Contents`, where its images are told apart more cheaply than by reading all pixels; and ``identity``, text
+    :class:`Contents`, which tells images apart more cheaply than all their pixels do; and ``identity``, text
     that changes with anything that decides pixels or labels.
 
     Attributes:
@@ -78,7 +79,7 @@ def load_images(images: ImageSet, indices: Sequence[int], bounds: tuple[float, f
 
 
 class Contents(NamedTuple):
-    """What tells the images of a set apart.
+    """Digests of the images of a set.
 
     Attributes:
         form: What was digested: the bytes of a ``file``, or its ``pixels``; only like is compared with like.

@@ -17,7 +17,7 @@ KEY_RULE = f"expected names joined by '/', {MAX_KEY_BYTES} bytes at most; of eac
 
 
 def is_name(name: str) -> bool:
-    """Whether a text can name a file or folder everywhere.
+    """Tell whether a text can name a file or folder everywhere.
 
     Args:
         name: Name of an attack or a detector configuration, or a part of a shard key.
@@ -31,7 +31,7 @@ def is_name(name: str) -> bool:
 
 
 def is_key(key: str) -> bool:
-    """Whether a text can be the key of a shard.
+    """Tell whether a text can be the key of a shard.
 
     Args:
         key: Names joined by ``/``.

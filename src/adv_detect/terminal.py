@@ -1,4 +1,4 @@
-"""What a failed command shows: the message of an expected error, without the way through the frameworks."""
+"""Short output of a failed command: the message of an expected error, without the traceback of the frameworks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def install_short_errors() -> None:
 
 
 def is_expected(error: BaseException) -> bool:
-    """Whether an error speaks for itself: ours, or Kedro's about datasets and parameters.
+    """Tell an error whose message is enough, ours or Kedro's on datasets and parameters, from any other.
 
     Args:
         error: What ended the command.

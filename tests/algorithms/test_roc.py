@@ -5,17 +5,14 @@ import pytest
 import torch
 
 from adv_detect.algorithms.roc import (
-    accuracy_at,
+    curve,
     equal_error_rate,
     nearest_roc_point,
     ranking_metrics,
     roc_auc,
-    roc_curve,
     split_scores,
-    tpr_at_thresholds,
 )
 from adv_detect.errors import DataError
-from adv_detect.measures.intervals import wilson_interval
 
 # Natural: 0, 1, 2, 3; adversarial: 1.5, 2, 4, 5. Of 16 pairs 12 are in order, one (2, 2) ties.
 SCORES = np.array([0.0, 1.0, 2.0, 3.0, 1.5, 2.0, 4.0, 5.0])
@@ -27,6 +24,10 @@ def sample(seed: int, n: int = 200, *, ties: bool = False) -> tuple[np.ndarray, 
     adversarial = rng.random(n) < 0.4
     scores = rng.normal(size=n) + adversarial
     return (np.round(scores, 1) if ties else scores), adversarial
+
+
+def roc_of(scores, adversarial):
+    return curve(*split_scores(scores, adversarial))
 
 
 def test_auc_by_hand() -> None:
@@ -49,7 +50,7 @@ def test_curve_agrees_with_scikit_learn(seed: int) -> None:
 
     scores, adversarial = sample(seed, ties=True)
     fpr, tpr, _ = reference(adversarial, scores, drop_intermediate=False)
-    roc = roc_curve(scores, adversarial)
+    roc = roc_of(scores, adversarial)
     np.testing.assert_allclose(roc.fpr, fpr)
     np.testing.assert_allclose(roc.tpr, tpr)
     assert np.trapezoid(roc.tpr, roc.fpr) == pytest.approx(roc_auc(scores, adversarial))
@@ -57,7 +58,7 @@ def test_curve_agrees_with_scikit_learn(seed: int) -> None:
 
 def test_thresholds_of_the_curve_are_strict() -> None:
     scores, adversarial = sample(0, ties=True)
-    roc = roc_curve(scores, adversarial)
+    roc = roc_of(scores, adversarial)
     for fpr, tpr, threshold in zip(roc.fpr, roc.tpr, roc.thresholds, strict=True):
         assert (scores[~adversarial] > threshold).mean() == fpr
         assert (scores[adversarial] > threshold).mean() == tpr
@@ -103,44 +104,62 @@ def test_perfect_separation() -> None:
 
 
 def test_equal_error_by_hand() -> None:
-    equal = equal_error_rate(roc_curve(SCORES, ADVERSARIAL))
+    equal = equal_error_rate(roc_of(SCORES, ADVERSARIAL))
     # Above 2: one of 4 false, 2 of 4 missed. Above 1.5: 2 of 4 false, 1 of 4 missed. They meet half-way.
     assert equal.rate == pytest.approx(0.375)
     assert equal.threshold == 2.0
 
 
+TIED = np.array([3.0, 2.0, 1.0, 2.0, 1.0, 0.0])
+TIED_KINDS = np.array([1, 1, 1, 0, 0, 0], dtype=bool)
+
+
+def test_equal_error_with_ties_by_hand() -> None:
+    equal = equal_error_rate(roc_of(TIED, TIED_KINDS))
+    # Above 2: 0 of 3 false, 2 of 3 missed. Above 1: 1 of 3 and 1 of 3, one of each kind with each tied score.
+    assert equal.rate == pytest.approx(1 / 3)
+    assert (equal.threshold, equal.point) == (1.0, 2)
+
+
+def test_of_two_thresholds_that_are_equally_near_the_one_that_flags_less_is_taken() -> None:
+    # Natural 0 0 1, adversarial 1 1 2. Above 1: 0 of 3 false, 2 of 3 missed. Above 0: 1 of 3 false, none missed.
+    # With one more adversarial 2 it is 0 and 2 of 4 against 1 of 3 and 0: gaps of -1/2 and +1/3.
+    near = equal_error_rate(roc_of([0, 0, 1, 1, 1, 2, 2], [0, 0, 0, 1, 1, 1, 1]))
+    assert (near.threshold, near.point) == (0.0, 2)
+    # Natural 0 0 1, adversarial 1 2 2: gaps of -1/3 and +1/3, which floats tell apart.
+    even = equal_error_rate(roc_of([0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 1]))
+    assert (even.threshold, even.point) == (1.0, 1)
+    assert even.rate == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_equal_error_agrees_with_root_finding(seed: int) -> None:
+def test_equal_error_agrees_with_root_finding_on_the_curve_of_scikit_learn(seed: int, ties: bool) -> None:
     from scipy.interpolate import interp1d
     from scipy.optimize import brentq
+    from sklearn.metrics import roc_curve as reference
 
-    scores, adversarial = sample(seed)
-    roc = roc_curve(scores, adversarial)
-    steps = np.arange(len(roc.fpr))
-    gap = interp1d(steps, roc.fpr + roc.tpr - 1)
-    expected = float(interp1d(steps, roc.fpr)(brentq(gap, 0, len(steps) - 1)))
+    scores, adversarial = sample(seed, ties=ties)
+    roc = roc_of(scores, adversarial)
+    fpr, tpr, _ = reference(adversarial, scores, drop_intermediate=False)
+    steps = np.arange(len(fpr))
+    gap = interp1d(steps, fpr + tpr - 1)
+    expected = float(interp1d(steps, fpr)(brentq(gap, 0, len(steps) - 1)))
     assert equal_error_rate(roc).rate == pytest.approx(expected, abs=1e-9)
 
 
 def test_accuracy_at_the_equal_error_threshold_is_not_the_equal_error_rate() -> None:
     scores, adversarial = sample(3)
-    equal = equal_error_rate(roc_curve(scores, adversarial))
-    accuracy = accuracy_at(scores, adversarial, equal.threshold)
-    assert accuracy == pytest.approx(((scores > equal.threshold) == adversarial).mean())
-    assert accuracy == pytest.approx(1 - equal.rate, abs=0.02)
+    metrics = ranking_metrics(*split_scores(scores, adversarial))
+    flagged = scores > metrics["eer_threshold"]
+    assert metrics["eer_accuracy"] == pytest.approx((flagged == adversarial).mean())
+    assert metrics["eer_accuracy"] == pytest.approx(1 - metrics["eer"], abs=0.02)
 
 
 def test_nearest_point_minimises_the_distance() -> None:
-    roc = roc_curve(*sample(4))
+    roc = roc_of(*sample(4))
     fpr, tpr = nearest_roc_point(roc)
     assert np.hypot(fpr, 1 - tpr) == np.hypot(roc.fpr, 1 - roc.tpr).min()
-
-
-def test_rates_at_given_thresholds() -> None:
-    rates = tpr_at_thresholds(SCORES, ADVERSARIAL, {0.25: 2.0, 0.0: 3.0, 0.01: 100.0})
-    assert (rates[0.25].tpr, rates[0.25].fpr) == (0.5, 0.25)
-    assert (rates[0.0].tpr, rates[0.0].fpr) == (0.5, 0.0)
-    assert (rates[0.01].tpr, rates[0.01].fpr) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("kind", [True, False])
@@ -164,20 +183,6 @@ def test_wrong_shapes_are_errors() -> None:
 def test_inputs_stay_as_they_are() -> None:
     scores, adversarial = SCORES[::-1].copy(), ADVERSARIAL[::-1].copy()
     roc_auc(scores, adversarial)
-    roc_curve(scores, adversarial)
+    roc_of(scores, adversarial)
     np.testing.assert_array_equal(scores, SCORES[::-1])
     np.testing.assert_array_equal(adversarial, ADVERSARIAL[::-1])
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (7, 10), (499, 500)])
-def test_wilson_agrees_with_scipy(successes: int, n: int) -> None:
-    from scipy.stats import binomtest
-
-    expected = binomtest(successes, n).proportion_ci(method="wilson")
-    assert wilson_interval(successes, n) == pytest.approx((expected.low, expected.high))
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5)])
-def test_wilson_wants_a_share(successes: int, n: int) -> None:
-    with pytest.raises(DataError, match="expected 0 <= successes <= n"):
-        wilson_interval(successes, n)

@@ -14,7 +14,7 @@ def test_every_image_of_noise_is_attacked(tmp_path):
 
     execute_plan(plan, store)
 
-    shards = [store.read(spec.key) for spec in plan.shards if spec.key.startswith("bim/")]
+    shards = [store[spec.key] for spec in plan.shards if spec.key.startswith("bim/")]
     assert sum(len(shard.tensors["label"]) for shard in shards) == 40
     assert max(float(shard.tensors["linf"].max()) for shard in shards) > 0
 

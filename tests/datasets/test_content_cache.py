@@ -32,7 +32,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def forget(monkeypatch):
-    monkeypatch.setattr(content_cache, "_KNOWN", {})
+    monkeypatch.setattr(content_cache, "_FACTS", {})
 
 
 def settle(monkeypatch):

@@ -45,7 +45,7 @@ def flatten_representatives(one):
 
 def flatten_shards(store):
     made = isinstance(store, ShardPlan)
-    pairs = ((s.key, store.work(s.arguments)) for s in store.shards) if made else store
+    pairs = ((s.key, store.work(s.arguments)) for s in store.shards) if made else store.items()
     return {key: content.tensors["x"] for key, content in pairs}
 
 
@@ -77,6 +77,16 @@ def same(one, other):
 
 @pytest.mark.parametrize("case", STORED, ids=lambda case: case.make.__name__)
 class TestStored:
+    def test_kedro_sees_the_arguments_by_name(self, case, tmp_path):
+        arguments = {"filepath": str(tmp_path / case.name), "made_by": "mine"}
+        kind = f"{case.make.__module__}.{case.make.__name__}"
+        assert case.make(**arguments)._init_config() == {"type": kind, **arguments}
+        assert AbstractDataset.from_config("it", {"type": kind, **arguments})._describe()["made_by"] == "mine"
+
+    def test_a_misspelt_argument_is_refused(self, case, tmp_path):
+        with pytest.raises(DatasetError, match="must only contain arguments valid for the constructor"):
+            AbstractDataset.from_config("it", {"type": case.make, "filepath": str(tmp_path / case.name), "made": "x"})
+
     def test_round_trip(self, case, place, request):
         content = request.getfixturevalue(case.content)
         case.make(filepath=f"{place}/deep/{case.name}").save(content)

@@ -57,9 +57,9 @@ def test_loading_reads_no_tensors_and_names_a_shard_with_a_damaged_header(tmp_pa
     raw = path.read_bytes()
     path.write_bytes(raw[:-1] + b"x")
     store = dataset.load()
-    assert store.read("bim/targeted/test-0000").tensors["x"].tolist() == [0, 0]
+    assert store["bim/targeted/test-0000"].tensors["x"].tolist() == [0, 0]
     with pytest.raises(DataError, match=r"test-0001\.safetensors is damaged .*--pipeline=adversarial_generation"):
-        store.read("bim/targeted/test-0001")
+        store["bim/targeted/test-0001"]
     path.write_bytes(raw[:20] + b"x" + raw[21:])
     with pytest.raises(DatasetError, match=r"test-0001\.safetensors is damaged .*--pipeline=adversarial_generation"):
         dataset.load()

@@ -79,7 +79,7 @@ def test_damaged_archive_is_named(raw):
 
 @pytest.mark.parametrize("name", ["MNISTT", "nowhere.Images"])
 def test_unknown_class_is_refused_at_once(name):
-    with pytest.raises(ConfigurationError, match=f"dataset: expected a name in torchvision.datasets.*got '{name}'"):
+    with pytest.raises(ConfigurationError, match=f"^dataset: .*{name}"):
         TorchvisionImagesDataset(dataset=name, filepath="x", train=True)
 
 

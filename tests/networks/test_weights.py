@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from adv_detect.errors import CheckpointError
 from adv_detect.networks import build_network, load_weights
-from adv_detect.networks.weights import checkpoint_classes, head_name
+from adv_detect.networks.weights import head_name
 
 
 class Malicious:
@@ -167,14 +167,6 @@ def test_a_lenient_head_does_not_excuse_the_backbone(tmp_path, trained):
     save_file(state, tmp_path / "weights.safetensors")
     with pytest.raises(CheckpointError, match=r"2 missing: convolutions\.conv3\.weight, convolutions\.conv3\.bias"):
         load_weights(build_network("small"), tmp_path / "weights.safetensors", strict_head=False)
-
-
-def test_class_count_of_a_file(tmp_path, small_reference_state):
-    torch.save({"model_state_dict": small_reference_state}, tmp_path / "ten.pth")
-    assert checkpoint_classes(build_network("small", num_classes=3), tmp_path / "ten.pth") == 10
-    backbone = {name: value for name, value in small_reference_state.items() if "fc3" not in name}
-    torch.save({"model_state_dict": backbone}, tmp_path / "none.pth")
-    assert checkpoint_classes(build_network("small", num_classes=3), tmp_path / "none.pth") is None
 
 
 def test_head_of_a_foreign_network_is_its_last_linear_layer():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from adv_detect.measures.detector_keys import rate_label, rate_text
 from adv_detect.params import (
+    BLOCKS,
     AdaptiveAttackParams,
     AdversarialGenerationParams,
     AttackParams,
@@ -19,6 +22,9 @@ from adv_detect.params import (
     SplitParams,
     TwinTrainingParams,
 )
+from adv_detect.pipelines import pipeline_names
+
+CONFIGURATION = Path(__file__).parents[2] / "conf" / "base"
 
 
 @pytest.mark.parametrize(
@@ -134,3 +140,10 @@ def test_rates_that_the_tables_cannot_show_are_refused(fprs):
 def test_any_rate_has_a_column(fpr, label, text):
     assert EvaluationParams(fprs=(0.01, 0.05, *({fpr} - {0.05}))).fprs
     assert (rate_label(fpr), rate_text(rate_label(fpr))) == (label, text)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block_is_defined_in_the_module_of_its_name_and_stands_in_the_file_of_its_pipeline(name):
+    assert BLOCKS[name].__module__ == f"adv_detect.params.{name}"
+    file = f"parameters_{name}.yml" if name in pipeline_names() else "parameters.yml"
+    assert name in yaml.safe_load((CONFIGURATION / file).read_text(encoding="utf-8"))

@@ -68,7 +68,7 @@ def test_it_is_trained_once_and_measured_on_every_attack(shop):
     metrics = shop["detection_metrics"]
     mine = metrics[metrics["detector"] == KEY]
 
-    assert list(shop["detectors"].keys()) == [KEY]
+    assert list(shop["detectors"]) == [KEY]
     assert {"bim", "cw", "bim-confident", "macro"} <= set(mine["attack"])
     assert set(mine["criterion"]) == {"targeted", "untargeted"}
     assert mine["auc"].notna().any()

@@ -20,7 +20,7 @@ from adv_detect.params import AdaptiveAttackParams, RayParams
 from adv_detect.pipelines.adaptive_attack.attacking import Scene
 from adv_detect.pipelines.adaptive_attack.nodes import attack_detectors
 from adv_detect.pipelines.adversarial_generation.nodes import generate_adversarials
-from adv_detect.pipelines.detector_training.nodes import compute_activations, train_detectors
+from adv_detect.pipelines.detector_training.nodes import compute_activations, make_controls, train_detectors
 from adv_detect.pipelines.evaluation.nodes import compute_control_activations
 from adv_detect.pipelines.feature_extraction.nodes import extract_class_features
 from adv_detect.sharding import ShardContent, ShardPlan, ShardStore, execute_plan, files
@@ -95,20 +95,24 @@ def adversarials(finished, blocks, runtime) -> ShardPlan:
 
 
 def activations(finished, blocks, runtime) -> ShardPlan:
-    names = ("adversarials", "network_weights", "representatives", "twin")
-    return compute_activations(*(finished[name] for name in names), blocks["detector_training"], runtime)
+    names = ("adversarials", "network_weights", "representatives", "twin", "params:detector_training")
+    return compute_activations(*(finished[name] for name in names), runtime)
 
 
 def controls(finished, blocks, runtime) -> ShardPlan:
-    names = ("adversarials", "network_weights", "representatives", "twin")
-    params = ("adversarial_generation", "detector_training")
-    return compute_control_activations(*(finished[name] for name in names), *(blocks[name] for name in params), runtime)
+    names = ("adversarials", "network_weights", "representatives", "twin", "detectors")
+    return compute_control_activations(*(finished[name] for name in names), blocks["adversarial_generation"], runtime)
 
 
 def detectors(finished, blocks, runtime) -> ShardPlan:
     names = ("detector_training", "adversarial_generation")
     stores = (finished["activations"], finished["representatives"])
     return train_detectors(*stores, *(blocks[name] for name in names), runtime)
+
+
+def control_detectors(finished, blocks, runtime) -> ShardPlan:
+    names = ("detectors", "detector_summary", "activations", "representatives")
+    return make_controls(*(finished[name] for name in names), runtime)
 
 
 def adaptive(finished, blocks, runtime) -> ShardPlan:
@@ -118,7 +122,10 @@ def adaptive(finished, blocks, runtime) -> ShardPlan:
     return attack_detectors(scene, finished["detectors"], blocks["detector_training"], params)
 
 
-PLANS = {make.__name__: make for make in (features, adversarials, activations, controls, detectors, adaptive)}
+PLANS = {
+    make.__name__: make
+    for make in (features, adversarials, activations, controls, detectors, control_detectors, adaptive)
+}
 
 
 def carry_out(plan: ShardPlan, folder: Path) -> ShardStore:
@@ -131,10 +138,10 @@ def assert_equal_but_for_seconds(one: ShardStore, other: ShardStore) -> None:
     assert one.complete
     assert other.complete
     assert one.digest == other.digest
-    assert one.keys() == other.keys()
+    assert list(one) == list(other)
     assert one.fingerprints() == other.fingerprints()
-    for key, content in one:
-        twin = other.read(key)
+    for key, content in one.items():
+        twin = other[key]
         assert content.tensors.keys() == twin.tensors.keys()
         for name, tensor in content.tensors.items():
             assert tensor.dtype == twin.tensors[name].dtype

@@ -61,7 +61,7 @@ def test_colour_images_are_drawn() -> None:
 def test_nothing_to_draw_is_an_error() -> None:
     with pytest.raises(DataError, match="at least one epsilon"):
         success_curves(make_curves().iloc[:0])
-    with pytest.raises(DataError, match="at least one evading image"):
+    with pytest.raises(DataError, match="at least one example"):
         evading_grid([], bounds=(0.0, 1.0))
     with pytest.raises(DataError, match=r"one shape.*\(1, 6, 6\) and \(1, 5, 6\)"):
         evading_grid([make_example(adversarial=np.zeros((1, 5, 6)))], bounds=(0.0, 1.0))

@@ -208,9 +208,9 @@ def test_grid_wants_pairs() -> None:
     image = np.zeros((1, 4, 4))
     with pytest.raises(DataError, match="at least one example"):
         adversarial_grid([], bounds=(0.0, 1.0))
-    with pytest.raises(DataError, match=r"expected an image of shape \(channels, H, W\)"):
+    with pytest.raises(DataError, match=r"expected images of one shape \(channels, H, W\)"):
         adversarial_grid([Example("a", image[0], image, "x", "y")], bounds=(0.0, 1.0))
-    with pytest.raises(DataError, match="expected an adversarial image of shape"):
+    with pytest.raises(DataError, match=r"one shape.* got \(1, 4, 4\) and \(1, 5, 5\)"):
         adversarial_grid([Example("a", image, np.zeros((1, 5, 5)), "x", "y")], bounds=(0.0, 1.0))
 
 

@@ -64,7 +64,7 @@ def test_the_command_ends_with_a_sentence(registered, tracking, monkeypatch, cap
 
 
 def test_the_limits_of_the_model_hold(bundle, monkeypatch):
-    monkeypatch.setitem(bundle.about, "max_images", 2)
+    monkeypatch.setitem(bundle.metadata, "max_images", 2)
     with in_thread(scoring_app(bundle, bundle.model().eval(), other=lambda *_: None)) as address:
         assert get(address, "/limits")[1]["max_images"] == 2
         status, answer, _ = post(address, json.dumps({"inputs": [[[[0.5] * 28] * 28]] * 3}))

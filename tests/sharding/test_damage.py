@@ -26,9 +26,9 @@ def test_every_flipped_byte_is_noticed(tmp_path):
     for place in range(len(raw)):
         path.write_bytes(raw[:place] + bytes([raw[place] ^ (1 << place % 8)]) + raw[place + 1 :])
         with pytest.raises(DamagedFileError, match=r"k\.safetensors is damaged \(.*\); kedro run --pipeline=x"):
-            store.read("k")
+            store["k"]
     path.write_bytes(raw)
-    assert store.read("k").metadata == {"n": 0.1}
+    assert store["k"].metadata == {"n": 0.1}
 
 
 def test_every_flipped_byte_of_a_json_file_is_noticed(tmp_path, store):
@@ -45,9 +45,9 @@ def test_only_the_tensors_that_are_read_are_compared(store):
     store.write("k", ShardContent({"x": torch.zeros(64), "y": torch.zeros(64)}), "f")
     path = store.path("k")
     store.fs.pipe_file(path, store.fs.cat_file(path)[:-1] + b"\x01")
-    assert torch.equal(store.read("k", names=["x"]).tensors["x"], torch.zeros(64))
+    assert torch.equal(store.only("x")["k"].tensors["x"], torch.zeros(64))
     with pytest.raises(DamagedFileError, match="digest of tensor 'y'"):
-        store.read("k", names=["y"])
+        store.only("y")["k"]
 
 
 def test_a_damaged_shard_is_made_again_with_one_warning(store, work, make_plan, caplog):
@@ -57,7 +57,7 @@ def test_a_damaged_shard_is_made_again_with_one_warning(store, work, make_plan, 
     with caplog.at_level(logging.WARNING):
         execute_plan(make_plan([0, 1, 2]), store)
     assert work.made == [0, 1, 2, 1]
-    assert torch.equal(store.read("part/01").tensors["x"], torch.full((2, 3), 1.0))
+    assert torch.equal(store["part/01"].tensors["x"], torch.full((2, 3), 1.0))
     assert [record.levelname for record in caplog.records if record.levelno >= logging.WARNING] == ["WARNING"]
     assert "part/01.safetensors is damaged (the digest of tensor 'x' is another one); it is made again" in caplog.text
 
@@ -70,7 +70,7 @@ def test_shards_under_each_others_names_are_noticed_and_made_again(tmp_path, wor
     shutil.move(two, one)
     shutil.move(tmp_path / "x", two)
     with pytest.raises(DamagedFileError, match="it holds shard 'part/01'"):
-        store.read("part/00")
+        store["part/00"]
     execute_plan(make_plan([0, 1]), store)
     assert work.made == [0, 1, 0, 1]
 
@@ -79,10 +79,10 @@ def test_a_shard_of_a_former_plan_is_noticed(store, make_plan):
     execute_plan(make_plan([0], version="v1"), store)
     former = store.fs.cat_file(store.path("part/00"))
     execute_plan(make_plan([0], version="v2"), store)
-    store.check_marks()
+    store.check_fingerprints()
     store.fs.pipe_file(store.path("part/00"), former)
     with pytest.raises(DamagedFileError, match="made from other ingredients"):
-        store.check_marks()
+        store.check_fingerprints()
 
 
 @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: raw[:-5], lambda raw: raw.replace(b"v1-0", b"v1-1")])

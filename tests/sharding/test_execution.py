@@ -13,15 +13,15 @@ QUIET = RuntimeParams(progress=False)
 
 
 def contents(store):
-    return {key: (store.fingerprint(key), content.tensors["x"].tolist()) for key, content in store}
+    return {key: (store.fingerprint(key), content.tensors["x"].tolist()) for key, content in store.items()}
 
 
 def test_makes_all_shards_and_marks_the_end(store, work, make_plan):
     execute_plan(make_plan([0, 1, 2]), store)
     assert work.made == [0, 1, 2]
     assert store.complete
-    assert store.keys() == ("part/00", "part/01", "part/02")
-    assert torch.equal(store.read("part/02").tensors["x"], torch.full((2, 3), 2.0))
+    assert tuple(store) == ("part/00", "part/01", "part/02")
+    assert torch.equal(store["part/02"].tensors["x"], torch.full((2, 3), 2.0))
     assert store.metadata("part/02") == {"number": 2, "names": ["é"]}
 
 
@@ -88,7 +88,7 @@ def test_failure_after_completeness_takes_the_mark_away(store, work, make_plan):
 def test_shards_no_longer_planned_are_deleted(store, work, make_plan):
     execute_plan(make_plan([0, 1, 2]), store)
     execute_plan(make_plan([1]), store)
-    assert store.keys() == ("part/01",)
+    assert tuple(store) == ("part/01",)
     assert work.made == [0, 1, 2]
     assert store.complete
 
@@ -98,7 +98,7 @@ def test_shards_beyond_the_plan_stay_while_it_fails(store, work, make_plan):
     work.fail_at = 2
     with pytest.raises(ShardError):
         execute_plan(make_plan([2]), store)
-    assert store.keys() == ("part/00", "part/01")
+    assert tuple(store) == ("part/00", "part/01")
 
 
 def test_a_deleted_or_damaged_shard_is_made_again(store, work, make_plan):
@@ -116,7 +116,7 @@ def test_temporary_files_of_a_killed_run_are_removed(store, make_plan):
     store.fs.makedirs(f"{store.root}/part", exist_ok=True)
     left = f"{store.root}/part/00.safetensors.tmp-0123"
     store.fs.pipe_file(left, b"half")
-    assert store.keys() == ()
+    assert tuple(store) == ()
     execute_plan(make_plan([0]), store)
     assert not store.fs.exists(left)
 
@@ -142,7 +142,7 @@ def test_metadata_that_is_no_json_is_an_error(store):
     )
     with pytest.raises(ShardError, match="not JSON serializable"):
         execute_plan(plan, store)
-    assert store.keys() == ()
+    assert tuple(store) == ()
 
 
 def test_repeated_keys_are_refused(make_plan):
@@ -176,9 +176,9 @@ def test_keys_within_the_rule_can_be_written_and_read(store, key):
 
     execute_plan(plan, store)
 
-    assert store.keys() == (key,)
+    assert tuple(store) == (key,)
     assert store.fingerprints() == {key: "f"}
-    assert torch.equal(store.read(key).tensors["x"], torch.ones(2))
+    assert torch.equal(store[key].tensors["x"], torch.ones(2))
 
 
 @pytest.mark.parametrize("progress", [True, False])

@@ -50,7 +50,7 @@ def test_files_equal_those_of_the_local_engine(tmp_path, cluster):
     execute_plan(plan_of(work, 5, RuntimeParams(progress=False)), other)
     assert one.complete
     assert one.digest == other.digest
-    assert one.keys() == other.keys()
+    assert list(one) == list(other)
     for spec in plan_of(work, 5).shards:
         assert one.fs.cat_file(one.path(spec.key)) == other.fs.cat_file(other.path(spec.key))
 
@@ -69,8 +69,8 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path, cluster):
     execute_plan(plan_of(work, 4), store)
     assert marker.exists()
     assert store.complete
-    assert [content.tensors["x"][0].item() for _, content in store] == [0.0, 1.0, 2.0, 3.0]
-    assert {content.metadata["threads"] for _, content in store} == {1}
+    assert [content.tensors["x"][0].item() for content in store.values()] == [0.0, 1.0, 2.0, 3.0]
+    assert {content.metadata["threads"] for content in store.values()} == {1}
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_failing_work_is_not_retried_and_the_rest_resumes(tmp_path, cluster):
     assert "k/2" not in store
     execute_plan(plan_of(work, 4), store)
     assert store.complete
-    assert store.keys() == ("k/0", "k/1", "k/2", "k/3")
+    assert tuple(store) == ("k/0", "k/1", "k/2", "k/3")
 
 
 @pytest.mark.slow

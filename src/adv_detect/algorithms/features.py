@@ -46,15 +46,32 @@ def extract_features(network: nn.Module, images: Tensor, layers: Sequence[str]) 
     """
     axes = channel_axes(network, layers, images.shape[1:])
     with capture_activations(network, layers, channels=axes) as activations:
-        logits = network(images) if isinstance(network, TargetNetwork) else call_network(network, images)
-    if logits.dim() != 2:
-        raise ConfigurationError(f"network: expected logits of shape (N, C) from the network, got {describe(logits)}")
+        logits = network_logits(network, images)
     silent = [name for name in layers if name not in activations]
     if silent:
         raise silent_layers(silent)
     for name in layers:
         check_rows(activations[name].shape, len(images), name)
     return logits, [in_format_of(activations[name], images) for name in layers]
+
+
+def network_logits(network: nn.Module, images: Tensor) -> Tensor:
+    """Run the network once and read no layer.
+
+    Args:
+        network: The network under attack.
+        images: Shape ``(N, channels, H, W)``, in its pixel range.
+
+    Returns:
+        Class logits ``(N, C)``.
+
+    Raises:
+        ConfigurationError: The network gives no logits.
+    """
+    logits = network(images) if isinstance(network, TargetNetwork) else call_network(network, images)
+    if logits.dim() != 2:
+        raise ConfigurationError(f"network: expected logits of shape (N, C) from the network, got {describe(logits)}")
+    return logits
 
 
 @contextmanager

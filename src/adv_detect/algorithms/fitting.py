@@ -52,7 +52,7 @@ class Checkpoint(Protocol):
 
 
 class Task:
-    """What a network learns, and what is kept beside its weights; by default nothing is."""
+    """Task that a network learns, with what is kept beside its weights (by default nothing)."""
 
     @abstractmethod
     def loss(self, target: TargetNetwork, images: Tensor, classes: Tensor, *, done: float) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +13,7 @@ from adv_detect.algorithms.medoids import medoid_index
 from adv_detect.algorithms.whitening import RowSampler, WithinClassCovariance
 from adv_detect.errors import DataError, unknown_choice
 from adv_detect.params import RepresentativesParams
+from adv_detect.sharding.digests import tensors_digest
 
 __all__ = [
     "ClassFeatures",
@@ -35,7 +34,7 @@ PARTS = ("medoids", "centroids", "whitening")
 
 @dataclass(frozen=True, eq=False)
 class Representatives:
-    """What images are measured against.
+    """Class representatives of all layers.
 
     Attributes:
         layers: Names of the L layers, in network order.
@@ -185,17 +184,12 @@ def representatives_digest(representatives: Representatives) -> str:
     Returns:
         SHA-256, in hexadecimal, of all tensors and names.
     """
-    tensors, names = representatives_tensors(representatives)
-    digest = hashlib.sha256(json.dumps(names, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_digest(*representatives_tensors(representatives))
 
 
 @dataclass(frozen=True)
 class _ClassSummary:
-    """What is kept of one class at one layer."""
+    """Summary of one class at one layer."""
 
     medoid: Tensor
     centroid: Tensor

@@ -1,4 +1,4 @@
-"""How well scores tell adversarial from natural images.
+"""ROC curve, its area and operating points of scores.
 
 A higher score means more likely adversarial; an image is called adversarial when its score is *above* the
 threshold (strictly). Only the order of the scores counts, so no value is ever squashed by a sigmoid: scores of
@@ -7,7 +7,6 @@ threshold (strictly). Only the order of the scores counts, so no value is ever s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,6 +19,9 @@ from adv_detect.errors import DataError
 FloatArray: TypeAlias = NDArray[np.float64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 Values: TypeAlias = ArrayLike | Tensor
+
+EQUALLY_NEAR = 1e-12
+"""Differences of shares that are rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +41,18 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class EqualError:
-    """Where misses and false alarms are equally frequent.
+    """Operating point with equal rates of misses and false alarms.
 
     Attributes:
         rate: The equal error rate, interpolated linearly between neighbouring points of the curve.
-        threshold: The threshold whose two error rates lie nearest to each other.
+        threshold: The threshold whose two error rates lie nearest to each other; of two that are equally near the
+            higher, which flags less.
+        point: Position of that threshold on the curve.
     """
 
     rate: float
     threshold: float
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What a fixed threshold does: detection rate ``tpr`` and false-positive rate ``fpr``."""
-
-    tpr: float
-    fpr: float
+    point: int
 
 
 def to_array(values: Values) -> NDArray[Any]:
@@ -157,24 +154,16 @@ def area(positives: FloatArray, negatives: FloatArray) -> float:
     return float(below.sum() + not_above.sum()) / (2.0 * len(positives) * len(negatives))
 
 
-def roc_curve(scores: Values, adversarial: Values) -> RocCurve:
+def curve(positives: FloatArray, negatives: FloatArray) -> RocCurve:
     """Every operating point that a threshold can reach.
 
     Args:
-        scores: Scores ``(N,)``; higher means more likely adversarial.
-        adversarial: What each image is, bool ``(N,)``.
+        positives: Checked adversarial scores ``(P,)``, as from :func:`split_scores`.
+        negatives: Checked natural scores ``(Q,)``.
 
     Returns:
         The curve; one point per distinct score, and the point where everything is flagged.
-
-    Raises:
-        DataError: Shapes differ, a score is NaN, or one of the two kinds is missing.
     """
-    return curve(*split_scores(scores, adversarial))
-
-
-def curve(positives: FloatArray, negatives: FloatArray) -> RocCurve:
-    """ROC curve of two checked samples; see `roc_curve`."""
     distinct = np.unique(np.concatenate([positives, negatives]))[::-1]
     thresholds = np.append(distinct, -np.inf)
     return RocCurve(
@@ -191,7 +180,7 @@ def equal_error_rate(roc: RocCurve) -> EqualError:
     """Find where the miss rate equals the false-positive rate.
 
     Args:
-        roc: A curve of `roc_curve`.
+        roc: A curve of `curve`.
 
     Returns:
         The interpolated rate and the threshold that comes nearest to it.
@@ -202,27 +191,12 @@ def equal_error_rate(roc: RocCurve) -> EqualError:
     step = gap[after] - gap[before]
     weight = -gap[before] / step if step > 0 else 0.0
     rate = roc.fpr[before] + weight * (roc.fpr[after] - roc.fpr[before])
-    return EqualError(rate=float(rate), threshold=float(roc.thresholds[int(np.argmin(np.abs(gap)))]))
-
-
-def accuracy_at(scores: Values, adversarial: Values, threshold: float) -> float:
-    """Share of images that a threshold puts on the right side.
-
-    Args:
-        scores: Scores ``(N,)``.
-        adversarial: What each image is, bool ``(N,)``.
-        threshold: Scores above it are called adversarial.
-
-    Returns:
-        The accuracy, in [0, 1]. At the threshold of `equal_error_rate` it is the "EER accuracy", which is not the EER.
-
-    Raises:
-        DataError: Shapes differ, a score is NaN, or one of the two kinds is missing.
-    """
-    return _accuracy(*split_scores(scores, adversarial), threshold)
+    point = int(np.argmax(np.abs(gap) <= np.abs(gap).min() + EQUALLY_NEAR))
+    return EqualError(rate=float(rate), threshold=float(roc.thresholds[point]), point=point)
 
 
 def _accuracy(positives: FloatArray, negatives: FloatArray, threshold: float) -> float:
+    """Share of images that a threshold puts on the right side; at that of equal errors it is not 1 minus the EER."""
     right = (positives > threshold).sum() + (negatives <= threshold).sum()
     return float(right) / (len(positives) + len(negatives))
 
@@ -231,34 +205,13 @@ def nearest_roc_point(roc: RocCurve) -> tuple[float, float]:
     """Point of the curve nearest to the perfect corner (0, 1).
 
     Args:
-        roc: A curve of `roc_curve`.
+        roc: A curve of `curve`.
 
     Returns:
         False-positive rate and detection rate there; of equally near points the one with fewer false alarms.
     """
     index = int(np.argmin(np.hypot(roc.fpr, 1.0 - roc.tpr)))
     return float(roc.fpr[index]), float(roc.tpr[index])
-
-
-def tpr_at_thresholds(scores: Values, adversarial: Values, thresholds: Mapping[float, float]) -> dict[float, Rates]:
-    """Detection rate and realised false-positive rate at thresholds fixed beforehand.
-
-    Args:
-        scores: Scores ``(N,)`` of test images.
-        adversarial: What each image is, bool ``(N,)``.
-        thresholds: Threshold per intended false-positive rate, fixed on clean *validation* images, never on these.
-
-    Returns:
-        Rates per intended false-positive rate.
-
-    Raises:
-        DataError: Shapes differ, a score is NaN, or one of the two kinds is missing.
-    """
-    positives, negatives = split_scores(scores, adversarial)
-    return {
-        fpr: Rates(tpr=float((positives > threshold).mean()), fpr=float((negatives > threshold).mean()))
-        for fpr, threshold in thresholds.items()
-    }
 
 
 def ranking_metrics(positives: FloatArray, negatives: FloatArray) -> dict[str, float]:

@@ -108,7 +108,7 @@ def _head_of(target: TargetNetwork) -> str:
 def _embed(
     target: TargetNetwork, head: nn.Module, images: ImageSet, *, batch_size: int, settings: FitSettings
 ) -> Tensor:
-    """What the head reads, for all images, shape ``(N, D)``, on the CPU."""
+    """Compute the features that the head reads, for all images, shape ``(N, D)``, on the CPU."""
     parts: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda _, inputs: parts.append(_at_least_single(inputs[0].detach().cpu())))
     try:

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from adv_detect.algorithms.distances import ClassDistances
 from adv_detect.errors import ConfigurationError, DataError, unknown_choice
-from adv_detect.params import ClassOrder, Representative
+from adv_detect.params import ClassOrder
 
-REPRESENTATIVES: tuple[str, ...] = get_args(Representative)
 ORDERS: tuple[str, ...] = get_args(ClassOrder)
 
 

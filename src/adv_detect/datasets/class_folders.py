@@ -1,4 +1,4 @@
-"""Which images of a folder of class folders are used, and under which label."""
+"""Choice and labels of the images in a folder of class folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SAID: set[str] = set()  # per process: several catalog entries and many nodes o
 
 
 class FolderOptions(Block):
-    """Which files count and what is done about bad ones.
+    """Selection of files, and treatment of bad ones.
 
     Attributes:
         folder: Folder below the source that holds the class folders; empty for the source itself.
@@ -51,7 +51,7 @@ class FolderOptions(Block):
 
     @property
     def level(self) -> Verify | None:
-        """How deep to look into files; None for not at all."""
+        """Give the depth of the check of files; None for no check."""
         if isinstance(self.verify, bool):
             return "header" if self.verify else None
         return self.verify
@@ -97,7 +97,7 @@ class FoundImages(NamedTuple):
         classes: Paths per class, in the order of the labels.
         size: Height and width of all images after the transform.
         entries: Each of these files as it was listed, by path.
-        facts: What is known of those that were looked into, by path.
+        facts: Facts of those that were read, by path.
     """
 
     classes: dict[str, list[str]]
@@ -135,8 +135,8 @@ def find_images(source: FileSource, options: FolderOptions, transform: Transform
     drawn = {name: _draw(paths, options, seed) for name, paths in classes.items()}
     chosen = [path for paths in drawn.values() for path in paths]
     _say_what_is_lost(facts, chosen, source.address)
-    known = {path: facts[path] for path in chosen if path in facts}
-    return FoundImages(drawn, size, {path: entries[path] for path in chosen}, known)
+    read = {path: facts[path] for path in chosen if path in facts}
+    return FoundImages(drawn, size, {path: entries[path] for path in chosen}, read)
 
 
 def _class_folders(
@@ -178,7 +178,7 @@ def _choose(classes: dict[str, list[str]], source: FileSource, options: FolderOp
 
 
 def _looked_into(paths: list[str], options: FolderOptions) -> list[str]:
-    """Return the files to look into: all, or only the first, whose size then counts for all."""
+    """Return the files to read: all, or only the first, whose size then counts for all."""
     return paths if options.level else paths[:1]
 
 

@@ -23,11 +23,11 @@ FORM = [1, PIL.__version__]  # of the facts; another Pillow may judge a file oth
 DIGEST_DIGITS = 32
 TRANSPARENT, FRAMES = "t", "f"
 
-_KNOWN: dict[tuple[str, str], dict[str, FileFacts]] = {}  # per process: several catalog entries share a folder
+_FACTS: dict[tuple[str, str], dict[str, FileFacts]] = {}  # per process: several catalog entries share a folder
 
 
 class FileFacts(NamedTuple):
-    """What is known of one image file.
+    """Size, time and digest of one image file.
 
     Attributes:
         stamp: Size, times and tags of the file when it was listed; another stamp is another file.
@@ -64,7 +64,7 @@ def cache_folder() -> Path | None:
 
 
 def remembered(place: str) -> dict[str, FileFacts]:
-    """Return what is known of the files of a place, by path.
+    """Return the facts of the files of a place, by path.
 
     Args:
         place: Address of the folder or archive, with its protocol.
@@ -73,9 +73,9 @@ def remembered(place: str) -> dict[str, FileFacts]:
         The facts; empty where none are stored, or what is stored is damaged or of another form.
     """
     key = (str(cache_folder()), place)
-    if key not in _KNOWN:
-        _KNOWN[key] = _read(place)
-    return _KNOWN[key]
+    if key not in _FACTS:
+        _FACTS[key] = _read(place)
+    return _FACTS[key]
 
 
 def remember(place: str, facts: Mapping[str, FileFacts]) -> None:
@@ -99,7 +99,7 @@ def remember(place: str, facts: Mapping[str, FileFacts]) -> None:
         temporary.write_bytes(_packed({**_read(place), **facts}))
         temporary.replace(file)
     except OSError as exc:
-        logger.info("what is known of the files of %s is not kept for the next run (%s)", place, exc)
+        logger.info("facts of the files of %s are not kept for the next run (%s)", place, exc)
         with suppress(OSError):
             temporary.unlink()
 

@@ -44,7 +44,7 @@ class FileEntry(NamedTuple):
 
 
 class FileSource(Protocol):
-    """Where image files come from; picklable."""
+    """Source of image files; picklable."""
 
     address: str
     place: str  # the address with its protocol
@@ -213,7 +213,7 @@ def _local_info(path: str) -> dict[str, Any]:
 
 
 def _is_outside(name: str) -> bool:
-    """Whether the name of a member leads out of the folder that an archive is unpacked into."""
+    """Tell whether the name of a member leads out of the folder that an archive is unpacked into."""
     strange = "\\" in name or "\0" in name or re.match(r"[A-Za-z]:", name) is not None
     return strange or any(part in ("", ".", "..") for part in name.split("/"))
 

@@ -46,7 +46,7 @@ DECODE_ERRORS = (
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
-    RuntimeError,  # a compression that is not known
+    RuntimeError,  # an unsupported compression
     Image.DecompressionBombError,
 )
 
@@ -60,7 +60,7 @@ class Header:
 
 
 class Transform(Block):
-    """What happens to an image between file and tensor.
+    """Decoding steps of an image between file and tensor.
 
     Attributes:
         resize_shorter_side: Length of the shorter side, bilinear with antialiasing; None keeps the size.
@@ -122,11 +122,11 @@ def inspect_files(
         verify: ``header``, also for None, reads the image header; ``decode`` all pixels, several times slower.
 
     Returns:
-        What is known of each, by path.
+        Facts of each, by path.
     """
     level: Verify = verify or "header"
-    known = remembered(source.place)
-    found = {path: known[path] for path, entry in entries.items() if _still_true(known.get(path), entry, level)}
+    cached = remembered(source.place)
+    found = {path: cached[path] for path, entry in entries.items() if _still_true(cached.get(path), entry, level)}
     missing = [path for path in entries if path not in found]
     many = len(missing) >= TALKATIVE_FROM
     if many:
@@ -188,7 +188,7 @@ def _still_true(facts: FileFacts | None, entry: FileEntry, level: Verify) -> boo
 
 
 def _inspect(source: FileSource, path: str, entry: FileEntry, level: Verify) -> FileFacts:
-    """Read a file, unless what is known of it forbids that."""
+    """Read a file, unless its facts forbid that."""
     facts = FileFacts(entry.stamp or "", "", level=level)
     if entry.problem:
         return facts._replace(problem=entry.problem)

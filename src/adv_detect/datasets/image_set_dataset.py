@@ -1,4 +1,4 @@
-"""What the read-only datasets of images share."""
+"""Base of the read-only datasets of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a dataset lies, from the arguments of its catalog entry."""
+"""Filesystem and path of a dataset, from the arguments of its catalog entry."""
 
 from __future__ import annotations
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from typing import Any
 
 from kedro.io import AbstractDataset
 
 from adv_detect.absent import ABSENT, Absent
-from adv_detect.datasets.location import open_location
+from adv_detect.datasets.located import LocatedDataset
 from adv_detect.sharding import files
 
 
-class OptionalDataset(AbstractDataset[Any, Any]):
+class OptionalDataset(LocatedDataset[Any, Any]):
     """Stores what another dataset stores, or :data:`~adv_detect.absent.ABSENT`.
 
     That it is absent is the file ``.<name>.absent`` beside it. What an earlier run left there stays and is found again
@@ -33,33 +32,19 @@ class OptionalDataset(AbstractDataset[Any, Any]):
         dataset.save(ABSENT)
     """
 
-    def __init__(
-        self,
-        *,
-        dataset: str,
-        filepath: str | PathLike[str],
-        made_by: str | None = None,
-        credentials: dict[str, Any] | None = None,
-        fs_args: dict[str, Any] | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, *, dataset: str, **place: Any) -> None:
         """Set what is stored and where.
 
         Args:
             dataset: Type of the dataset that stores what is there, as in a catalog.
-            filepath: Its file or folder, as a path or an fsspec address.
-            made_by: Pipeline that makes it, named in errors.
-            credentials: Secret arguments of the filesystem.
-            fs_args: Further arguments of the filesystem.
-            metadata: Ignored by Kedro; read by plugins.
+            place: As in :class:`~adv_detect.datasets.located.LocatedDataset`.
         """
-        self.metadata = metadata
-        self._fs, path = open_location(filepath, credentials, fs_args)
-        folder, slash, name = path.rstrip("/").rpartition("/")
+        super().__init__(**place)
+        folder, slash, name = self._path.rpartition("/")
         self._note = f"{folder}{slash}.{name}.absent"
-        place = {"filepath": str(filepath), "credentials": credentials, "fs_args": fs_args}
+        given = {key: one for key, one in self._place.items() if one}
         self._dataset: AbstractDataset[Any, Any] = AbstractDataset.from_config(
-            name, {"type": dataset, "made_by": made_by} | {key: one for key, one in place.items() if one}
+            name, {"type": dataset, "made_by": self._made_by, **given}
         )
 
     def load(self) -> Any:

@@ -26,9 +26,11 @@ def refuse_overlap(train: ImageSet, test: ImageSet) -> None:
         DataError: Images are in both, by their content.
     """
     learned, attacked = _comparable(train, test)
-    known = {digest: name for digest, name in zip(learned.digests, train.source_ids, strict=True)}
+    trained = {digest: name for digest, name in zip(learned.digests, train.source_ids, strict=True)}
     both = [
-        (known[digest], name) for digest, name in zip(attacked.digests, test.source_ids, strict=True) if digest in known
+        (trained[digest], name)
+        for digest, name in zip(attacked.digests, test.source_ids, strict=True)
+        if digest in trained
     ]
     if both:
         raise DataError(

@@ -14,10 +14,10 @@ PIXELS = 2  # raised whenever the same file is decoded to other pixels than befo
 WIDE = ("I;16", "I;16L", "I;16B", "I;16N")  # 16-bit grey
 PLAIN = ("1", "L", "P", "RGB", "RGBA", "RGBX", "RGBa", "LA", "PA", "CMYK", "YCbCr", "HSV")
 INTEGERS_OF_16_BITS = ("PPM", "PNG")  # formats that Pillow opens as mode I for 0 to 65535
-SIXTEEN_BITS, EIGHT_BITS = 65535, 255
+EIGHT_BITS = 255
 GREY_MODES = ("1", "L", "LA")
 BITS_TAG, PHOTOMETRIC_TAG = 258, 262  # of TIFF
-EXIF_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where a PNG may hold an orientation
+EXIF_MARKERS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where a PNG may hold an orientation
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,7 +40,7 @@ def upright_size(image: Image.Image, content: bytes) -> tuple[int, int]:
     Returns:
         Height and width in pixels.
     """
-    if image.format == "TIFF" or (image.format == "PNG" and not any(mark in content for mark in EXIF_MARKS)):
+    if image.format == "TIFF" or (image.format == "PNG" and not any(marker in content for marker in EXIF_MARKERS)):
         return image.height, image.width  # the size of an opened TIFF is upright already
     turned = _orientation(image) in SIDEWAYS
     return (image.width, image.height) if turned else (image.height, image.width)
@@ -59,7 +59,7 @@ def check_mode(image: Image.Image) -> None:
         _unit_values(image)
     elif image.mode not in PLAIN + WIDE and not (image.mode == "I" and image.format in INTEGERS_OF_16_BITS):
         raise ValueError(
-            f"mode {image.mode} of a {image.format or 'picture'} file has no range that is known; save it with 8 or 16 "
+            f"mode {image.mode} of a {image.format or 'picture'} file has no defined range; save it with 8 or 16 "
             "bits a channel"
         )
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from os import PathLike
+from functools import cached_property
 from typing import Any
 
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import DatasetError
 
-from adv_detect.datasets.location import how_to_make, storage_options
+from adv_detect.datasets.located import LocatedDataset
+from adv_detect.datasets.location import storage_options
 from adv_detect.errors import DamagedFileError
 from adv_detect.sharding import ShardPlan, ShardStore, execute_plan
 
 
-class ShardedSafetensorsDataset(AbstractDataset[ShardPlan, ShardStore]):
+class ShardedSafetensorsDataset(LocatedDataset[ShardPlan, ShardStore]):
     """Executes a shard plan when saved, gives a shard store when loaded.
 
     Saving makes only the shards that are missing or were made from other ingredients, deletes shards that are no
@@ -29,31 +30,14 @@ class ShardedSafetensorsDataset(AbstractDataset[ShardPlan, ShardStore]):
 
         dataset = ShardedSafetensorsDataset(filepath="data/03_primary/adversarials")
         dataset.save(plan)
-        for key, content in dataset.load():
+        for key, content in dataset.load().items():
             ...
     """
 
-    def __init__(
-        self,
-        *,
-        filepath: str | PathLike[str],
-        made_by: str | None = None,
-        credentials: dict[str, Any] | None = None,
-        fs_args: dict[str, Any] | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        """Set the folder.
-
-        Args:
-            filepath: Folder, as a path or an fsspec address.
-            made_by: Pipeline that makes the data set, named in the error of an incomplete one.
-            credentials: Secret arguments of the filesystem.
-            fs_args: Further arguments of the filesystem.
-            metadata: Ignored by Kedro; read by plugins.
-        """
-        self.metadata = metadata
-        self._made_by = made_by
-        self._store = ShardStore(str(filepath), storage_options(credentials, fs_args), how_to_make(made_by))
+    @cached_property
+    def _store(self) -> ShardStore:
+        options = storage_options(self._place["credentials"], self._place["fs_args"])
+        return ShardStore(self._place["filepath"], options, self._remedy)
 
     def load(self) -> ShardStore:
         """Return the store of a complete data set after the headers of its shards were compared with its marker.
@@ -66,10 +50,10 @@ class ShardedSafetensorsDataset(AbstractDataset[ShardPlan, ShardStore]):
         """
         if not self._store.complete:
             raise DatasetError(
-                f"{self._store.root} is not a complete data set ({self._store.progress}); {how_to_make(self._made_by)}"
+                f"{self._store.root} is not a complete data set ({self._store.progress}); {self._remedy}"
             )
         try:
-            self._store.check_marks()
+            self._store.check_fingerprints()
         except DamagedFileError as exc:
             raise DatasetError(str(exc)) from exc
         return self._store
@@ -91,7 +75,7 @@ class ShardedSafetensorsDataset(AbstractDataset[ShardPlan, ShardStore]):
         return self._store.complete
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._store.root, "protocol": _protocol(self._store), "made_by": self._made_by}
+        return {**super()._describe(), "protocol": _protocol(self._store)}
 
 
 def _protocol(store: ShardStore) -> str:

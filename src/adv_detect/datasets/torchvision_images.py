@@ -8,7 +8,6 @@ import shutil
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,7 +20,8 @@ from adv_detect.datasets.file_sources import SingleFiles
 from adv_detect.datasets.image_files import inspect_files
 from adv_detect.datasets.image_set_dataset import ImageSetDataset
 from adv_detect.datasets.pictures import plain_picture
-from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.dotted import import_dotted
+from adv_detect.errors import DataError
 from adv_detect.images import Contents, ImageSet, pixel_contents
 from adv_detect.sharding import fingerprint
 
@@ -227,21 +227,15 @@ def _unpack(archive: Path, target: Path) -> None:
 
 
 def _find_class(name: str) -> Any:
-    module, _, attribute = (name if "." in name else SHORT_PREFIX + name).rpartition(".")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as exc:
-        raise ConfigurationError(
-            f"dataset: expected a name in torchvision.datasets such as MNIST, FashionMNIST or CIFAR10, or the dotted "
-            f"path of a class, got {name!r}"
-        ) from exc
+    expected = "a name in torchvision.datasets such as MNIST, FashionMNIST or CIFAR10, or the dotted path of a class"
+    return import_dotted("dataset", name if "." in name else SHORT_PREFIX + name, expected)
 
 
 def _part_arguments(dataset: Any, *, train: bool, download: bool) -> dict[str, Any]:
     """Say which part is meant in the words of the class: ``train`` or ``split``."""
-    known = inspect.signature(dataset).parameters
+    parameters = inspect.signature(dataset).parameters
     wanted = {"train": train, "split": "train" if train else "test", "download": download}
-    return {name: value for name, value in wanted.items() if name in known}
+    return {name: value for name, value in wanted.items() if name in parameters}
 
 
 def _expected_files(dataset: Any) -> str:

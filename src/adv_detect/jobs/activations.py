@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from adv_detect.absent import Absent
 from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
-from adv_detect.algorithms.attacks.perturbations import noise_of_same_norm, quantise
+from adv_detect.algorithms.attacks.perturbations import noise_of_same_norm
 from adv_detect.algorithms.attacks.registry import BY_NETWORK
-from adv_detect.algorithms.detectors import Activations, reads_twin
+from adv_detect.algorithms.detectors import Activations, Reads, reads_twin
 from adv_detect.algorithms.detectors.end_to_end import network_activations
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.finite import finite_rows
+from adv_detect.algorithms.image_changes import build_change, change_identity
 from adv_detect.algorithms.margins import margin
+from adv_detect.algorithms.pixels import quantise
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
+from adv_detect.algorithms.views import Views
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.names import EIGHT_BIT, FLOAT, NATURAL, NO_CRITERION, ShardKey
+from adv_detect.names import BENIGN, EIGHT_BIT, FLOAT, NATURAL, ShardKey
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.networks.twin import check_twin
-from adv_detect.params import DetectorParams, Norm, RuntimeParams
+from adv_detect.params import DetectorParams, ImageChangeParams, Norm, RuntimeParams
 from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, fingerprint
 
 LOGGER = logging.getLogger(__name__)
 
-Variant = Literal["float", "8bit", "noise"]
-"""The judge of attacks on the class; others name a kind of representative."""
+Variant = Literal["float", "8bit", "noise", "benign"]
+"""Form in which stored images are passed through the network."""
 KEPT = ("label", "source_index", "target", "l2", "linf")
-LOGITS, FEATURES, TWIN = "logits", "features.", "twin"
+LOGITS, FEATURES, VIEWS, TWIN = "logits", "features.", "views.", "twin"
+PARTS, BASE = "parts", "base"
+"""In the facts of a shard with views or a twin: fingerprints of its parts, and the name of all that is neither."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +47,22 @@ class ActivationBlock:
 
     Attributes:
         shard: Key in the store of adversarial examples.
-        variant: ``float`` as attacked, ``8bit`` rounded to 256 levels, ``noise`` with random noise of the same norm.
+        variant: ``float`` as attacked, ``8bit`` rounded to 256 levels, ``noise`` with random noise of the same norm,
+            ``benign`` changed as below and rounded.
         norm: Norm in which noise is matched.
-        seed: Seed of the noise.
+        seed: Seed of what is drawn.
+        change: The benign change.
         made_from: Fingerprint of that shard, kept with the result.
+        parts: Fingerprints of the parts of the result; empty where there is neither view nor twin.
     """
 
     shard: str
     variant: Variant = "float"
     norm: Norm = "l2"
     seed: int = 0
+    change: ImageChangeParams | None = None
     made_from: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,7 @@ class ActivationWork:
         network: The network under attack.
         judges: Class representatives of the last layer ``(C, D)`` by kind, for attacks that are judged by them.
         runtime: Batch size, device.
+        views: The views to run through the network as well.
         twin: The second network; None where no detector reads it.
     """
 
@@ -71,6 +82,7 @@ class ActivationWork:
     network: TargetNetwork
     judges: Mapping[str, Tensor]
     runtime: RuntimeParams
+    views: Mapping[str, ImageChangeParams] = field(default_factory=dict)
     twin: TargetNetwork | None = None
 
     def __call__(self, block: ActivationBlock) -> ShardContent:
@@ -78,22 +90,23 @@ class ActivationWork:
         device = resolve_device(self.runtime.device)
         network = working_form(self.network, device)
         twin = None if self.twin is None else working_form(self.twin, device)
-        content = self.adversarials.read(block.shard)
+        content = self.adversarials[block.shard]
         images = self._vary(block, content)
-        step = self.runtime.batch_size
+        views, step = Views.build(self.views, network.spec.bounds), self.runtime.batch_size
         with torch.no_grad():
             found = Activations.concatenate(
-                network_activations(
-                    network, images[start : start + step].to(device), network.spec.layers, twin=twin
-                ).to("cpu")
-                for start in range(0, max(len(images), 1), step)
+                network_activations(network, part.to(device), network.spec.layers, views=views, twin=twin).to("cpu")
+                for part in torch.split(images, step)  # one empty part where there is no image
             )
         judged = self._judged(found, content.metadata.get("judge", BY_NETWORK))
         tensors = {LOGITS: found.logits, "predicted": found.logits.argmax(dim=1), "margin": margin(found.logits)}
         tensors |= {f"{FEATURES}{name}": part for name, part in found.features.items()}
-        tensors |= {name: content.tensors[name] for name in KEPT}
+        tensors |= {f"{VIEWS}{name}": part for name, part in found.views.items()}
         tensors |= {} if found.twin is None else {TWIN: found.twin}
-        facts = {"variant": block.variant, "made_from": block.made_from, "layers": list(found.features)}
+        tensors |= {name: content.tensors[name] for name in KEPT}
+        facts: dict[str, Any] = {"variant": block.variant, "made_from": block.made_from, "layers": list(found.features)}
+        if block.parts:
+            facts |= {"views": list(found.views), PARTS: dict(block.parts)}
         made = ShardContent(tensors=tensors | _flags(content, judged), metadata=content.metadata | facts)
         return _without_non_finite(block, made)
 
@@ -103,7 +116,11 @@ class ActivationWork:
             return quantise(images, bounds)
         if block.variant == FLOAT:
             return images
-        sources = self.adversarials.read(ShardKey.parse(block.shard).natural.text)
+        if block.variant == BENIGN:
+            assert block.change is not None
+            changed = build_change(BENIGN, block.change)(images, bounds, seed=block.seed)
+            return quantise(changed, bounds)
+        sources = self.adversarials[ShardKey.parse(block.shard).natural.text]
         clean = _matching(sources, content)
         return noise_of_same_norm(clean, images, norm=block.norm, bounds=bounds, seed=block.seed)
 
@@ -120,6 +137,7 @@ def activation_plan(
     blocks: Mapping[str, ActivationBlock],
     *,
     runtime: RuntimeParams,
+    views: Mapping[str, ImageChangeParams] | None = None,
     twin: TargetNetwork | None = None,
 ) -> ShardPlan:
     """Plan the activations of some shards of images.
@@ -128,19 +146,24 @@ def activation_plan(
         adversarials: Attacked and natural images.
         network: The network under attack.
         representatives: Class representatives, which judge attacks on deep features.
-        blocks: What to look at, by the key of the shard to make.
+        blocks: Images and variant by the key of the shard to make.
         runtime: Batch size, device, engine.
+        views: The views that detectors read, by name.
         twin: The second network, where a detector reads it.
 
     Returns:
-        The plan.
+        The plan. A further view or another twin makes all activations anew; the fingerprint of what detectors without
+        them read stays (:func:`read_fingerprint`).
     """
     judges = {"medoid": representatives.medoids[-1], "centroid": representatives.centroids[-1]}
     if twin is not None:
         check_twin(twin, network)
-    work = ActivationWork(adversarials, network, judges, runtime, twin)
-    of_twin = () if twin is None else (target_digest(twin, layers=False),)
+    work = ActivationWork(adversarials, network, judges, runtime, views or {}, twin)
+    further = {f"{VIEWS}{name}": change_identity(one) for name, one in work.views.items()}
+    further |= {} if twin is None else {TWIN: target_digest(twin, layers=False)}
     of_network, of_judges = target_digest(network), representatives_digest(representatives)
+    of_changes = {id(one.change): one.change for one in blocks.values() if one.change is not None}
+    identities = {number: change_identity(one) for number, one in of_changes.items()}
     marks = adversarials.fingerprints()
     shards = []
     for key, block in blocks.items():
@@ -152,10 +175,34 @@ def activation_plan(
             block.variant,
             block.norm,
             block.seed,
-            *of_twin,
+            *([identities[id(block.change)]] if block.change is not None else []),
         )
-        shards.append(ShardSpec(key, fingerprint(*made_from), replace(block, made_from=marks[block.shard])))
+        base = fingerprint(*made_from)
+        parts = {BASE: base} | further if further else {}
+        made = replace(block, made_from=marks[block.shard], parts=parts)
+        shards.append(ShardSpec(key, fingerprint(parts) if parts else base, made))
     return ShardPlan(work=work, shards=tuple(shards), runtime=runtime, description="activations")
+
+
+def read_fingerprint(store: ShardStore, key: str, reads: Reads) -> str | None:
+    """Give a fingerprint of what a detector reads of a shard.
+
+    Args:
+        store: Shards of activations.
+        key: Which one.
+        reads: What it reads.
+
+    Returns:
+        A fingerprint that covers these views, and the twin where it is read, and no others; None where the shard has
+        none.
+    """
+    parts = store.metadata(key).get(PARTS)
+    further = [*(f"{VIEWS}{name}" for name in sorted(reads.views)), *([TWIN] if reads.twin else [])]
+    if parts is None and not further:
+        return store.fingerprint(key)
+    held = parts or {}
+    read = {name: held.get(name) for name in further}
+    return fingerprint(held.get(BASE), read) if read else held.get(BASE)
 
 
 def twin_that_is_read(
@@ -201,28 +248,10 @@ def read_activations(content: ShardContent, group: str = "") -> Activations:
     return Activations(
         logits=tensors[LOGITS],
         features={name: tensors[f"{FEATURES}{name}"] for name in content.metadata["layers"]},
+        views={name: tensors[f"{VIEWS}{name}"] for name in content.metadata.get("views", ())},
         twin=tensors.get(TWIN),
         groups=(group,) * len(tensors[LOGITS]) if group else (),
     )
-
-
-def shard_keys(
-    store: ShardStore, *, split: str, attacks: Collection[str] = (), criteria: Collection[str] = ()
-) -> list[str]:
-    """List shards in the order in which detectors learn from them: natural images, then attack by attack.
-
-    Args:
-        store: Shards of activations.
-        split: ``train``, ``validation`` or ``test``.
-        attacks: Configured names.
-        criteria: Criteria of the attacks.
-
-    Returns:
-        Keys of the shards that are there.
-    """
-    groups = [(NATURAL, NO_CRITERION), *((name, one) for name in attacks for one in criteria)]
-    prefixes = [ShardKey(attack, criterion, split, 0).text.rpartition("-")[0] for attack, criterion in groups]
-    return [key for prefix in prefixes for key in store.keys(f"{prefix}-")]
 
 
 def natural_activations(store: ShardStore, split: str) -> Activations:
@@ -238,10 +267,10 @@ def natural_activations(store: ShardStore, split: str) -> Activations:
     Raises:
         DataError: There are none.
     """
-    keys = shard_keys(store, split=split)
-    if not keys:
+    natural = store.select(split=split, natural=True)
+    if not natural:
         raise DataError(f"activations: no natural images of the {split} split; run the pipeline detector_training")
-    return Activations.concatenate(read_activations(store.read(key), NATURAL) for key in keys)
+    return Activations.concatenate(read_activations(content, NATURAL) for content in natural.values())
 
 
 def successful_attacks(
@@ -258,21 +287,18 @@ def successful_attacks(
     Returns:
         Their activations with groups ``<attack>/<criterion>``; None where there is no such shard.
     """
-    keys = shard_keys(store, split=split, attacks=tuple(attacks), criteria=tuple(criteria))
-    parts = list(_successes(store, (key for key in keys if ShardKey.parse(key).attack != NATURAL)))
+    attacked = store.select(split=split, attack=tuple(attacks), criterion=tuple(criteria))
+    parts = [
+        read_activations(content, ShardKey.parse(key).group).select(content.tensors["success"])
+        for key, content in attacked.items()
+    ]
     return Activations.concatenate(parts) if parts else None
-
-
-def _successes(store: ShardStore, keys: Iterable[str]) -> Iterator[Activations]:
-    for key in keys:
-        content = store.read(key)
-        yield read_activations(content, ShardKey.parse(key).group).select(content.tensors["success"])
 
 
 def _without_non_finite(block: ActivationBlock, content: ShardContent) -> ShardContent:
     """Leave out images that cannot be scored: with NaN or infinity in a logit or a feature."""
-    read = [tensor for name, tensor in content.tensors.items() if name in (LOGITS, TWIN) or name.startswith(FEATURES)]
-    kept = finite_rows(*read)
+    read = (LOGITS, TWIN, *(name for name in content.tensors if name.startswith((FEATURES, VIEWS))))
+    kept = finite_rows(*(content.tensors[name] for name in read if name in content.tensors))
     if bool(kept.all()):
         return content
     LOGGER.warning(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from adv_detect.algorithms.detectors import (
     FitData,
     FitHistory,
     LearnsFrom,
+    Reads,
     StoredDetector,
     TrajectoryDetector,
     build_detector,
@@ -24,19 +25,23 @@ from adv_detect.algorithms.detectors import (
     score_activations,
     stored_tensors,
 )
+from adv_detect.algorithms.detectors.registry import needed_views
+from adv_detect.algorithms.detectors.stored import stored_views
 from adv_detect.algorithms.detectors.trajectory.training import macro_auc
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import DataError
-from adv_detect.jobs.activations import natural_activations, shard_keys, successful_attacks
+from adv_detect.jobs.activations import natural_activations, read_fingerprint, successful_attacks
 from adv_detect.names import (
     BOTH_CRITERIA,
     LEARNED_FROM_ALL,
     NATURAL,
     NO_CRITERION,
     TRAINED_ON_ALL,
+    WITHOUT,
+    DetectorKey,
 )
-from adv_detect.params import Criterion, DetectorFitParams, DetectorParams, RuntimeParams
+from adv_detect.params import Criterion, DetectorFitParams, DetectorParams, ImageChangeParams, RuntimeParams
 from adv_detect.sharding import ShardContent, ShardStore
 
 CRITERIA: tuple[Criterion, ...] = ("targeted", "untargeted")
@@ -68,7 +73,7 @@ class DetectorJob:
     @property
     def key(self) -> str:
         """``<name>/<criterion>/<trained_on>/<seed>``."""
-        return f"{self.name}/{self.criterion}/{self.trained_on}/{self.seed}"
+        return DetectorKey(self.name, self.criterion, self.trained_on, self.seed).text
 
     @property
     def criteria(self) -> tuple[str, ...]:
@@ -80,23 +85,38 @@ class DetectorJob:
         return [
             key
             for split in LEARNING_SPLITS
-            for key in shard_keys(activations, split=split, attacks=self.attacks, criteria=self.criteria)
+            for part in (activations.select(split=split, natural=True), self.attacked(activations, split))
+            for key in part
         ]
+
+    def attacked(self, activations: ShardStore, split: str) -> ShardStore:
+        """Shards of the attacks in the training set."""
+        return activations.select(split=split, attack=self.attacks, criterion=self.criteria)
 
 
 @dataclass(frozen=True)
 class DetectorWork:
-    """Trains one detector and scores the clean validation images with it."""
+    """Trains one detector and scores the clean validation images with it.
+
+    Attributes:
+        activations: Activations of natural and attacked images.
+        representatives: Class representatives.
+        fit: Settings of the optimisation.
+        runtime: Device.
+        views: The configured views; those that a detector reads are kept among its facts.
+    """
 
     activations: ShardStore
     representatives: Representatives
     fit: DetectorFitParams
     runtime: RuntimeParams
+    views: Mapping[str, ImageChangeParams] = field(default_factory=dict)
 
     def __call__(self, job: DetectorJob) -> ShardContent:
         """Make one shard: the state and the clean scores of the detector; facts and training curves as metadata."""
         clean = natural_activations(self.activations, "validation")
         detector, params, history = self._detector(job)
+        views = needed_views({job.name: params}, self.views)
         facts: dict[str, Any] = {
             "configuration": job.name,
             "params": params.model_dump(mode="json"),
@@ -105,8 +125,12 @@ class DetectorWork:
             "attacks": list(job.attacks),
             "seed": job.seed,
             "history": history,
-            "learned_from": {key: self.activations.fingerprint(key) for key in job.shards(self.activations)},
+            "learned_from": {
+                key: read_fingerprint(self.activations, key, detector.reads) for key in job.shards(self.activations)
+            },
         }
+        if views:
+            facts["views"] = {name: one.model_dump(mode="json") for name, one in views.items()}
         return ShardContent(tensors=stored_tensors(detector, score_activations(detector, clean)), metadata=facts)
 
     def _detector(self, job: DetectorJob) -> tuple[Detector, DetectorParams, FitHistory]:
@@ -167,6 +191,7 @@ def train_detector(
                 successful_attacks(activations, split=split, attacks=attacks, criteria=criteria),
                 (further or {}).get(split),
                 split,
+                detector.reads,
             )
             for split in LEARNING_SPLITS
         }
@@ -233,8 +258,26 @@ def criteria_of(trained: str) -> tuple[str, ...]:
 
 def restore(detectors: ShardStore, key: str, representatives: Representatives) -> StoredDetector:
     """Read one detector from its store."""
-    content = detectors.read(key)
+    content = detectors[key]
     return StoredDetector.restore(key, content.metadata, content.tensors, representatives)
+
+
+def restore_all(detectors: ShardStore, representatives: Representatives) -> list[StoredDetector]:
+    """Read all detectors of a store."""
+    return [restore(detectors, key, representatives) for key in detectors]
+
+
+def configurations_of(detectors: ShardStore) -> dict[str, DetectorParams]:
+    """Read the configurations of stored detectors, by their keys."""
+    return {key: DetectorParams.model_validate(detectors.metadata(key)["params"]) for key in detectors}
+
+
+def views_of(detectors: ShardStore) -> dict[str, ImageChangeParams]:
+    """Gather the views that stored detectors read."""
+    found: dict[str, ImageChangeParams] = {}
+    for key in detectors:
+        found |= stored_views(detectors.metadata(key))
+    return found
 
 
 def best_detector(summary: pd.DataFrame) -> str:
@@ -293,14 +336,15 @@ class ValidationScores:
         }
 
 
-def _joined(own: Activations | None, further: Activations | None, split: str) -> Activations:
+def _joined(own: Activations | None, further: Activations | None, split: str, reads: Reads) -> Activations:
     parts = [part for part in (own, further) if part is not None]
     if not parts or not sum(map(len, parts)):
         raise DataError(
             f"detector_training: expected successful attacks of the {split} split to learn from, got none; use more "
             "images, another split or an attack that succeeds"
         )
-    return Activations.concatenate(parts)
+    read = [part.keep(views=reads.views, twin=reads.twin) for part in parts]  # further ones hold what is read alone
+    return Activations.concatenate(read)
 
 
 def _left_out(
@@ -308,4 +352,4 @@ def _left_out(
 ) -> Iterator[DetectorJob]:
     for left in attacks if len(attacks) > 1 else ():
         rest = tuple(attack for attack in attacks if attack != left)
-        yield DetectorJob(name, params, criterion, f"without-{left}", rest, seed)
+        yield DetectorJob(name, params, criterion, f"{WITHOUT}{left}", rest, seed)

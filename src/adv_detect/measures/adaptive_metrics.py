@@ -1,4 +1,4 @@
-"""What attacks on classifier and detector together achieved, from one record per image.
+"""Success of attacks on classifier and detector together, from one record per image.
 
 The record table has the columns of ``RECORD_COLUMNS``: one row per image, detector, attack, norm, epsilon and
 criterion. ``epsilon`` is missing for attacks that search for the smallest perturbation. ``classifier`` says what names

@@ -1,4 +1,4 @@
-"""How many images are lost after how many steps: whether more steps would still gain something."""
+"""Images lost against the steps of an attack: whether more steps would still gain something."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from adv_detect.algorithms.roc import FloatArray, Values, placements, split_scores
+from adv_detect.algorithms.roc import FloatArray, placements
 from adv_detect.errors import ConfigurationError
 
 Counts: TypeAlias = NDArray[np.float32]
@@ -104,7 +104,7 @@ class AucBootstrap:
         return float(low), float(high)
 
     def _counts(self, stream: int, n: int) -> Counts:
-        """How often each of n images stands in each resample, ``(n, B)``; drawn once per stream and n."""
+        """Count each of n images in each resample, ``(n, B)``; drawn once per stream and n."""
         if (stream, n) not in self._drawn:
             rng = np.random.default_rng([self._seed, stream, n])
             counts = np.empty((n, self.resamples), dtype=np.float32)
@@ -112,32 +112,3 @@ class AucBootstrap:
                 counts[:, column] = np.bincount(rng.integers(0, n, n), minlength=n)
             self._drawn[stream, n] = counts
         return self._drawn[stream, n]
-
-
-def auc_interval(
-    scores: Values, adversarial: Values, *, resamples: int = 1000, confidence_level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Bootstrap interval of one area under the ROC curve.
-
-    A percentile interval: where the two kinds are perfectly apart it is ``(1, 1)``, which says that no resample of
-    *these* images overlaps, not that none ever will.
-
-    Args:
-        scores: Scores ``(N,)``; higher means more likely adversarial.
-        adversarial: What each image is, bool ``(N,)``.
-        resamples: Number of resamples.
-        confidence_level: Coverage, in (0, 1).
-        seed: Fixes the draws.
-
-    Returns:
-        Lower and upper bound, in [0, 1].
-
-    Raises:
-        DataError: Shapes differ, a score is NaN, or one of the two kinds is missing.
-        ConfigurationError: ``resamples`` or ``confidence_level`` is out of range.
-    """
-    positives, negatives = split_scores(scores, adversarial)
-    bootstrap = AucBootstrap(resamples=resamples, confidence_level=confidence_level, seed=seed)
-    rows = np.arange(len(positives))
-    sample = bootstrap.natural(negatives)
-    return bootstrap.interval(bootstrap.replicates(positives, sample, sources=rows, n_sources=len(rows)))

@@ -7,17 +7,25 @@ from typing import Any
 
 import pandas as pd
 
-from adv_detect.names import BOTH_CRITERIA, NATURAL, NO_CRITERION, NOISE, REFERENCE, TRAINED_ON_ALL
+from adv_detect.names import (
+    BOTH_CRITERIA,
+    CONTROL_KEYS,
+    CONTROLS,
+    MARGIN,
+    NATURAL,
+    NO_CRITERION,
+    NOISE,
+    REFERENCE,
+    TRAINED_ON_ALL,
+    UNTRAINED,
+)
 
-__all__ = ["BOTH_CRITERIA", "NATURAL", "NOISE", "REFERENCE", "TRAINED_ON_ALL"]  # and what is defined below
+__all__ = [  # and what is defined below
+    "BOTH_CRITERIA", "CONTROLS", "CONTROL_KEYS", "MARGIN", "NATURAL", "NOISE", "REFERENCE", "TRAINED_ON_ALL",
+    "UNTRAINED",
+]  # fmt: skip
 
-MARGIN = "margin"
-UNTRAINED = "untrained"
-CONTROLS = (MARGIN, UNTRAINED)
 CONTROL_LABELS = {MARGIN: "control: margin only", UNTRAINED: "control: untrained detector"}
-UNTRAINED_DRAWS = 10
-"""Random weights that the untrained control is averaged over: a single draw is as often far above .5 as far below."""
-CONTROL_KEYS = (MARGIN, *(f"{UNTRAINED}/{draw}" for draw in range(UNTRAINED_DRAWS)))
 ALL, MACRO, WORST = "all", "macro", "worst"
 SUMMARY_ROWS = (ALL, MACRO, WORST)
 CLASS, FEATURES = "class", "features"
@@ -64,7 +72,7 @@ def _control(key: str) -> tuple[str | int, ...]:
 
 
 def configuration_label(row: Mapping[str, Any]) -> str:
-    """How a reader sees a configuration, in the paper's terms: ``LSTM + M + cos``.
+    """Label a configuration in the paper's terms: ``LSTM + M + cos``.
 
     Args:
         row: A row with the columns ``configuration``, ``kind``, ``representative``, ``distance``, ``order``.

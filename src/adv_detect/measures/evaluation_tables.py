@@ -60,7 +60,7 @@ def train_test_matrix(
     variant: str = "float",
     value: str = "auc",
 ) -> pd.DataFrame:
-    """How a detector does on attacks that its training left out.
+    """Tabulate detection of attacks that a detector's training left out.
 
     Args:
         metrics: Result of `metric_table`.
@@ -118,7 +118,7 @@ def quantisation_table(metrics: pd.DataFrame, *, detector: str, criterion: str) 
 
 
 def attack_table(attack_records: pd.DataFrame, *, confidence_level: float = 0.95) -> pd.DataFrame:
-    """How often the attacks fool the network, and at what cost.
+    """Tabulate success and cost of the attacks on the network.
 
     Args:
         attack_records: A row per source image, attack and criterion.

@@ -1,6 +1,6 @@
 """Outputs of modules, handed to whoever asked for them in the same thread of work.
 
-One forward hook per module serves all readers of a moment. It knows nothing itself: who wants the output is kept in a
+One forward hook per module serves all readers of a moment. It keeps nothing itself: its receiver lies in a
 context variable, so that concurrent forward passes of one network, nested ones, and ones that nobody reads do not see
 each other. The hook is there only while somebody reads; networks are stored, copied and freed as without it.
 """
@@ -23,7 +23,7 @@ Receiver = Callable[[str, nn.Module, object, object], None]
 
 @dataclass(frozen=True)
 class _Reader:
-    """Who reads in this thread of work: names by the identity of a module, and where outputs go."""
+    """Reader of this thread of work: names by the identity of a module, and the place of outputs."""
 
     names: Mapping[int, tuple[str, ...]]
     receive: Receiver
@@ -49,26 +49,28 @@ class _Registrations:
 
     def __init__(self) -> None:
         self.lock = RLock()
-        self._known: dict[int, _Registration] = {}
+        self._registrations: dict[int, _Registration] = {}
         if hasattr(os, "register_at_fork"):  # a process forked while another thread held the lock would wait for ever
             os.register_at_fork(after_in_child=self._renew)
 
     def add(self, modules: Mapping[int, nn.Module]) -> None:
         with self.lock:
             for key, module in modules.items():
-                known = self._known.get(key)
-                if known is None:
-                    known = self._known[key] = _Registration(module, module.register_forward_hook(_deliver))
-                known.readers += 1
+                registration = self._registrations.get(key)
+                if registration is None:
+                    registration = self._registrations[key] = _Registration(
+                        module, module.register_forward_hook(_deliver)
+                    )
+                registration.readers += 1
 
     def remove(self, modules: Mapping[int, nn.Module]) -> None:
         with self.lock:
             for key in modules:
-                known = self._known[key]
-                known.readers -= 1
-                if not known.readers:
-                    known.handle.remove()
-                    del self._known[key]
+                registration = self._registrations[key]
+                registration.readers -= 1
+                if not registration.readers:
+                    registration.handle.remove()
+                    del self._registrations[key]
 
     def _renew(self) -> None:
         self.lock = RLock()
@@ -129,7 +131,7 @@ def drop_reading_hooks(network: nn.Module) -> nn.Module:
 
 
 def has_own_hooks(module: nn.Module) -> bool:
-    """Whether a module has hooks of its own, readers left out."""
+    """Tell whether a module has hooks of its own, readers left out."""
     return bool(module._forward_pre_hooks) or any(hook is not _deliver for hook in module._forward_hooks.values())
 
 

@@ -41,7 +41,7 @@ Forward = Callable[[nn.Module, Tensor], object]
 
 @dataclass
 class _Layer:
-    """What is known of one layer: its output's shape at the size of the data, and which axes may be the channels."""
+    """Shape of one layer's output at the size of the data, and the axes that may be the channels."""
 
     name: str
     shape: tuple[int, ...]

@@ -39,7 +39,7 @@ PROBES = 2
 USUAL: tuple[Rewrite, ...] = ("fold", "norm", "prelu")
 LAID_LAST: tuple[Rewrite, ...] = ("channels_last", "grey")
 """Rewrites for activations whose channels lie last in memory, as a processor wants them."""
-_KNOWN: WeakKeyDictionary[TargetNetwork, dict[tuple[torch.device, int], TargetNetwork | None]] = WeakKeyDictionary()
+_FORMS: WeakKeyDictionary[TargetNetwork, dict[tuple[torch.device, int], TargetNetwork | None]] = WeakKeyDictionary()
 
 
 class _Making:
@@ -74,11 +74,11 @@ def working_form(target: TargetNetwork, device: torch.device) -> TargetNetwork:
         tensors = [*target.parameters(), *target.buffers()]
         if target.training or any(one.requires_grad or one.dtype in HALF for one in tensors):
             return target
-        known = _KNOWN.setdefault(target, {})
+        forms = _FORMS.setdefault(target, {})
         state = device, sum(one._version for one in tensors)  # weights loaded since count as another network
-        if state not in known:
-            known[state] = _best_form(target, device)
-        return known[state] or target
+        if state not in forms:
+            forms[state] = _best_form(target, device)
+        return forms[state] or target
 
 
 def agreeing_rewrites(target: TargetNetwork, device: torch.device) -> tuple[Rewrite, ...] | None:
@@ -192,7 +192,7 @@ def _fits(convolution: nn.Module, norm: nn.Module) -> bool:
 
 
 def _sees(layer: str, convolution: str, norm: str) -> bool:
-    """Whether the output of a layer could be that of the convolution, before its normalisation."""
+    """Tell whether the output of a layer could be that of the convolution, before its normalisation."""
     return f"{convolution}.".startswith(f"{layer}.") and not f"{norm}.".startswith(f"{layer}.")
 
 
@@ -219,7 +219,7 @@ def _is_grey(convolution: nn.Conv2d) -> bool:
 
 
 class _Evaluation(TypedDict):
-    """What a network does with the probe images."""
+    """Outputs of a network for the probe images."""
 
     values: dict[str, Tensor]
     gradient: Tensor | None

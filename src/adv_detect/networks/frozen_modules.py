@@ -80,7 +80,7 @@ class GreyConvolution(nn.Module):
 
 
 class _Window(TypedDict):
-    """What `unfold` and `fold` want to know."""
+    """Arguments of `unfold` and `fold`."""
 
     kernel_size: tuple[int, ...]
     dilation: tuple[int, ...]

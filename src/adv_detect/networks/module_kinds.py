@@ -33,7 +33,7 @@ WIDTH_NAMES = ("out_channels", "out_features", "num_features", "num_channels", "
 
 @dataclass(frozen=True)
 class _Output:
-    """What one module without submodules gave."""
+    """Output of one module without submodules."""
 
     module: str
     shape: tuple[int, ...]

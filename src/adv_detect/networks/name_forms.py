@@ -1,4 +1,4 @@
-"""Tensor names without what training frameworks put in front of them, such as ``module._orig_mod.``."""
+"""Tensor names without what training frameworks put before them, such as ``module._orig_mod.``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
-"""What compilation and parallel training put between a module and its parts, in front of a name or within it."""
+"""Parts that compilation and parallel training put before a name or within it."""
 
 BOOKKEEPING = ("n_averaged",)
 """Tensors that wrappers keep beside the network's."""
@@ -27,7 +27,7 @@ class NameForm:
 
     Attributes:
         removed: What was taken off the names, such as ``module._orig_mod.``; empty for nothing.
-        added: What was put in front of all names; empty for nothing.
+        added: Prefix of all names; empty for nothing.
         tensors: Tensor by its name in this form.
     """
 
@@ -90,8 +90,8 @@ def _renamed(form: NameForm, removed: str, names: list[str]) -> Iterator[NameFor
 def _candidates(names: Collection[str], own: Collection[str]) -> list[str]:
     """First parts of names that the network does not have, or that all names share; the most frequent first."""
     firsts = Counter(name.split(".", 1)[0] for name in names if "." in name)
-    known = {name.split(".", 1)[0] for name in own}
-    usual = [part for part, count in firsts.most_common() if part not in known or count == len(names)]
+    present = {name.split(".", 1)[0] for name in own}
+    usual = [part for part, count in firsts.most_common() if part not in present or count == len(names)]
     return usual[:MOST_PARTS]
 
 

@@ -1,4 +1,4 @@
-"""What happens to images inside the model, before the network."""
+"""Preprocessing of images inside the model, before the network."""
 
 from __future__ import annotations
 

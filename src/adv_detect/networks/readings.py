@@ -1,4 +1,4 @@
-"""How the outputs of layers are read: the facts, the log of them, and what cannot be read."""
+"""Readings of the outputs of layers: the facts, the log of them, and unreadable layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Evidence = Literal["vector", "input size", "kind of module", "only long axis", "
 
 
 class LayerReading(Block):
-    """How the output of a layer becomes one vector per image.
+    """Reduction of the output of a layer to one vector per image.
 
     Attributes:
         name: Name of the layer.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from adv_detect.dotted import import_dotted
 from adv_detect.errors import ConfigurationError, refuse_non_finite, unknown_choice
 from adv_detect.networks.mobilefacenet import MOBILEFACENET_LAYERS, MobileFaceNet
 from adv_detect.networks.senet50 import SENET50_LAYERS, SENet50
@@ -116,7 +115,7 @@ def find_constructor(name: str) -> Callable[..., nn.Module]:
         return REGISTRY[name].constructor
     if "." not in name:
         raise unknown_choice(NAME_KEY, name, [*REGISTRY, DOTTED_HINT])
-    constructor = _import_dotted(name)
+    constructor = import_dotted(NAME_KEY, name, f"one of [{', '.join(sorted(REGISTRY))}] or {DOTTED_HINT}")
     if not callable(constructor):
         got = type(constructor).__name__
         raise ConfigurationError(f"{NAME_KEY}: expected {DOTTED_HINT} to a constructor, {name!r} is a {got}")
@@ -137,23 +136,6 @@ def network_source(name: str) -> dict[str, str]:
         ConfigurationError: As from :func:`find_constructor`.
     """
     return source_identity(find_constructor(name), "" if name in REGISTRY else name)
-
-
-def _import_dotted(path: str) -> object:
-    module_name, _, attribute = path.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError, TypeError) as exc:
-        valid = ", ".join(sorted(REGISTRY))
-        raise ConfigurationError(
-            f"{NAME_KEY}: cannot import module {module_name!r} of {path!r} ({exc}); "
-            f"expected one of [{valid}] or {DOTTED_HINT}"
-        ) from exc
-    if not hasattr(module, attribute):
-        public = [entry for entry in dir(module) if not entry.startswith("_")]
-        close = difflib.get_close_matches(attribute, public) or public[:10]
-        raise unknown_choice(f"{NAME_KEY}: {module_name!r} has no {attribute!r}", path, close)
-    return getattr(module, attribute)
 
 
 def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:

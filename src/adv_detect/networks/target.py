@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,6 +22,7 @@ from adv_detect.networks.registry import build_network, default_layers, network_
 from adv_detect.networks.trial import try_network
 from adv_detect.networks.weights import load_weights
 from adv_detect.params import LayerParams, NetworkParams, PreprocessingParams
+from adv_detect.sharding.digests import tensors_digest
 
 
 class NetworkSpec(Block):
@@ -64,7 +63,7 @@ class TargetNetwork(nn.Module):
     """Preprocessing and network in one.
 
     Attributes:
-        spec: Facts about the network.
+        spec: Description of the network.
         preprocessing: Map from images within ``spec.bounds`` to inputs of the network.
         network: The inner network, from which features are read.
     """
@@ -161,7 +160,7 @@ def target_from_spec(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> Target
     """Build a network under attack from what ``target_tensors`` and its spec hold.
 
     Args:
-        spec: Facts about the network.
+        spec: Description of the network.
         tensors: Tensor by the inner network's own name.
 
     Returns:
@@ -179,8 +178,8 @@ def target_from_spec(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> Target
         raise CheckpointError(f"the stored tensors do not fit network {spec.name!r} of its spec: {exc}") from exc
     check_layers(network, spec.layers)
     target = TargetNetwork(spec, network)
-    known = {one.name for one in spec.readings}
-    return target if known.issuperset(spec.layers) else _with_readings(target, {})
+    read = {one.name for one in spec.readings}
+    return target if read.issuperset(spec.layers) else _with_readings(target, {})
 
 
 def target_digest(target: TargetNetwork, *, layers: bool = True) -> str:
@@ -197,11 +196,7 @@ def target_digest(target: TargetNetwork, *, layers: bool = True) -> str:
     apart = {"accuracy", "history"} | (set() if layers else {"layers", "readings"})
     spec = target.spec.model_dump(mode="json", exclude=apart)
     spec["source"] = network_source(target.spec.name)
-    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
-    for name, tensor in sorted(target_tensors(target).items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_digest(target_tensors(target), spec)
 
 
 def inner_network(module: nn.Module) -> nn.Module:
@@ -267,7 +262,7 @@ def target_readings(
     Args:
         target: The network under attack.
         layers: Names of modules of its inner network.
-        stated: Channel axis of layers for which it is known.
+        stated: Channel axis of layers where it is stated.
 
     Returns:
         A reading per layer.

@@ -29,7 +29,7 @@ AVERAGED = ("ema", "swa", "averag", "teacher", "shadow")
 
 @dataclass(frozen=True)
 class _Comparison:
-    """How the tensors of a file fit a network.
+    """Comparison of the tensors of a file with those of a network.
 
     Attributes:
         usable: Tensors to load, by their name in the network.
@@ -66,7 +66,7 @@ class _Reading:
 
     @property
     def place(self) -> str:
-        """Where the tensors come from, in words that follow the name of the file."""
+        """Describe the place of the tensors, in words that follow the name of the file."""
         parts = [f"entry {self.entry!r}" if self.entry else "", self.form.change]
         return "".join(f", {part}" for part in parts if part)
 
@@ -123,23 +123,6 @@ def head_name(network: nn.Module) -> str | None:
         return stated
     linear = [name for name, module in network.named_modules() if name and isinstance(module, nn.Linear)]
     return linear[-1] if linear else None
-
-
-def checkpoint_classes(network: nn.Module, path: str | Path) -> int | None:
-    """Read how many classes the head in a weight file has.
-
-    Args:
-        network: The network that the file is for.
-        path: The weight file.
-
-    Returns:
-        The number of classes, or None when the file holds no head.
-
-    Raises:
-        CheckpointError: When the file cannot be read.
-    """
-    readings = _readings(network, path, strict_head=False)
-    return _head_classes(network, min(readings, key=lambda one: (one.comparison.misfits, one.rank)).tensors)
 
 
 def _readings(network: nn.Module, path: str | Path, *, strict_head: bool) -> list[_Reading]:

@@ -1,5 +1,7 @@
-"""Typed parameter blocks.
+"""Typed parameter blocks, one a module of the same name.
 
+The block of a pipeline stands in ``conf/base/parameters_<pipeline>.yml``, those that several pipelines read in
+``conf/base/parameters.yml``.
 Each block is the type hint of a node's ``params:`` argument, so Kedro builds and checks it before any node
 runs: a misspelt key or a value out of range fails early with a message that names the key.
 """
@@ -14,7 +16,6 @@ from adv_detect.params.adaptive_attack import (
 )
 from adv_detect.params.adversarial_generation import RESERVED_ATTACKS, AdversarialGenerationParams, AttackParams
 from adv_detect.params.detector_training import (
-    RESERVED_CONFIGURATIONS,
     DetectorFitParams,
     DetectorParams,
     DetectorTrainingParams,
@@ -22,6 +23,7 @@ from adv_detect.params.detector_training import (
 from adv_detect.params.evaluation import FEWEST_TAILS, EvaluationParams
 from adv_detect.params.face_recognition import FacePairsParams, FaceRecognitionParams
 from adv_detect.params.feature_extraction import FeatureExtractionParams
+from adv_detect.params.image_changes import BenignChangeParams, ImageChangeParams
 from adv_detect.params.network import LayerParams, NetworkParams, PreprocessingParams
 from adv_detect.params.representatives import RepresentativesParams
 from adv_detect.params.runtime import RayParams, RuntimeParams
@@ -66,13 +68,13 @@ __all__ = [
     "FEWEST_TAILS",
     "RESERVED_ADAPTIVE",
     "RESERVED_ATTACKS",
-    "RESERVED_CONFIGURATIONS",
     "SAME",
     "SPLITS",
     "AdaptiveAttackParams",
     "AdaptiveAttackSpec",
     "AdversarialGenerationParams",
     "AttackParams",
+    "BenignChangeParams",
     "Budgets",
     "ClassOrder",
     "Criteria",
@@ -86,6 +88,7 @@ __all__ = [
     "FaceRecognitionParams",
     "FeatureExtractionParams",
     "HardeningParams",
+    "ImageChangeParams",
     "LayerParams",
     "NetworkFitParams",
     "NetworkParams",

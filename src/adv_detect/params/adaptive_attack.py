@@ -1,4 +1,4 @@
-"""Attacks on detectors that the attacker knows."""
+"""Block ``adaptive_attack``: attacks on network and detector together."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class HardeningParams(Block):
 
 
 class AdaptiveAttackParams(Block):
-    """Attacks on detectors that the attacker knows.
+    """Attacks on network and detector together, their budgets, and adversarial training against them.
 
     ``detectors`` are configurations of ``detector_training``, attacked per ``trained_criteria`` with the first seed.
     ``criteria`` are those of the attacks. Attacked are the first ``max_images`` test images, in a seeded order, that

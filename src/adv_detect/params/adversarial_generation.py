@@ -1,4 +1,4 @@
-"""Attacks on the network."""
+"""Block ``adversarial_generation``: attacks on the network."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from adv_detect.fields import Arguments, Block, Count, Once, PositiveNumber, check_names, parse_fraction
+from adv_detect.names import NATURAL, VARIANTS
 from adv_detect.params.terms import SPLITS, Criteria, Norm, Split
 
-RESERVED_ATTACKS = ("natural", "noise", "all", "macro", "worst")
-"""Names of other rows in the tables."""
+RESERVED_ATTACKS = (NATURAL, *VARIANTS, "all", "macro", "worst")
+"""Names of other rows in the tables, or of other shards."""
 
 
 class AttackParams(Block):

@@ -1,4 +1,4 @@
-"""Detectors and their training."""
+"""Block ``detector_training``: detectors and their training."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Annotated, get_args
 from pydantic import Field, field_validator, model_validator
 
 from adv_detect.fields import Arguments, Block, Count, Decay, LearningRate, Names, Once, Seed, check_names
+from adv_detect.names import CONTROLS
+from adv_detect.params.image_changes import ImageChangeParams
 from adv_detect.params.terms import ClassOrder, Distance, Representative, TrainedCriteria, TrajectoryKind
-
-RESERVED_CONFIGURATIONS = ("margin", "untrained")
-"""Names of the controls."""
 
 
 class DetectorParams(Block):
@@ -30,7 +29,7 @@ class DetectorParams(Block):
 
     @property
     def reads_trajectories(self) -> bool:
-        """Whether it is one of the detectors that read trajectories."""
+        """Tell whether the detector reads trajectories."""
         return self.kind in get_args(TrajectoryKind)
 
     @property
@@ -76,11 +75,13 @@ class DetectorFitParams(Block):
 
 
 class DetectorTrainingParams(Block):
-    """Which detectors are trained, on what and how often.
+    """Detectors to train, with their training sets and seeds.
 
     ``criteria`` may hold ``both``: one detector for targeted and untargeted attacks together.
     ``leave_one_out`` names configurations that are trained again once per attack, without that attack (with the first
     seed, per single criterion).
+    ``views`` are the changes of an image whose logits detectors may compare with those of the image; those that a
+    configured detector reads are computed, and no others.
     """
 
     configurations: dict[str, DetectorParams | None]
@@ -89,6 +90,18 @@ class DetectorTrainingParams(Block):
     leave_one_out: Names = ()
     fit: DetectorFitParams = DetectorFitParams()
     reference_checkpoints: dict[str, str] = Field(default_factory=dict)
+    views: dict[str, ImageChangeParams | None] = Field(default_factory=dict)
+
+    @property
+    def active_views(self) -> dict[str, ImageChangeParams]:
+        """The views that are not null, in configured order."""
+        return {name: one for name, one in self.views.items() if one is not None}
+
+    @field_validator("views")
+    @classmethod
+    def _view_names_are_usable(cls, views: dict[str, ImageChangeParams | None]) -> dict[str, ImageChangeParams | None]:
+        check_names(views, reserved=())
+        return views
 
     @property
     def active(self) -> dict[str, DetectorParams]:
@@ -98,13 +111,13 @@ class DetectorTrainingParams(Block):
     @field_validator("configurations")
     @classmethod
     def _names_are_usable(cls, configurations: dict[str, DetectorParams | None]) -> dict[str, DetectorParams | None]:
-        check_names(configurations, reserved=RESERVED_CONFIGURATIONS)
+        check_names(configurations, reserved=CONTROLS)
         return configurations
 
     @field_validator("reference_checkpoints")
     @classmethod
     def _published_names_are_usable(cls, checkpoints: dict[str, str]) -> dict[str, str]:
-        check_names(checkpoints, reserved=RESERVED_CONFIGURATIONS)
+        check_names(checkpoints, reserved=CONTROLS)
         return checkpoints
 
     @model_validator(mode="after")

@@ -1,25 +1,43 @@
-"""Evaluation of detectors."""
+"""Block ``evaluation``: evaluation of detectors."""
 
 from __future__ import annotations
 
 import math
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from adv_detect.fields import LARGEST, Block, Rate
+from adv_detect.fields import LARGEST, Block, Rate, check_names
+from adv_detect.names import UNCHANGED
+from adv_detect.params.image_changes import BenignChangeParams
 
 FEWEST_TAILS = 1.0
 """Resamples that lie outside an interval, on average: with fewer its bounds are not measured."""
 
 
 class EvaluationParams(Block):
-    """What is measured and shown."""
+    """Measurements and figures of the evaluation.
+
+    ``benign_changes`` are changes of honest pictures, on which detectors should raise no more alarms than on the
+    pictures themselves.
+    """
 
     fprs: tuple[Rate, ...] = (0.01, 0.03, 0.05, 0.10)
     bootstrap: int = Field(1000, ge=0, le=1_000_000)
     confidence_level: float = Field(0.95, ge=0.5, le=0.999)
     show_class: int = Field(0, ge=0, le=LARGEST)
     show_examples: int = Field(6, ge=1, le=20)
+    benign_changes: dict[str, BenignChangeParams | None] = Field(default_factory=dict)
+
+    @property
+    def active_benign_changes(self) -> dict[str, BenignChangeParams]:
+        """The changes that are not null, in configured order."""
+        return {name: one for name, one in self.benign_changes.items() if one is not None}
+
+    @field_validator("benign_changes")
+    @classmethod
+    def _names_are_usable(cls, changes: dict[str, BenignChangeParams | None]) -> dict[str, BenignChangeParams | None]:
+        check_names(changes, reserved=(UNCHANGED,))
+        return changes
 
     @model_validator(mode="after")
     def _bounds_can_be_measured(self) -> EvaluationParams:

@@ -1,4 +1,4 @@
-"""Verification and identification of faces."""
+"""Block ``face_recognition``: verification and identification of faces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extraction of the features of training images."""
+"""Block ``feature_extraction``: extraction of the features of training images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from adv_detect.fields import Block, Count
 
 
 class FeatureExtractionParams(Block):
-    """Which training images the class representatives come from."""
+    """Choice of the training images that the class representatives are fitted to."""
 
     max_images_per_class: Count | None = None

@@ -1,4 +1,4 @@
-"""The network under attack."""
+"""Block ``network`` of ``parameters.yml``: the network under attack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from adv_detect.fields import Arguments, Block, Number, PositiveNumber
 
 
 class PreprocessingParams(Block):
-    """What happens inside the model before the network: ``(order(images) * scale - mean) / std``.
+    """Preprocessing inside the model, before the network: ``(order(images) * scale - mean) / std``.
 
     ``mean`` and ``std`` stand in the order given by ``channel_order``.
     """

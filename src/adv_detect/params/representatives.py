@@ -1,4 +1,4 @@
-"""Class representatives."""
+"""Block ``representatives``: class representatives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How and where any pipeline runs."""
+"""Block ``runtime`` of ``parameters.yml``: engine, device and seed of every pipeline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RayParams(Block):
 
 
 class RuntimeParams(Block):
-    """Where and how the heavy nodes run."""
+    """Seed, device, engine and batch sizes of the nodes that compute."""
 
     seed: Seed = 0
     device: str = "auto"

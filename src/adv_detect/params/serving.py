@@ -1,4 +1,4 @@
-"""The registered model."""
+"""Block ``serving`` of ``parameters.yml``: the registered model."""
 
 from __future__ import annotations
 

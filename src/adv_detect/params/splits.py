@@ -1,4 +1,4 @@
-"""How attacked images are split."""
+"""Block ``splits`` of ``parameters.yml``: division of the attacked images into splits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from adv_detect.fields import LARGEST, Block, Rate
 
 
 class SplitParams(Block):
-    """How the attacked images are divided, by source image (or by identity), for the detector.
+    """Shares of the splits of the attacked images, divided by source image or by identity.
 
     ``by: identity`` puts all images of a class into one split.
     """

@@ -1,4 +1,4 @@
-"""Training of the network under attack."""
+"""Block ``target_training``: training of the network under attack."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Distance = Literal["euclidean", "cosine", "mahalanobis"]
 ClassOrder = Literal["fixed", "ranked"]
 
 TrajectoryKind = Literal["lstm", "bilstm", "mlp"]
-"""The attack that aims at the features of the last layer."""
+"""Kinds of detectors that read trajectories."""
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 

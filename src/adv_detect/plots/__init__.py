@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adv_detect.plots.benign import benign_heat_map
 from adv_detect.plots.distributions import distance_distributions, score_histograms
 from adv_detect.plots.grid import Example, adversarial_grid
 from adv_detect.plots.overview import auc_overview, train_test_figure
@@ -14,6 +15,7 @@ __all__ = [
     "Example",
     "adversarial_grid",
     "auc_overview",
+    "benign_heat_map",
     "distance_distributions",
     "figure_bytes",
     "mean_trajectory_figure",

@@ -1,4 +1,4 @@
-"""What an attacker achieves who knows the detector."""
+"""Success curves and example images of adaptive attacks."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from adv_detect.algorithms.roc import Values, to_array
+from adv_detect.algorithms.roc import Values
 from adv_detect.errors import DataError
 from adv_detect.plots import style
+from adv_detect.plots.grid import Cell, GridSizes, by_row, draw_grid, picture_pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 UNION = "union"
-CELL_INCHES = 1.25
-PANEL_WIDTH, PANEL_HEIGHT = 3.6, 3.0
+EVADING_SIZES = GridSizes(cell=1.25, caption=0.6, margin=0.9, label_size=style.FONT_SIZE - 2)
+PANEL_INCHES = (3.6, 3.0)
 NORM_LABELS = {"l2": "$\\ell_2$", "linf": "$\\ell_\\infty$"}
 
 
@@ -64,15 +65,12 @@ def success_curves(curves: pd.DataFrame, *, fpr: str = "05", title: str = "") ->
     if curves.empty:
         raise DataError("expected success against at least one epsilon, got no rows")
     panels = list(curves.groupby(["detector", "classifier", "norm", "criterion"], sort=True))
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = style.new_figure(PANEL_WIDTH * columns + 1.6, PANEL_HEIGHT * rows + 0.5)
-    drawn = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    figure, drawn = style.panels(len(panels), panel=PANEL_INCHES, spare=(1.6, 0.5), share_x=False)
     names = [name for name in dict.fromkeys(curves["attack"]) if name != UNION]
-    looks = _looks(names)
-    for axes, ((detector, classifier, norm, criterion), part) in zip(drawn, panels, strict=False):
+    styles = _curve_styles(names)
+    for axes, ((detector, classifier, norm, criterion), part) in zip(drawn, panels, strict=True):
         for name in (*names, UNION):
-            _curve(axes, part[part["attack"] == name].sort_values("epsilon"), fpr, name, looks)
+            _curve(axes, part[part["attack"] == name].sort_values("epsilon"), fpr, name, styles)
         configuration, _, training = str(detector).partition("/")
         judged = ", nearest medoid" if classifier == "nearest_medoid" else ""
         style.tidy(
@@ -82,31 +80,30 @@ def success_curves(curves: pd.DataFrame, *, fpr: str = "05", title: str = "") ->
             y_label="share of images lost",
         )
         axes.set_ylim(-0.03, 1.03)
-    for axes in drawn[len(panels) :]:
-        axes.set_visible(False)
-    handles = {label: handle for axes in drawn for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        handles.values(), handles.keys(), fontsize=style.FONT_SIZE - 1, loc="outside right upper", frameon=False
-    )
+    style.joint_legend(figure, drawn)
     style.heading(figure, title)
     return figure
 
 
-def _looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def curve_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Give each attack the look of its curve, as arguments of a plot."""
     colours, lines, shapes = style.colours(names), style.line_styles(names), style.markers(names)
-    looks = {
+    return {
         name: {"color": colours[name], "linestyle": lines[name], "marker": shapes[name], "linewidth": 1.3}
         for name in names
     }
-    return looks | {UNION: {"color": style.INK, "linestyle": "-", "marker": "o", "linewidth": 2.4}}
 
 
-def _curve(axes: Axes, part: pd.DataFrame, fpr: str, name: str, looks: dict[str, dict[str, Any]]) -> None:
+def _curve_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return curve_styles(names) | {UNION: {"color": style.INK, "linestyle": "-", "marker": "o", "linewidth": 2.4}}
+
+
+def _curve(axes: Axes, part: pd.DataFrame, fpr: str, name: str, styles: dict[str, dict[str, Any]]) -> None:
     if part.empty:
         return
     x = np.concatenate([[0.0], part["epsilon"].to_numpy(dtype=float)])
     y = np.concatenate([[0.0], part[f"success_fpr_{fpr}"].to_numpy(dtype=float)])
-    axes.plot(x, y, markersize=4, label="any attack" if name == UNION else name, **looks[name])
+    axes.plot(x, y, markersize=4, label="any attack" if name == UNION else name, **styles[name])
     if name == UNION:
         low, high = (
             np.concatenate([[0.0], part[f"success_{side}_fpr_{fpr}"].to_numpy(dtype=float)]) for side in ("low", "high")
@@ -128,37 +125,15 @@ def evading_grid(examples: Sequence[EvadingExample], *, bounds: tuple[float, flo
     Raises:
         DataError: There is no example, or an image pair differs in shape.
     """
-    rows: dict[str, list[EvadingExample]] = {}
-    for example in examples:
-        rows.setdefault(example.row, []).append(example)
-    if not rows:
-        raise DataError("expected at least one evading image, got none")
-    width = max(map(len, rows.values()))
-    figure = style.new_figure(2 * CELL_INCHES * width + 0.9, (CELL_INCHES + 0.6) * len(rows) + 0.4)
-    cells = figure.subplots(len(rows), 2 * width, squeeze=False)
-    for axes in cells.ravel():
-        axes.set_axis_off()
-    for row, (name, shown) in zip(cells, rows.items(), strict=True):
-        for index, example in enumerate(shown):
-            _pair(row[2 * index], row[2 * index + 1], example, bounds)
-        row[0].text(-0.14, 0.5, name, transform=row[0].transAxes, rotation=90, va="center", ha="right",
-                    fontsize=style.FONT_SIZE - 2, weight="bold", color=style.INK)  # fmt: skip
-    style.heading(figure, title)
-    return figure
+    rows = by_row([(example.row, _cells(example)) for example in examples])
+    return draw_grid(rows, EVADING_SIZES, bounds=bounds, title=title)
 
 
-def _pair(left: Axes, right: Axes, example: EvadingExample, bounds: tuple[float, float]) -> None:
-    clean, attacked = (to_array(image).astype(np.float64) for image in (example.clean, example.adversarial))
-    if clean.ndim != 3 or clean.shape != attacked.shape:
-        raise DataError(f"expected images of one shape (channels, H, W), got {clean.shape} and {attacked.shape}")
+def _cells(example: EvadingExample) -> list[Cell]:
+    clean, attacked = picture_pair(example.clean, example.adversarial)
     change = attacked - clean
-    low, high = bounds
-    texts = (
-        f"clean\n{example.clean_class}",
+    outcome = (
         f"taken for {example.adversarial_class}\n$\\ell_2$ {np.linalg.norm(change):.3g}  "
-        f"$\\ell_\\infty$ {np.abs(change).max():.3g}\nscore {example.score:.3g} (limit {example.threshold:.3g})",
+        f"$\\ell_\\infty$ {np.abs(change).max():.3g}\nscore {example.score:.3g} (limit {example.threshold:.3g})"
     )
-    for axes, image, text in zip((left, right), (clean, attacked), texts, strict=True):
-        shown = np.clip((np.moveaxis(image, 0, -1) - low) / (high - low), 0.0, 1.0)
-        axes.imshow(shown.squeeze(), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-        axes.set_title(text, fontsize=style.FONT_SIZE - 2.5, color=style.INK, y=-0.02, va="top", pad=0)
+    return [(clean, f"clean\n{example.clean_class}"), (attacked, outcome)]

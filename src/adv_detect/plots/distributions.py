@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BINS = 40
-COLUMNS = 3
 CLIP_PERCENT = 0.2
 
 
@@ -43,18 +42,13 @@ def score_histograms(
         raise DataError(f"expected natural and adversarial scores, got {0 if clean is None else len(clean)} natural "
                         f"scores and {len(samples)} attacks")  # fmt: skip
     edges = _edges([clean, *samples.values()])
-    columns = min(COLUMNS, len(samples))
-    rows = -(-len(samples) // columns)
-    figure = style.new_figure(3.4 * columns + 0.4, 2.0 * rows + 0.8)
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes, (name, values) in zip(panels, samples.items(), strict=False):
+    figure, panels = style.panels(len(samples), panel=(3.4, 2.0), spare=(0.4, 0.8))
+    for axes, (name, values) in zip(panels, samples.items(), strict=True):
         _histogram(axes, clean, edges, style.NATURAL_COLOUR, f"natural (n = {len(clean):,})")
         _histogram(axes, values, edges, style.ADVERSARIAL_COLOUR, "adversarial")
         if threshold is not None:
             axes.axvline(threshold, color=style.INK, linewidth=1.0, linestyle="--", label="threshold")
         style.tidy(axes, title=f"{name} (n = {len(values):,})", x_label="score (logit)", y_label="share of images")
-    for axes in panels[len(samples) :]:
-        axes.set_visible(False)
     for axes in panels:
         axes.label_outer()
     handles, labels = panels[0].get_legend_handles_labels()
@@ -105,8 +99,7 @@ def distance_distributions(
     if not samples:
         raise DataError("expected at least one group of distances, got none")
     edges = _edges([values for groups in samples.values() for values in groups.values()])
-    figure = style.new_figure(5.0 * len(samples), 3.8)
-    drawn = figure.subplots(1, len(samples), sharex=True, sharey=True, squeeze=False).ravel()
+    figure, drawn = style.panels(len(samples), panel=(5.0, 3.8), most_columns=len(samples))
     for axes, (panel, groups) in zip(drawn, samples.items(), strict=True):
         colours = style.colours(groups) | {"natural": style.NATURAL_COLOUR}
         for name, values in groups.items():

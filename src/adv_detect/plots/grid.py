@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,30 @@ from adv_detect.errors import DataError
 from adv_detect.plots import style
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Array = NDArray[Any]
-CELL_INCHES = 1.12
-VIEWS = ("clean", "adversarial", "perturbation")
+Cell = tuple[Array, str]
+"""Picture ``(H, W, channels)`` in pixel units of the network, and the text beneath it."""
+LABEL_INCHES = 0.2
+"""Distance of the name of a row from its first picture."""
+
+
+@dataclass(frozen=True)
+class GridSizes:
+    """Sizes of a grid of pictures.
+
+    Attributes:
+        cell: Side of a picture, in inches.
+        caption: Height of the text beneath it, in inches.
+        margin: Width left of the pictures, in inches.
+        label_size: Font size of the names of rows, in points.
+    """
+
+    cell: float = 1.12
+    caption: float = 0.36
+    margin: float = 0.7
+    label_size: float = style.FONT_SIZE
 
 
 @dataclass(frozen=True)
@@ -56,48 +74,82 @@ def adversarial_grid(examples: Sequence[Example], *, bounds: tuple[float, float]
     Raises:
         DataError: There is no example, or an image pair differs in shape.
     """
-    rows: dict[str, list[Example]] = {}
-    for example in examples:
-        rows.setdefault(example.attack, []).append(example)
-    if not rows:
-        raise DataError("expected at least one example, got none")
-    width = max(map(len, rows.values()))
-    figure = style.new_figure(3 * CELL_INCHES * width + 0.7, (CELL_INCHES + 0.36) * len(rows) + 0.4)
-    cells = figure.subplots(len(rows), 3 * width, squeeze=False)
-    for axes in cells.ravel():
-        axes.set_axis_off()
-    for row, (attack, shown) in zip(cells, rows.items(), strict=True):
-        for index, example in enumerate(shown):
-            _draw(row[3 * index : 3 * index + 3], example, bounds)
-        row[0].text(-0.18, 0.5, attack, transform=row[0].transAxes, rotation=90, va="center", ha="right",
-                    fontsize=style.FONT_SIZE, weight="bold", color=style.INK)  # fmt: skip
-    style.heading(figure, title)
-    return figure
+    rows = by_row([(example.attack, _cells(example, bounds)) for example in examples])
+    return draw_grid(rows, GridSizes(), bounds=bounds, title=title)
 
 
-def _draw(cells: Sequence[Axes], example: Example, bounds: tuple[float, float]) -> None:
-    clean, attacked = _picture(example.clean), _picture(example.adversarial)
-    if clean.shape != attacked.shape:
-        raise DataError(f"expected an adversarial image of shape {clean.shape}, got {attacked.shape}")
+def _cells(example: Example, bounds: tuple[float, float]) -> list[Cell]:
+    clean, attacked = picture_pair(example.clean, example.adversarial)
     change = attacked - clean
     low, high = bounds
     peak = float(np.abs(change).max())
     factor = 1.0 if peak == 0.0 else (high - low) / 2 / peak
     amplified = (low + high) / 2 + change * factor
-    texts = (
-        f"clean\n{example.clean_class}",
-        f"adversarial\n{example.adversarial_class}",
-        f"x{factor:.3g}   $\\ell_2$ {np.linalg.norm(change):.3g}\n$\\ell_\\infty$ {peak:.3g}",
-    )
-    for axes, image, text in zip(cells, (clean, attacked, amplified), texts, strict=True):
-        shown = np.clip((image - low) / (high - low), 0.0, 1.0)
-        axes.imshow(shown.squeeze(), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-        axes.set_title(text, fontsize=style.FONT_SIZE - 2.5, color=style.INK, y=-0.02, va="top", pad=0)
+    return [
+        (clean, f"clean\n{example.clean_class}"),
+        (attacked, f"adversarial\n{example.adversarial_class}"),
+        (amplified, f"x{factor:.3g}   $\\ell_2$ {np.linalg.norm(change):.3g}\n$\\ell_\\infty$ {peak:.3g}"),
+    ]
 
 
-def _picture(image: Values) -> Array:
-    """Return ``(H, W, channels)`` as float64."""
-    array = to_array(image).astype(np.float64)
-    if array.ndim != 3:
-        raise DataError(f"expected an image of shape (channels, H, W), got {array.shape}")
-    return np.moveaxis(array, 0, -1)
+def by_row(cells: Sequence[tuple[str, list[Cell]]]) -> dict[str, list[Cell]]:
+    """Join the cells of examples with the same name into one row, in the given order."""
+    rows: dict[str, list[Cell]] = {}
+    for name, some in cells:
+        rows.setdefault(name, []).extend(some)
+    return rows
+
+
+def picture_pair(clean: Values, adversarial: Values) -> tuple[Array, Array]:
+    """Turn an image and its attacked version, ``(channels, H, W)``, into pictures.
+
+    Args:
+        clean: The image.
+        adversarial: The attacked image.
+
+    Returns:
+        Both as float64 ``(H, W, channels)``.
+
+    Raises:
+        DataError: They are not of one such shape.
+    """
+    one, other = (to_array(image).astype(np.float64) for image in (clean, adversarial))
+    if one.ndim != 3 or one.shape != other.shape:
+        raise DataError(f"expected images of one shape (channels, H, W), got {one.shape} and {other.shape}")
+    return np.moveaxis(one, 0, -1), np.moveaxis(other, 0, -1)
+
+
+def draw_grid(
+    rows: Mapping[str, Sequence[Cell]], sizes: GridSizes, *, bounds: tuple[float, float], title: str
+) -> Figure:
+    """Draw rows of pictures with a text beneath each.
+
+    Args:
+        rows: Pictures and texts by name of the row, which stands at its left.
+        sizes: Sizes.
+        bounds: Lowest and highest pixel value.
+        title: What is shown.
+
+    Returns:
+        The figure; a row with fewer pictures ends earlier.
+
+    Raises:
+        DataError: There is no picture.
+    """
+    if not rows:
+        raise DataError("expected at least one example, got none")
+    low, high = bounds
+    width = max(map(len, rows.values()))
+    figure = style.new_figure(sizes.cell * width + sizes.margin, (sizes.cell + sizes.caption) * len(rows) + 0.4)
+    drawn = figure.subplots(len(rows), width, squeeze=False)
+    for axes in drawn.ravel():
+        axes.set_axis_off()
+    for line, (name, cells) in zip(drawn, rows.items(), strict=True):
+        for axes, (picture, text) in zip(line, cells, strict=False):
+            shown = np.clip((picture - low) / (high - low), 0.0, 1.0)
+            axes.imshow(shown.squeeze(), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+            axes.set_title(text, fontsize=style.FONT_SIZE - 2.5, color=style.INK, y=-0.02, va="top", pad=0)
+        line[0].text(-LABEL_INCHES / sizes.cell, 0.5, name, transform=line[0].transAxes, rotation=90, va="center",
+                     ha="right", fontsize=sizes.label_size, weight="bold", color=style.INK)  # fmt: skip
+    style.heading(figure, title)
+    return figure

@@ -87,8 +87,8 @@ def _points(rows: pd.DataFrame, attacks: list[str]) -> pd.DataFrame:
     return points.reindex(attacks)
 
 
-def _dots(axes: Axes, points: pd.DataFrame, heights: np.ndarray, look: tuple[str, str, str]) -> None:
-    colour, marker, label = look
+def _dots(axes: Axes, points: pd.DataFrame, heights: np.ndarray, drawn_as: tuple[str, str, str]) -> None:
+    colour, marker, label = drawn_as
     auc = points["auc"].to_numpy()
     axes.hlines(
         heights, points["low"].fillna(points["auc"]), points["high"].fillna(points["auc"]), color=colour, linewidth=1.6

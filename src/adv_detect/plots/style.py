@@ -1,4 +1,4 @@
-"""Look of all figures: a palette that colour-blind readers can tell apart, quiet axes, no global state."""
+"""Style of all figures: a palette that colour-blind readers can tell apart, quiet axes, no global state."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 INK = "#222222"
 GRID = "#DDDDDD"
 FONT_SIZE = 9.5
+MOST_COLUMNS = 3
 RESOLUTION = 192
 """Dots per inch: two for each pixel of a page, whose pixels are 1/96 inch."""
 FORMATS = {"png": "image/png", "svg": "image/svg+xml"}
@@ -38,8 +39,43 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def joint_legend(figure: Figure, drawn: Iterable[Axes]) -> None:
+    """Put one legend beside the panels, with every label once."""
+    handles = {label: handle for axes in drawn for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), fontsize=FONT_SIZE - 1, loc="outside right upper", frameon=False)
+
+
+def panels(
+    count: int,
+    *,
+    panel: tuple[float, float],
+    spare: tuple[float, float] = (0.0, 0.0),
+    most_columns: int = MOST_COLUMNS,
+    share_x: bool = True,
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure with panels that share their y axis, row by row.
+
+    Args:
+        count: Number of panels, at least 1.
+        panel: Width and height of a panel, in inches.
+        spare: Width and height beside the panels, in inches.
+        most_columns: Panels in one row.
+        share_x: Whether they share their x axis too.
+
+    Returns:
+        The figure and its panels; places of the last row that are left over stay empty.
+    """
+    columns = min(most_columns, count)
+    rows = -(-count // columns)
+    figure = new_figure(panel[0] * columns + spare[0], panel[1] * rows + spare[1])
+    places = figure.subplots(rows, columns, sharex=share_x, sharey=True, squeeze=False).ravel()
+    for axes in places[count:]:
+        axes.set_visible(False)
+    return figure, list(places[:count])
+
+
 def tidy(axes: Axes, *, title: str = "", x_label: str = "", y_label: str = "", grid: bool = True) -> Axes:
-    """Give axes the common look and their texts."""
+    """Give axes the common style and their texts."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.tick_params(colors=INK, labelsize=FONT_SIZE - 1)

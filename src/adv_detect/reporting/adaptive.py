@@ -204,7 +204,7 @@ def _hardening(table: pd.DataFrame, hardened: ShardStore) -> list[Block]:
 
 def _rounds(hardened: ShardStore) -> pd.DataFrame:
     rows = []
-    for key in hardened.keys():  # noqa: SIM118 - a store is no dictionary
+    for key in hardened:
         for facts in hardened.metadata(key)["rounds"]:
             for split in ("train", "validation"):
                 counts = {name: facts[split][name] for name in ("attacked", "fooled", "evaded")}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from adv_detect.reporting import evaluation_sentences as sentences
 from adv_detect.reporting import sections
+from adv_detect.reporting.benign import benign_section
 from adv_detect.reporting.blocks import Block, Bullets, Facts, Fold, Section, Table, Text
 from adv_detect.reporting.results import EvaluationResults, chosen_detector
 from adv_detect.reporting.summary import summary_section
@@ -33,6 +34,7 @@ def evaluation_sections(results: EvaluationResults, *, further: Sequence[Section
         sections.comparison_section(results),
         sections.quantisation_section(results),
         sections.controls_section(results),
+        benign_section(results),
         sections.matrix_section(results),
         sections.inside_section(results),
         *further,

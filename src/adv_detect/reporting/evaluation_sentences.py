@@ -118,6 +118,9 @@ CAPTIONS = {
     "mean_trajectory": prose("""
         Mean way of natural and adversarial images of one predicted class through the layers (distances divided by
         the natural images' mean distance to their own class at that layer); shaded: the middle 80% of the images"""),
+    "benign_changes": prose("""
+        Share of false alarms in percent at a nominal 5%, by detector and benign change. Yellow is bad; the first column
+        holds the unchanged images"""),
     "adversarial_grid": prose("""
         Clean image, adversarial image and perturbation (amplified by the factor given), with the network's predictions
         and the norms in its pixel range"""),

@@ -140,7 +140,7 @@ def _best(texts: list[str], kinds: list[str]) -> set[int]:
 
 
 def _is_numeric(column: pd.Series[Any]) -> bool:
-    """Whether a column is set flush right: numbers, or texts that all begin with one."""
+    """Tell whether a column is set flush right: numbers, or texts that all begin with one."""
     if pd.api.types.is_numeric_dtype(column):
         return True
     texts = [text for value in column if (text := str(value)) != MISSING]

@@ -1,4 +1,4 @@
-"""What the report of an evaluation is made from, and how its numbers are looked up."""
+"""Tables and figures that the report of an evaluation is made from, and their look-up."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class EvaluationResults:
         registered: Key of the detector that was registered.
         published: Published numbers per criterion, label and attack.
         confidence_level: Coverage of the intervals in ``metrics``.
+        benign: Result of `benign_table`; empty where it was not measured.
     """
 
     metrics: pd.DataFrame
@@ -54,6 +55,7 @@ class EvaluationResults:
     registered: str | None = None
     published: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     confidence_level: float = 0.95
+    benign: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def criteria(self) -> list[str]:
@@ -84,7 +86,7 @@ class EvaluationResults:
 
     @property
     def has_margin(self) -> bool:
-        """Whether the margin control was scored."""
+        """Tell whether the margin control was scored."""
         return MARGIN in set(self.metrics["detector"])
 
 

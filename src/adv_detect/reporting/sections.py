@@ -56,7 +56,7 @@ def figures(results: EvaluationResults, name: str, criterion: str | None = None)
 
 
 def attacks_section(results: EvaluationResults) -> Section:
-    """How often the attacks fool the network, and how little they change."""
+    """Write the section on success and size of the attacks on the network."""
     table = attack_table(results.attack_records, confidence_level=results.confidence_level)
     rates = zip(table["success_rate"], table["success_low"], table["success_high"], strict=True)
     table["success_rate"] = [f"{rate:.1%} ({100 * low:.1f} to {100 * high:.1f})" for rate, low, high in rates]
@@ -94,7 +94,7 @@ def _spread(results: EvaluationResults) -> str:
 
 
 def operating_section(results: EvaluationResults) -> Section:
-    """What the chosen detector does at fixed thresholds."""
+    """Write the section on the chosen detector at fixed thresholds."""
     blocks: list[Block] = [Text(sentences.THRESHOLDS)]
     for criterion in results.criteria:
         key = chosen_detector(results.detectors, criterion)
@@ -186,7 +186,7 @@ def _macro_cells(results: EvaluationResults, rows: pd.DataFrame) -> dict[str, st
 
 
 def quantisation_section(results: EvaluationResults) -> Section:
-    """What is left of an attack when its image is stored with 8 bits per channel."""
+    """Write the section on attacked images stored with 8 bits per channel."""
     blocks: list[Block] = [Text(sentences.QUANTISATION)]
     names = results.detectors.set_index("detector")["configuration"]
     for criterion, key in ((one, chosen_detector(results.detectors, one)) for one in results.criteria):
@@ -248,6 +248,6 @@ def _matrix_table(results: EvaluationResults, configuration: str, criterion: str
 
 
 def inside_section(results: EvaluationResults) -> Section:
-    """What the detector sees, and how it was trained."""
+    """Write the section on the detector's input and training."""
     pictures = [*figures(results, "mean_trajectory"), *figures(results, "training_curves")]
     return Section("What the detector sees", [Text(sentences.INSIDE), *pictures])

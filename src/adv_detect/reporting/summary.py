@@ -10,6 +10,7 @@ import pandas as pd
 from adv_detect.measures.detector_keys import MARGIN, UNTRAINED
 from adv_detect.measures.reference_tables import format_score
 from adv_detect.reporting import evaluation_sentences as sentences
+from adv_detect.reporting.benign import benign_note
 from adv_detect.reporting.blocks import Block, Card, Cards, Note, Section, Text
 from adv_detect.reporting.results import EvaluationResults, chosen_detector
 
@@ -24,6 +25,7 @@ def summary_section(results: EvaluationResults) -> Section:
         key = chosen_detector(results.detectors, criterion)
         if key is not None and results.row(key, attack="macro", criterion=criterion, form="early"):
             blocks += _verdict(results, key, criterion)
+    blocks += benign_note(results)
     return Section("Summary", blocks)
 
 

@@ -25,6 +25,7 @@ from adv_detect.algorithms.representatives import (
     representatives_from_tensors,
     representatives_tensors,
 )
+from adv_detect.algorithms.views import Views
 from adv_detect.errors import ConfigurationError, DamagedFileError, DataError
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_from_spec, target_tensors
@@ -47,7 +48,7 @@ class ScoringBundle:
         network: The network under attack.
         representatives: Its class representatives.
         stored: The detector, with the clean scores that its thresholds rest on.
-        about: Facts on the model: ``fpr`` (the default rate), ``fprs`` (rates at which thresholds were looked at),
+        metadata: Facts on the model: ``fpr`` (the default rate), ``fprs`` (rates at which thresholds are reported),
             ``name`` (of the registered model), validation figures, ``max_images`` and ``max_bytes`` (of a request to a
             server; absent means the defaults).
         twin: The second network; None where the detector does not read it.
@@ -56,13 +57,13 @@ class ScoringBundle:
     network: TargetNetwork
     representatives: Representatives
     stored: StoredDetector
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     twin: TargetNetwork | None = None
 
     @property
     def thresholds(self) -> dict[float, float]:
-        """Scores above which an image counts as adversarial, at the rates that were looked at."""
-        return {float(fpr): self.stored.threshold(float(fpr)) for fpr in self.about["fprs"]}
+        """Scores above which an image counts as adversarial, at the reported rates."""
+        return {float(fpr): self.stored.threshold(float(fpr)) for fpr in self.metadata["fprs"]}
 
     def threshold(self, fpr: float | None = None) -> float:
         """Return the threshold at a false-positive rate.
@@ -76,7 +77,7 @@ class ScoringBundle:
         Raises:
             ConfigurationError: The rate is outside (0, 1).
         """
-        rate = float(self.about["fpr"] if fpr is None else fpr)
+        rate = float(self.metadata["fpr"] if fpr is None else fpr)
         if not 0 < rate < 1:
             raise ConfigurationError(f"fpr: expected a rate above 0 and below 1, such as 0.05, got {rate:g}")
         return self.stored.threshold(rate)
@@ -85,8 +86,9 @@ class ScoringBundle:
         """Join the parts into one differentiable model: images to class logits and adversarial scores."""
         with _plain_defaults():
             network = working_form(self.network, torch.device("cpu"))
+            views = Views.build(self.stored.views, self.network.spec.bounds)
             twin = None if self.twin is None else working_form(self.twin, torch.device("cpu"))
-            return DetectionModel(network, self.stored.detector, self.network.spec.layers, twin=twin)
+            return DetectionModel(network, self.stored.detector, self.network.spec.layers, views=views, twin=twin)
 
     def save(self, folder: Path) -> None:
         """Write the parts as safetensors files, each with its facts as JSON beside it.
@@ -94,10 +96,10 @@ class ScoringBundle:
         Args:
             folder: Existing folder to write into.
         """
-        tensors, about = representatives_tensors(self.representatives)
-        facts = {"key": self.stored.key, "facts": dict(self.stored.facts), "about": dict(self.about)}
+        tensors, metadata = representatives_tensors(self.representatives)
+        facts = {"key": self.stored.key, "facts": dict(self.stored.facts), "metadata": dict(self.metadata)}
         _write(folder, "network", target_tensors(self.network), self.network.spec.model_dump(mode="json"))
-        _write(folder, "representatives", tensors, about)
+        _write(folder, "representatives", tensors, metadata)
         _write(folder, "detector", self.stored.tensors(), facts)
         if self.twin is not None:
             _write(folder, TWIN, target_tensors(self.twin), self.twin.spec.model_dump(mode="json"))
@@ -131,7 +133,7 @@ class ScoringBundle:
                     network=_network(*network),
                     representatives=classes,
                     stored=StoredDetector.restore(facts["key"], facts["facts"], detector[0], classes),
-                    about=facts["about"],
+                    metadata=facts["metadata"],
                     twin=_network(*twin[0]) if twin else None,
                 ),
                 folder,
@@ -262,16 +264,18 @@ def _plain_defaults() -> Iterator[None]:
             torch.set_default_dtype(chosen)
 
 
-def _write(folder: Path, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def _write(folder: Path, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and facts, each with its digest; the tensors name the facts that they belong to."""
     fs = LocalFileSystem()
-    files.write_tensors(fs, str(folder / f"{name}.safetensors"), tensors, {"name": name, "about": fingerprint(about)})
-    files.write_json(fs, str(folder / f"{name}.json"), dict(about))
+    files.write_tensors(
+        fs, str(folder / f"{name}.safetensors"), tensors, {"name": name, "metadata": fingerprint(metadata)}
+    )
+    files.write_json(fs, str(folder / f"{name}.json"), dict(metadata))
 
 
 def _read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     fs, path = LocalFileSystem(), str(folder / f"{name}.safetensors")
-    about = files.read_json(fs, str(folder / f"{name}.json"))
-    if files.read_header(fs, path) != {"name": name, "about": fingerprint(about)}:
+    metadata = files.read_json(fs, str(folder / f"{name}.json"))
+    if files.read_header(fs, path) != {"name": name, "metadata": fingerprint(metadata)}:
         raise DamagedFileError(path, f"it does not belong to {name}.json")
-    return files.read_tensors(fs, path), about
+    return files.read_tensors(fs, path), metadata

@@ -1,4 +1,4 @@
-"""What the registry says about the model: how to ask it, what it answers, where it comes from."""
+"""Descriptions and tags of the registered model: requests, answers and origin."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def model_description(bundle: ScoringBundle) -> str:
     """
     spec = bundle.network.spec
     low, high = spec.bounds
-    limits = Limits.from_environment(bundle.about, {})
+    limits = Limits.from_environment(bundle.metadata, {})
     return TEMPLATE.format(
         shape=", ".join(map(str, spec.image_shape)),
         low=low,
@@ -68,9 +68,9 @@ def model_description(bundle: ScoringBundle) -> str:
         eight_bit=" (8-bit pixels divided by 255)" if (low, high) == (0.0, 1.0) else "",
         least=1 / len(bundle.stored.clean_scores),
         n=len(bundle.stored.clean_scores),
-        fpr=float(bundle.about["fpr"]),
+        fpr=float(bundle.metadata["fpr"]),
         outputs="\n".join(f"- `{name}`: {meaning}" for name, meaning in OUTPUTS.items()),
-        name=bundle.about["name"],
+        name=bundle.metadata["name"],
         max_images=limits.max_images,
         max_bytes=limits.max_bytes,
         example=f"[[[[{low:.1f}, {low:.1f}, ...], ...], ...]]",
@@ -106,19 +106,19 @@ def version_tags(bundle: ScoringBundle) -> dict[str, str]:
     Returns:
         Tag to value. Facts that the bundle lacks are left out.
     """
-    about, spec = bundle.about, bundle.network.spec
+    metadata, spec = bundle.metadata, bundle.network.spec
     facts: dict[str, Any] = {
         "detector": bundle.stored.key,
         "trained_criterion": bundle.stored.facts.get("trained_criterion"),
         "attacks": ", ".join(bundle.stored.facts.get("attacks", ())) or None,
-        "validation_macro_auc": _rounded(about.get("validation_macro_auc")),
-        "validation_macro_auc_all": _rounded(about.get("validation_macro_auc_all")),
+        "validation_macro_auc": _rounded(metadata.get("validation_macro_auc")),
+        "validation_macro_auc_all": _rounded(metadata.get("validation_macro_auc_all")),
         "network": spec.name,
         "network_accuracy": _rounded(spec.accuracy),
         "classes": spec.num_classes,
         "input_shape": f"(N, {', '.join(map(str, spec.image_shape))}) float32",
         "pixel_range": f"[{spec.bounds[0]:g}, {spec.bounds[1]:g}]",
-        "fpr_default": f"{float(about['fpr']):g}",
+        "fpr_default": f"{float(metadata['fpr']):g}",
         "clean_images": len(bundle.stored.clean_scores),
         "fpr_choices": ", ".join(f"{rate:g}" for rate in sorted(bundle.thresholds)),
     }

@@ -88,15 +88,15 @@ class ScoringEndpoint:
         return await self._scored(request, body, end, leave)
 
     def _size(self, request: Request) -> int:
-        """Check the headers; give the size of the body, the largest one where it is not told."""
+        """Check the headers; give the size of the body, the largest one where it is not stated."""
         kind, _, charset = request.headers.get("content-type", "none").lower().partition(";")
         charset = charset.strip().replace('"', "")
         coding = request.headers.get("content-encoding", "")
         if kind.strip() != JSON_TYPE or charset not in {"", "charset=utf-8"} or coding not in {"", "identity"}:
             came = ", ".join(filter(None, (kind.strip(), charset, coding)))[:100]
             raise RequestError(415, f"expected a body of content type {JSON_TYPE}, in UTF-8, not packed, got {came}")
-        told = request.headers.get("content-length")
-        size = self.limits.max_bytes if told is None else int(told)
+        length = request.headers.get("content-length")
+        size = self.limits.max_bytes if length is None else int(length)
         if size > self.limits.max_bytes:
             raise self._too_large(f"{size:,}")
         return size

@@ -40,7 +40,7 @@ class RequestError(AdvDetectError, ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes on.
+    """Limits of a server's requests.
 
     Attributes:
         max_images: Images a request.

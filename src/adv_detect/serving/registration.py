@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 REQUIREMENTS = ("fsspec", "mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch", "tqdm")
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = (
-    "__init__.py", "errors.py", "fields.py", "keys.py", "names.py", "progress.py",
+    "__init__.py", "dotted.py", "errors.py", "fields.py", "keys.py", "names.py", "progress.py",
     "algorithms", "networks", "params", "serving", "sharding",
 )  # fmt: skip
+VIEWS_NEED = "torchvision.transforms"
 NOT_SERVED = ("attacks", "registration.py", "__pycache__", "*.pyc")
 INSTALLED = ("site-packages", "dist-packages")
 EXAMPLE_IMAGES = 2
@@ -61,9 +62,9 @@ def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
     """
     import mlflow
 
-    name, default = str(bundle.about["name"]), float(bundle.about["fpr"])
+    name, default = str(bundle.metadata["name"]), float(bundle.metadata["fpr"])
     with _quiet(), tempfile.TemporaryDirectory() as scratch:
-        code, requirements = serving_dependencies(_constructors(bundle), Path(scratch))
+        code, requirements = serving_dependencies(model_parts(bundle), Path(scratch))
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(PACKAGE / "serving" / "pyfunc_model.py"),
@@ -75,6 +76,21 @@ def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
             metadata=version_tags(bundle),
         )
         return _register(bundle, logged, alias)
+
+
+def model_parts(bundle: ScoringBundle) -> list[str]:
+    """Name what a served model is made of.
+
+    Args:
+        bundle: What is served.
+
+    Returns:
+        Registered names or dotted paths of networks, detectors and views; where there are views, what they need.
+    """
+    networks = [one.spec.name for one in (bundle.network, bundle.twin) if one is not None]
+    detectors = [one.kind for _, one in with_members(bundle.stored.params)]
+    kinds = [one.kind for one in bundle.stored.views.values()]
+    return [*networks, *detectors, *kinds, *([VIEWS_NEED] if kinds else [])]
 
 
 def example_images(bundle: ScoringBundle) -> NDArray[np.float32]:
@@ -105,21 +121,15 @@ def model_signature(bundle: ScoringBundle) -> ModelSignature:
     return ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *bundle.network.spec.image_shape))]),
         outputs=Schema([ColSpec(kind, name) for name, kind in OUTPUT_TYPES.items()]),
-        params=ParamSchema([ParamSpec("fpr", "double", float(bundle.about["fpr"]))]),
+        params=ParamSchema([ParamSpec("fpr", "double", float(bundle.metadata["fpr"]))]),
     )
-
-
-def _constructors(bundle: ScoringBundle) -> list[str]:
-    """Name what builds networks and detectors: registered names and dotted paths."""
-    networks = [one.spec.name for one in (bundle.network, bundle.twin) if one is not None]
-    return [*networks, *(one.kind for _, one in with_members(bundle.stored.params))]
 
 
 def serving_dependencies(paths: Iterable[str], scratch: Path) -> tuple[list[str], list[str]]:
     """Gather what the model needs to load elsewhere, the modules of a user's own network and detector included.
 
     Args:
-        paths: Registered names or dotted paths of networks and detectors.
+        paths: Registered names or dotted paths of network, detector and views.
         scratch: Existing, empty folder for a copy of the part of this package that serving needs.
 
     Returns:
@@ -141,7 +151,7 @@ def _register(bundle: ScoringBundle, logged: Any, alias: str) -> str:
     """Make a version of what was logged, with description, tags and alias."""
     from mlflow import MlflowClient
 
-    client, name = MlflowClient(), str(bundle.about["name"])
+    client, name = MlflowClient(), str(bundle.metadata["name"])
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     client.update_registered_model(name, model_description(bundle))

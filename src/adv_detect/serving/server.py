@@ -48,7 +48,7 @@ def scoring_app(bundle: ScoringBundle, model: DetectionModel, *, other: ASGIApp)
     Raises:
         ConfigurationError: A limit in the environment is no positive number.
     """
-    limits = Limits.from_environment(bundle.about)
+    limits = Limits.from_environment(bundle.metadata)
     if THREADS not in os.environ:
         torch.set_num_threads(max(1, available_cores() // limits.predictions))
 

@@ -49,7 +49,7 @@ def execute_plan(plan: ShardPlan, store: ShardStore) -> None:
 
 
 def _sound(store: ShardStore, spec: ShardSpec) -> bool:
-    """Whether a shard lies there, made from what the plan says, every byte as it was written."""
+    """Return whether a shard is there, made from what the plan says, every byte as it was written."""
     if spec.key not in store:
         return False
     try:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from adv_detect.errors import DamagedFileError
 from adv_detect.keys import TEMPORARY
+from adv_detect.sharding.digests import tensor_digest
 from adv_detect.sharding.seals import (
     CONTENT,
     Seal,
@@ -24,7 +25,6 @@ from adv_detect.sharding.seals import (
     opened_metadata,
     sealed_json,
     sealed_metadata,
-    tensor_digest,
 )
 
 LENGTH_BYTES = 8  # a safetensors file starts with the length of its JSON header, little endian

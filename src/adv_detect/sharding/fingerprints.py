@@ -15,6 +15,8 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
+from adv_detect.sharding.digests import tensor_digest
+
 
 def fingerprint(*parts: Any) -> str:
     """Digest values so that equal ones, and only they, get the same text.
@@ -62,11 +64,8 @@ def _canonical_binary(value: Tensor | np.ndarray | bytes) -> dict[str, Any]:
     if isinstance(value, bytes):
         return {"bytes": hashlib.sha256(value).hexdigest()}
     tensor = torch.from_numpy(np.array(value, order="C")) if isinstance(value, np.ndarray) else value
-    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return {
-        "tensor": [list(tensor.shape), str(tensor.dtype).removeprefix("torch.")],
-        "bytes": hashlib.sha256(flat.numpy().data).hexdigest(),
-    }
+    form = [list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+    return {"tensor": form, "bytes": tensor_digest(tensor)}
 
 
 def _canonical_container(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a sharded data set consists of and how each shard is made."""
+"""Plan of a sharded data set: its shards and the function that makes one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOWN_KEY = 80
 
 @dataclass(frozen=True)
 class ShardContent:
-    """What one shard holds.
+    """Content of one shard.
 
     Attributes:
         tensors: Tensors by name, any shapes and dtypes, at least one.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adv_detect.errors import DamagedFileError
+from adv_detect.sharding.digests import tensor_digest
 
 CONTENT = "content"
 DIGEST = "sha256"
@@ -26,7 +27,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Seal:
-    """What the header of a safetensors file holds beside names and shapes.
+    """Content of the header of a safetensors file beside names and shapes.
 
     Attributes:
         metadata: Text by name.
@@ -35,12 +36,6 @@ class Seal:
 
     metadata: dict[str, str]
     digests: dict[str, str]
-
-
-def tensor_digest(tensor: Tensor) -> str:
-    """Return the SHA-256 of the bytes of a tensor on the CPU, as they lie in a file."""
-    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(flat.numpy().data).hexdigest()
 
 
 def sealed_metadata(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import logging
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 from fsspec.core import url_to_fs
 
-from adv_detect.errors import DamagedFileError, ShardError
+from adv_detect.errors import DamagedFileError, MissingShardError, ShardError
 from adv_detect.keys import TEMPORARY
+from adv_detect.names import FLOAT
 from adv_detect.sharding import files
 from adv_detect.sharding.fingerprints import digest_of
 from adv_detect.sharding.plan import ShardContent, ShardPlan
+from adv_detect.sharding.selection import Names, select_keys
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +27,14 @@ PLANNED = "_planned.json"
 HEADER = "shard"
 
 
-class ShardStore:
-    """Shards by key, read one at a time; picklable.
+class ShardStore(Mapping[str, ShardContent]):
+    """Shards by key, in sorted order, each read when it is asked for; picklable.
 
     A shard is the file ``<root>/<key>.safetensors``; its fingerprint and metadata are text in the file's header.
     ``_complete.json`` is there only while every shard of the plan is.
+
+    A view (:meth:`select`, :meth:`only`) shows some of the shards, or of their tensors; what concerns the whole folder,
+    such as ``complete``, ``digest`` and ``finish``, is the same for a view as for its store.
 
     Args:
         root: Folder, as a path or an fsspec address such as ``s3://bucket/folder``.
@@ -40,8 +46,13 @@ class ShardStore:
         self, root: str, storage_options: Mapping[str, Any] | None = None, remedy: str = "run what makes it again"
     ) -> None:
         self._remedy = remedy
+        self._shown: tuple[str, ...] | None = None
+        self._tensors: tuple[str, ...] | None = None
         self.fs, path = url_to_fs(str(root), **dict(storage_options or {}))
         self.root = path.rstrip("/")
+
+    __hash__ = object.__hash__  # a store equals itself alone: to compare contents would read them all
+    __eq__ = object.__eq__
 
     def __repr__(self) -> str:
         """Return the place of the store."""
@@ -49,54 +60,84 @@ class ShardStore:
 
     def __len__(self) -> int:
         """Return the number of shards that are there."""
-        return len(self.keys())
+        return len(self._keys())
 
     def __contains__(self, key: object) -> bool:
         """Return whether a shard is there."""
+        if self._shown is not None and key not in self._shown:
+            return False
         return isinstance(key, str) and bool(self.fs.exists(self.path(key)))
 
-    def __iter__(self) -> Iterator[tuple[str, ShardContent]]:
-        """Read all shards in the order of their keys, one in memory at a time."""
-        for key in self.keys():
-            yield key, self.read(key)
+    def __iter__(self) -> Iterator[str]:
+        """List the keys of the shards that are there."""
+        return iter(self._keys())
 
-    def path(self, key: str) -> str:
-        """Return the file of a shard."""
-        return f"{self.root}/{key}{SUFFIX}"
-
-    def keys(self, prefix: str = "") -> tuple[str, ...]:
-        """List the shards that are there.
-
-        Args:
-            prefix: How the wanted keys start; end it with ``/`` to mean a whole folder.
-
-        Returns:
-            Keys in sorted order.
-        """
-        names = (path[len(self.root) + 1 :] for path in self._files(prefix.rpartition("/")[0]))
-        return tuple(
-            sorted(name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX) and name.startswith(prefix))
-        )
-
-    def read(self, key: str, names: Collection[str] | None = None) -> ShardContent:
+    def __getitem__(self, key: str) -> ShardContent:
         """Read one shard.
 
         Args:
             key: Which one.
-            names: Which of its tensors, None for all; others are not fetched.
 
         Returns:
             Its tensors, on the CPU, and its metadata.
 
         Raises:
-            ShardError: There is no such shard.
-            DataError: Its file is damaged.
+            MissingShardError: There is no such shard.
+            DataError: Its file is damaged, or lacks a tensor of the view.
         """
+        if self._shown is not None and key not in self._shown:
+            raise MissingShardError(f"{self.root}: shard {key!r} is not in this selection of {len(self)}")
         metadata = self.metadata(key)
         try:
-            return ShardContent(files.read_tensors(self.fs, self.path(key), names), metadata)
+            return ShardContent(files.read_tensors(self.fs, self.path(key), self._tensors), metadata)
         except DamagedFileError as exc:
             raise exc.remade_by(self._remedy) from exc
+
+    def path(self, key: str) -> str:
+        """Return the file of a shard."""
+        return f"{self.root}/{key}{SUFFIX}"
+
+    def select(
+        self,
+        *,
+        attack: Names = None,
+        criterion: Names = None,
+        split: Names = None,
+        variant: Names = FLOAT,
+        natural: bool | None = None,
+    ) -> Self:
+        """Show shards of images by the parts of their keys; the store is listed once, now.
+
+        Args:
+            attack: Configured names, or ``natural``.
+            criterion: ``targeted``, ``untargeted``, ``none``.
+            split: ``train``, ``validation``, ``test``.
+            variant: ``float``, ``8bit``, ``noise``, ``benign`` (all benign changes) or ``benign/<change>``.
+            natural: Whether the images are natural; None for both.
+
+        Returns:
+            A view on the same store. Its shards follow the order in which attacks, then criteria, are given, then that
+            of their keys.
+
+        Raises:
+            ShardError: The shards of this store are not named after images.
+        """
+        wanted = {"attack": attack, "criterion": criterion, "split": split, "variant": variant}
+        try:
+            return self._view(_shown=select_keys(self._keys(), **wanted, natural=natural))
+        except ValueError as exc:
+            raise ShardError(f"{self.root}: {exc}; only from a store of images can be selected") from exc
+
+    def only(self, *tensors: str) -> Self:
+        """Show some tensors of each shard; the bytes of others are not fetched.
+
+        Args:
+            *tensors: Their names.
+
+        Returns:
+            A view on the same store.
+        """
+        return self._view(_tensors=tensors)
 
     def metadata(self, key: str) -> dict[str, Any]:
         """Read the metadata of one shard without its tensors.
@@ -122,36 +163,29 @@ class ShardStore:
         return self._header(key).get("fingerprint")
 
     def check(self, key: str) -> None:
-        """Read all bytes of a shard and compare them with their digests.
+        """Read all bytes of a shard; a DamagedFileError says that they differ from their digests."""
+        self._view(_shown=None, _tensors=None)[key]
 
-        Args:
-            key: Which one.
-
-        Raises:
-            DamagedFileError: The file is not what was written.
-        """
-        self.read(key)
-
-    def check_marks(self) -> None:
+    def check_fingerprints(self) -> None:
         """Compare the header of each shard with the marker of completeness: shards of another plan do not belong here.
 
         Raises:
             DamagedFileError: A shard is damaged, or was made from other ingredients than the marker says.
         """
-        marks = (self._state(COMPLETE) or {}).get("fingerprints", {})
-        for key, mark in marks.items():
-            if self.fingerprint(key) != mark:
+        wanted = (self._state(COMPLETE) or {}).get("fingerprints", {})
+        for key, fingerprint in wanted.items():
+            if self.fingerprint(key) != fingerprint:
                 raise DamagedFileError(self.path(key), "it was made from other ingredients", self._remedy)
 
     def fingerprints(self) -> dict[str, str]:
         """Return the fingerprints of the sound shards by key; files that are damaged or foreign are left out."""
-        return {key: found for key in self.keys() if (found := self._fingerprint_or_none(key)) is not None}
+        return self._sound(self._keys())
 
     @property
     def complete(self) -> bool:
-        """Whether the last plan was finished and all its shards still lie there."""
+        """Tell whether the last plan was finished and all its shards still lie there."""
         marker = self._state(COMPLETE)
-        return marker is not None and sorted(marker["keys"]) == list(self.keys())
+        return marker is not None and sorted(marker["keys"]) == list(self._stored())
 
     @property
     def digest(self) -> str:
@@ -167,12 +201,12 @@ class ShardStore:
 
     @property
     def progress(self) -> str:
-        """How many shards are there, of how many, in words."""
+        """Number of shards that are there, of those planned, in words."""
         planned = self._state(PLANNED) or self._state(COMPLETE)
         if planned is None:
-            return f"{len(self)} shards and no record of a run there"
-        present = self.fingerprints()
-        done = sum(present.get(key) == mark for key, mark in planned["fingerprints"].items())
+            return f"{len(self._stored())} shards and no record of a run there"
+        present = self._sound(self._stored())
+        done = sum(present.get(key) == one for key, one in planned["fingerprints"].items())
         return f"{done} of {len(planned['fingerprints'])} shards there"
 
     def write(self, key: str, content: ShardContent, fingerprint: str) -> None:
@@ -193,7 +227,7 @@ class ShardStore:
 
     def finish(self, plan: ShardPlan) -> None:
         """Delete shards that are not planned, then mark the store as complete."""
-        for key in set(self.keys()) - set(plan.keys):
+        for key in set(self._stored()) - set(plan.keys):
             self._remove(self.path(key))
         marks = plan.fingerprints
         content = {"keys": sorted(marks), "fingerprints": marks, "digest": digest_of(marks)}
@@ -211,11 +245,25 @@ class ShardStore:
             if TEMPORARY in path[len(self.root) :]:
                 self._remove(path)
 
-    def _files(self, folder: str = "") -> list[str]:
-        """List all files below a folder of the store; its other folders are not looked into."""
-        root = f"{self.root}/{folder}" if folder else self.root
-        self.fs.invalidate_cache(root)
-        return list(self.fs.find(root)) if self.fs.isdir(root) else []
+    def _view(self, **changes: Any) -> Self:
+        view = copy.copy(self)
+        vars(view).update(changes)
+        return view
+
+    def _keys(self) -> tuple[str, ...]:
+        return self._stored() if self._shown is None else self._shown
+
+    def _stored(self) -> tuple[str, ...]:
+        """List all shards that are there, whatever a view shows."""
+        names = (path[len(self.root) + 1 :] for path in self._files())
+        return tuple(sorted(name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)))
+
+    def _sound(self, keys: Collection[str]) -> dict[str, str]:
+        return {key: found for key in keys if (found := self._fingerprint_or_none(key)) is not None}
+
+    def _files(self) -> list[str]:
+        self.fs.invalidate_cache(self.root)
+        return list(self.fs.find(self.root)) if self.fs.isdir(self.root) else []
 
     def _remove(self, path: str) -> None:
         if self.fs.exists(path):
@@ -236,8 +284,9 @@ class ShardStore:
         except DamagedFileError as exc:
             raise exc.remade_by(self._remedy) from exc
         except FileNotFoundError as exc:
-            near = difflib.get_close_matches(key, self.keys(), n=3, cutoff=0.0)
-            raise ShardError(f"{self.root}: no shard {key!r} among {len(self)}; closest: {near}") from exc
+            there = self._stored()
+            near = difflib.get_close_matches(key, there, n=3, cutoff=0.0)
+            raise MissingShardError(f"{self.root}: no shard {key!r} among {len(there)}; closest: {near}") from exc
         if header.get("key", key) != key:
             raise DamagedFileError(self.path(key), f"it holds shard {header['key']!r}", self._remedy)
         return header

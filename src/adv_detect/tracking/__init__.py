@@ -1,1 +1,1 @@
-"""Where runs, metrics and models are kept: the MLflow database of the project, or a server."""
+"""Tracking of runs, metrics and models: the MLflow database of the project, or a server."""

@@ -85,7 +85,7 @@ def database_file(address: str) -> Path | None:
 
 
 def is_server(address: str) -> bool:
-    """Whether a store is behind a server, which then decides where artifacts go.
+    """Tell whether a store is behind a server, which then decides where artifacts go.
 
     Args:
         address: Address of a store.

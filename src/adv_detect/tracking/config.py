@@ -141,7 +141,7 @@ def _explained(address: str, variable: str) -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> str:
-    """What the innermost error says, in a line: libraries wrap a refused connection several times."""
+    """Give the innermost error's message in a line: libraries wrap a refused connection several times."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     text = " ".join(str(error).split()) or type(error).__name__

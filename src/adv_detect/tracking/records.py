@@ -1,4 +1,4 @@
-"""What a run leaves in MLflow: parameters, files, metrics, a nested run per detector, a summary of the champion."""
+"""Records of a run in MLflow: parameters, files, metrics, a nested run per detector, a summary of the champion."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def describe_run(metrics: pd.DataFrame, champion: str) -> str:
         champion: Key of the best detector.
 
     Returns:
-        Markdown: what the champion is, a small table of what it detects, where to look further.
+        Markdown: what the champion is, a small table of what it detects, further reading.
     """
     rows = metrics[metrics["variant"] == "float"].to_dict("records")
     found = {tuple(str(row[name]) for name in ("detector", "criterion", "form", "attack")): row for row in rows}
@@ -157,8 +157,8 @@ def _test_metrics(
     values: dict[str, float] = {}
     for row in metrics[(metrics["detector"] == detector) & (metrics["variant"] == "float")].to_dict("records"):
         place = "/".join(str(row[name]) for name in ("criterion", "form", "attack"))
-        known = {name: row[name] for name in wanted if name in row}
-        values |= {f"{prefix}{place}/{name}": value for name, value in known.items() if not math.isnan(value)}
+        found = {name: row[name] for name in wanted if name in row}
+        values |= {f"{prefix}{place}/{name}": value for name, value in found.items() if not math.isnan(value)}
     return [metric(name, value) for name, value in values.items()]
 
 

@@ -82,14 +82,14 @@ def _lost_folders(database: sqlite3.Connection, project: Path) -> Iterator[str]:
 
 def _rewrite(file: Path, former: list[str], project: Path) -> None:
     with closing(sqlite3.connect(file)) as database, database:
-        known = {
+        columns = {
             (table, column)
             for table in _tables(database)
             for _, column, *_ in database.execute(f"PRAGMA table_info('{table}')")
         }
         for old in former:
             for before, after in ((old, str(project)), (Path(old).as_uri(), project.as_uri())):
-                for table, column in known & set(LOCATIONS):
+                for table, column in columns & set(LOCATIONS):
                     database.execute(
                         f"UPDATE {table} SET {column} = :after || substr({column}, length(:before) + 1) "
                         f"WHERE substr({column}, 1, length(:before) + 1) = :before || '/'",

@@ -18,7 +18,7 @@ INTERPOLATED = re.compile(r"\$\{runtime_params:\s*([\w.-]+)")
 
 
 def check_parameters(parameters: Mapping[str, Any], *, further: Collection[str] = ()) -> None:
-    """Check the names of all blocks, and every value in them, before any pipeline is looked at.
+    """Check the names of all blocks, and every value in them, before any pipeline is loaded.
 
     Args:
         parameters: What the parameter files and the command line say together.

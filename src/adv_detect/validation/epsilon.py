@@ -1,4 +1,4 @@
-"""A warning where natural images are attacked with the sizes that were chosen for digits."""
+"""Warning where natural images are attacked with the sizes that were chosen for digits."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _change(attack: AttackParams, pixels: int) -> float:
 
 
 def is_natural(images: Tensor, bounds: tuple[float, float]) -> bool:
-    """Whether pixels are spread over the range, as in photographs, or mostly black or white, as in digits.
+    """Tell photographs, whose pixels are spread over the range, from digits, which are mostly black or white.
 
     Args:
         images: In the pixel range, ``(n, channels, H, W)``.

@@ -1,4 +1,4 @@
-"""Whether there are images enough in each split for what is measured on them."""
+"""Check that each split has images enough for what is measured on them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def check_image_numbers(
 
 
 def _least_total(splits: SplitParams) -> int:
-    """The fewest images of which each split gets enough."""
+    """Return the fewest images of which each split gets enough."""
     least = math.ceil(LEAST_IMAGES / min(splits.train, splits.validation, splits.test) - 1e-9)
     return max(least, LEAST_IMAGES * len(SPLITS))
 
@@ -84,7 +84,7 @@ def _check_limits(attacks: AdversarialGenerationParams | None) -> None:
 
 
 def _warn_of_rates(fprs: tuple[float, ...], count: int) -> None:
-    """A threshold at a rate lets so many of the validation images pass; below one it is their largest score."""
+    """Warn of rates at which less than one validation image passes: the threshold is their largest score."""
     poor = [fpr for fpr in sorted(fprs) if math.floor(fpr * count + 1e-9) < 1]
     if poor:
         LOGGER.warning(

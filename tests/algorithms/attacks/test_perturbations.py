@@ -7,7 +7,6 @@ import torch
 from adv_detect.algorithms.attacks.perturbations import (
     noise_of_same_norm,
     perturbation_norms,
-    quantise,
     verify_result,
 )
 from adv_detect.algorithms.attacks.result import AttackResult
@@ -65,26 +64,6 @@ def _spoil(value):
 def test_impossible_results_are_refused(attacked, message):
     with pytest.raises(AttackError, match=message):
         verify_result(_result(attacked), _images(), BOUNDS, 0.1, "linf")
-
-
-def test_quantise_by_hand():
-    pixels = torch.tensor([-1.0, -0.9, 0.1, 0.6, 1.0])
-    assert quantise(pixels, (-1.0, 1.0), levels=3).tolist() == [-1.0, -1.0, 0.0, 1.0, 1.0]
-
-
-def test_quantise_is_idempotent_and_within_half_a_step():
-    images = _images()
-    once = quantise(images, BOUNDS)
-    assert torch.equal(once, quantise(once, BOUNDS))
-    assert float((once - images).abs().max()) <= 0.5 / 255 + 1e-7
-    grey = torch.arange(256) / 255
-    torch.testing.assert_close(quantise(grey, BOUNDS), grey)
-    torch.testing.assert_close(quantise(torch.arange(256.0), (0.0, 255.0)), torch.arange(256.0))
-
-
-def test_quantise_needs_two_levels():
-    with pytest.raises(ValueError, match="expected at least 2, got 1"):
-        quantise(_images(), BOUNDS, levels=1)
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2", "linf", None])

@@ -5,7 +5,7 @@ import pickle
 import foolbox
 import pytest
 
-from adv_detect.algorithms.attacks.registry import attack_names, build_attack
+from adv_detect.algorithms.attacks.registry import attack_names, attacks_on_features, build_attack
 from adv_detect.errors import ConfigurationError
 from adv_detect.params import AttackParams
 
@@ -84,9 +84,13 @@ def test_a_built_attack_can_be_sent_to_a_worker():
         (
             "foolbox.attacks.Nothing",
             {},
-            r"attacks\.mine\.attack: .*'foolbox\.attacks\.Nothing', which cannot be imported",
+            r"attacks\.mine\.attack: 'foolbox\.attacks' has no 'Nothing': .*got 'foolbox\.attacks\.Nothing'",
         ),
-        ("no.such.module", {}, r"attacks\.mine\.attack: .*'no\.such\.module', which cannot be imported"),
+        (
+            "no.such.module",
+            {},
+            r"attacks\.mine\.attack: cannot import module 'no\.such' of 'no\.such\.module'.*bim, cw",
+        ),
         ("foolbox.attacks.base.Attack", {}, "expected a concrete subclass"),
         ("pathlib.Path", {}, r"expected a concrete subclass of foolbox\.attacks\.Attack, got 'pathlib\.Path'"),
         ("bim", {}, r"attacks\.mine\.epsilon: bim needs the size .*'8/255', got none"),
@@ -129,3 +133,14 @@ def test_a_built_attack_can_be_sent_to_a_worker():
 def test_errors_name_key_value_and_choices(attack, params, message):
     with pytest.raises(ConfigurationError, match=message):
         _build(attack, **params)
+
+
+class OnFeatures(foolbox.attacks.LinfPGD):
+    on_features = True
+
+
+def test_attacks_on_features_say_so_whether_registered_or_of_ones_own():
+    path = f"{__name__}.OnFeatures"
+    attacks = {name: AttackParams(attack=name, epsilon=0.1) for name in ("bim", "deep-features", path)}
+    attacks["plain"] = AttackParams(attack="foolbox.attacks.LinfPGD", epsilon=0.1)
+    assert attacks_on_features(attacks) == ("deep-features", path)

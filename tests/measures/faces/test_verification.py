@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.measures.faces.verification import add_mirrored, as_arrays, cosine_similarities, verify
+from adv_detect.measures.faces.verification import add_mirrored, cosine_similarities, verify
 
 SCORES = np.array([0.9, 0.8, 0.6, 0.4, 0.7, 0.5, 0.3, 0.1])
 SAME = np.array([True] * 4 + [False] * 4)
@@ -74,9 +74,30 @@ def test_perfect_separation():
     assert result.eer_threshold == 0.8
 
 
+def test_ties_by_hand():
+    # From 3 on: 1 of 3 accepted, 0 of 3 false. From 2 on: 2 of 3 and 1 of 3, so that both errors are 1 of 3.
+    result = verify(np.array([3.0, 2.0, 1.0, 2.0, 1.0, 0.0]), np.array([True] * 3 + [False] * 3), fars=(0.4,))
+    assert (result.eer, result.eer_threshold) == (pytest.approx(1 / 3), 2.0)
+    assert (result.accept_rates[0].tar, result.accept_rates[0].threshold) == (pytest.approx(2 / 3), 2.0)
+    assert result.auc == pytest.approx((1 + 1 + 1 + 0.5 + 1 + 1 + 0 + 0.5 + 1) / 9)
+
+
+@pytest.mark.parametrize("digits", [0, 1, 8])
+def test_the_curve_is_that_of_scikit_learn(digits):
+    scores, same = noisy(200)
+    rounded = scores.round(digits)
+    far, tar, thresholds = roc_curve(same, rounded, drop_intermediate=False)
+
+    found = verify(rounded, same).roc
+
+    np.testing.assert_allclose(found.far, far)
+    np.testing.assert_allclose(found.tar, tar)
+    np.testing.assert_array_equal(found.thresholds, thresholds)
+
+
 def test_all_scores_equal():
     result = verify(np.full(6, 0.3), np.array([True] * 3 + [False] * 3), fars=(0.1,))
-    assert result.eer == pytest.approx(0.5)
+    assert (result.eer, result.eer_threshold) == (pytest.approx(0.5), 0.3)
     assert (result.accept_rates[0].tar, result.accept_rates[0].threshold) == (0.0, float("inf"))
 
 
@@ -91,13 +112,6 @@ def test_all_scores_equal():
 def test_says_when_there_are_too_few_pairs(n, note):
     scores, same = noisy(n)
     assert verify(scores, same, fars=(1e-3,)).accept_rates[0].note == note
-
-
-def test_as_arrays():
-    scores, same = as_arrays(torch.tensor([0.25, 0.5], requires_grad=True), [True, False])
-    assert scores.dtype == np.float64
-    assert same.dtype == bool
-    assert scores.tolist() == [0.25, 0.5]
 
 
 @pytest.mark.parametrize(

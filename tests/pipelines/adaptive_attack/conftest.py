@@ -98,7 +98,7 @@ def carry_out() -> Callable[[ShardPlan, Path], ShardStore]:
 @pytest.fixture(scope="session")
 def detectors(finished, tmp_path_factory) -> ShardStore:
     """The recurrent detector, its scores shifted so that the published threshold 0 is the one at FPR 5 % too."""
-    content = finished["detectors"].read(KEY)
+    content = finished["detectors"][KEY]
     shift = restore(finished["detectors"], KEY, finished["representatives"]).threshold(0.05)
     moved = ("state.readout.classifier.bias", CLEAN_SCORES)
     tensors = content.tensors | {name: content.tensors[name] - shift for name in moved}

@@ -49,8 +49,8 @@ def records(scene, attacked, hardened, adaptive, carry_out, tmp_path_factory):
 
 
 def test_shards_are_named_by_detector_attack_budget_and_criterion(attacked) -> None:
-    assert "cosine.both.all.0/selective/linf-0.1/untargeted/0000" in attacked.keys()  # noqa: SIM118
-    assert "cosine.both.all.0/cw/l2-free/untargeted/0000" in attacked.keys()  # noqa: SIM118
+    assert "cosine.both.all.0/selective/linf-0.1/untargeted/0000" in attacked
+    assert "cosine.both.all.0/cw/l2-free/untargeted/0000" in attacked
 
 
 def test_records_keep_epsilon_and_agree_with_the_images(records, attacked, scene, finished) -> None:
@@ -61,7 +61,7 @@ def test_records_keep_epsilon_and_agree_with_the_images(records, attacked, scene
         assert (budgeted[norm] <= budgeted["epsilon"] * (1 + 1e-5)).all()
     assert records["fooled"].any()
     for row in records[records["store"] == "adaptive"].sample(12, random_state=0).to_dict("records"):
-        image = attacked.read(row["shard"]).tensors["images"][row["row"]][None]
+        image = attacked[row["shard"]].tensors["images"][row["row"]][None]
         clean = scene.images[row["source_index"]][0][None].float() / 255
         assert float((image - clean).abs().max()) == pytest.approx(row["linf"], abs=1e-6)
         predicted = int(finished["network_weights"](image).argmax())
@@ -128,7 +128,7 @@ def test_the_work_travels_to_a_worker(scene, detectors, blocks, adaptive, attack
     cloudpickle = pytest.importorskip("ray.cloudpickle")
     plan = attack_detectors(scene, detectors, blocks["detector_training"], adaptive())
     work, spec = cloudpickle.loads(cloudpickle.dumps((plan.work, plan.shards[0])))
-    made, stored = work(spec.arguments), attacked.read(spec.key)
+    made, stored = work(spec.arguments), attacked[spec.key]
     for name, tensor in stored.tensors.items():
         torch.testing.assert_close(made.tensors[name], tensor, atol=1e-5, rtol=1e-5)
 
@@ -148,7 +148,7 @@ def test_a_gpu_gives_the_same_kind_of_answer_on_the_cpu(scene, detectors, blocks
 
 
 def test_hardening_learns_from_train_and_validation_images_only(hardened, finished, known, scene, adaptive) -> None:
-    (key,) = hardened.keys()
+    (key,) = hardened
     assert key == f"{KEY}/hardened-1"
     facts = hardened.metadata(key)
     splits = finished["source_splits"].set_index("source_id")["split"]
@@ -158,7 +158,7 @@ def test_hardening_learns_from_train_and_validation_images_only(hardened, finish
         assert set(splits[rounds[split]["source_ids"]]) == {split}
         assert rounds[split]["fooled"] > 0
     assert facts["hardened_from"] == KEY
-    state = hardened.read(key).tensors
+    state = hardened[key].tensors
     assert not torch.equal(state["state.readout.classifier.weight"], known.detector.readout.classifier.weight)
 
 
@@ -206,7 +206,7 @@ def test_names_within_the_block_must_exist(adaptive) -> None:
 def test_the_nearest_medoid_is_that_of_the_last_layer(scene, known) -> None:
     scored = score_naturals(scene.activations, "test", known, scene.representatives).set_index("source_index")
     medoids = scene.representatives.medoids[-1]
-    content = scene.activations.read("natural/test-0000")
+    content = scene.activations["natural/test-0000"]
     *_, last = read_activations(content).features.values()
     expected = torch.cdist(last, medoids, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
     assert scored.loc[content.tensors["source_index"].tolist(), "nearest"].tolist() == expected.tolist()

@@ -31,7 +31,7 @@ READOUT = "state.readout."
 
 def plant(finished, folder, change) -> ShardStore:
     """A store with one detector whose read-out was changed; all its clean scores are the same one."""
-    content = finished["detectors"].read(KEY)
+    content = finished["detectors"][KEY]
     held = {name.removeprefix(READOUT): value.clone() for name, value in content.tensors.items() if READOUT in name}
     changed, score = change(held)
     tensors = {f"{READOUT}{name}": value for name, value in changed.items()}
@@ -203,13 +203,14 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_dat
 
 def check_figures(figures) -> None:
     """Each figure says on its axes what it shows."""
-    curves, grid, scores = "adaptive_curves", "adaptive_grid", f"adaptive_scores/{KEY}"
-    assert figures.keys() == {curves, "adaptive_steps", grid, scores}
+    curves, steps = "adaptive_curves", "adaptive_steps"
+    grid, scores = "adaptive_grid", f"adaptive_scores/{KEY}"
+    assert figures.keys() == {curves, steps, grid, scores}
     drawn = {name: [axes for axes in figure.axes if axes.lines or axes.patches] for name, figure in figures.items()}
     assert any("epsilon, " in axes.get_xlabel() for axes in drawn[curves])
     assert drawn[curves][0].get_ylabel() == "share of images lost"
+    assert {axes.get_xlabel() for axes in drawn[steps]} == {"steps"}
     assert all("cosine" in axes.get_title(loc="left") for axes in drawn[curves])
-    assert {axes.get_xlabel() for axes in drawn["adaptive_steps"]} == {"steps"}
     assert drawn[scores][0].get_ylabel() == "share of images"
     assert any(axes.get_xlabel() == "score (logit)" for axes in drawn[scores])
     pictured = [axes for axes in figures[grid].axes if axes.images]
@@ -227,7 +228,7 @@ def test_a_detector_that_passes_nothing_is_refused_and_an_attack_without_images_
     plan = attack_detectors(scene, detectors, blocks["detector_training"], adaptive())
     assert {key.split("/")[1] for key in plan.keys} == set(adaptive().attacks) - {"cw", "cw-reference"}
     assert "cw-reference" in caplog.text
-    content = detectors.read(KEY)
+    content = detectors[KEY]
     low = {CLEAN_SCORES: torch.full_like(content.tensors[CLEAN_SCORES], -LARGE)}
     detectors.write(KEY, ShardContent(content.tensors | low, content.metadata), "low")
     with pytest.raises(DataError, match="no clean test image"):

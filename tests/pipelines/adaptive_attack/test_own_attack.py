@@ -57,7 +57,7 @@ def run(scene, detectors, blocks, adaptive, carry_out, tmp_path):
 
 @pytest.mark.parametrize(("name", "shape"), [("towards_clean", (5, 3)), ("towards_medoids", (None,))])
 def test_an_attack_that_needs_a_guide_is_given_one(run, scene, name, shape):
-    ((_, content),) = run(name)
+    (content,) = run(name).values()
 
     width = scene.representatives.medoids[-1].shape[1]
     assert SEEN["guide"].values.shape == (4, *(width if size is None else size for size in shape))
@@ -69,7 +69,7 @@ def test_an_attack_that_needs_a_guide_is_given_one(run, scene, name, shape):
 def test_an_attack_without_a_budget_runs_once_and_is_given_none(run):
     store = run("smallest")
 
-    (key,) = store.keys()
+    (key,) = store
     assert "/mine/linf-free/" in key
     assert store.metadata(key)["epsilon"] is None
     assert (SEEN["epsilon"], SEEN["norm"], SEEN["guide"]) == (None, "linf", None)
@@ -104,7 +104,7 @@ def test_another_set_of_clean_images_makes_only_guided_attacks_anew(scene, detec
         ("smallest", {"budgets": {"linf": [0.1]}}, "budgets: .*searches for the smallest Linf perturbation; leave out"),
         ("by_argument", {"budgets": {"l2": [1.0]}}, "budgets: .*by_argument works in linf only, got l2"),
         ("by_argument", {"arguments": {"levels": 3}}, "arguments.levels: .*takes it from budgets"),
-        ("nowhere", {}, "attacks.mine.attack: .*dotted path of an AttackKind"),
+        ("nowhere", {}, "attacks.mine.attack: .*has no 'nowhere'"),
     ],
 )
 def test_what_an_attack_cannot_use_is_refused_before_work(adaptive, blocks, name, changes, message):

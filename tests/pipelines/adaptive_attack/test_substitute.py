@@ -110,25 +110,25 @@ def test_it_has_no_test_image_and_no_more_images_than_allowed(trained_attacker, 
 
     assert chosen["split"].value_counts().to_dict() == {"train": limit, "validation": min(18, limit)}
     assert (chosen["split"] == chosen["source_id"].map(splits)).all()
-    attacked = {name for _, content in trained_attacker["substitute.adversarials"]
+    attacked = {name for content in trained_attacker["substitute.adversarials"].values()
                 for name in content.metadata["source_ids"]}  # fmt: skip
     assert attacked == set(chosen["source_id"])
     assert "test" not in set(splits[sorted(attacked)])
 
 
 def test_its_detectors_are_those_that_are_attacked(substitute, trained_attacker):
-    assert substitute.detectors.keys() == ("cosine/both/all/1",)
+    assert tuple(substitute.detectors) == ("cosine/both/all/1",)
     facts = substitute.detectors.metadata("cosine/both/all/1")
     assert facts["attacks"] == ["bim"]
     learned = {key.split("/")[0] for key in facts["learned_from"]}
     assert learned == {"natural", "bim"}
-    assert {key.split("/")[0] for key in trained_attacker["substitute.adversarials"].keys()} == learned  # noqa: SIM118
+    assert {key.split("/")[0] for key in trained_attacker["substitute.adversarials"]} == learned
 
 
 def test_features_come_from_as_many_images_as_in_the_main_job(trained_attacker, blocks):
     store = trained_attacker["substitute.features"]
     seen: dict[int, int] = {}
-    for _, content in store:
+    for content in store.values():
         seen[content.metadata["label"]] = seen.get(content.metadata["label"], 0) + content.metadata["seen"]
 
     assert seen == dict.fromkeys(range(3), blocks["feature_extraction"].max_images_per_class)
@@ -152,7 +152,7 @@ def test_an_attacker_of_a_detector_that_reads_the_twin_trains_a_shorter_one(
     configured, blocks, adaptive, finished, known
 ):
     detectors = DetectorTrainingParams.model_validate({"configurations": {"twin": {"kind": "twin"}}})
-    attacked = adaptive(detectors=["twin"], substitute={"twin_epochs": 2, "attacks": ["bim"]})
+    attacked = adaptive(detectors=["twin"], substitute={"twin_epochs": 2, "attacks": ["bim"]}, hardening={"rounds": 0})
     _, _, twin, *_, chosen, runtime = configured(
         twin_training=TwinTrainingParams(epochs=9, min_accuracy=0.9), detector_training=detectors,
         adaptive_attack=attacked,
@@ -194,7 +194,7 @@ def test_its_detectors_learn_from_attacks_that_the_victims_never_met(configured,
     attacks = AdversarialGenerationParams.model_validate({"attacks": {"bim": plain, "unseen": unseen}})
 
     chosen = adaptive(substitute={"attacks": ["unseen"]})
-    own = configured(adversarial_generation=attacks, adaptive_attack=chosen)[4]
+    own = configured(adversarial_generation=attacks, adaptive_attack=chosen)[5]
 
     assert list(own.active) == ["unseen"]
     assert own.active["unseen"].train
@@ -213,7 +213,7 @@ def test_nothing_is_made_without_transfer_and_nothing_made_before_is_lost(attack
 
     again = attacker(tmp_path)
     assert written(tmp_path) == before
-    assert again["substitute.detectors"].keys() == ("cosine/both/all/1",)
+    assert tuple(again["substitute.detectors"]) == ("cosine/both/all/1",)
 
 
 def test_a_scene_has_a_substitute_only_where_there_is_one(substitute):
@@ -227,7 +227,7 @@ def test_a_step_goes_on_where_it_stopped(attacker, tmp_path):
     first = attacker(tmp_path)
     before = written(tmp_path)
     store = first["substitute.adversarials"]
-    gone = next(key for key in store.keys() if key.startswith("bim/"))  # noqa: SIM118
+    gone = next(key for key in store if key.startswith("bim/"))
     Path(store.path(gone)).unlink()
 
     attacker(tmp_path)
@@ -246,7 +246,7 @@ def test_attacks_on_deep_features_take_part(attacker, blocks, adaptive):
     shop = attacker(adversarial_generation=attacks, adaptive_attack=params)
 
     images = shop["substitute.adversarials"]
-    made = [images.read(key).tensors["success"] for key in images.keys() if key.startswith("deep/")]  # noqa: SIM118
+    made = [images[key].tensors["success"] for key in images if key.startswith("deep/")]
     assert torch.cat(made).any()
     assert shop["substitute.detectors"].metadata("cosine/both/all/1")["attacks"] == ["bim", "deep"]
 

@@ -50,7 +50,7 @@ def attacks(blocks):
 
 
 def attacked(finished):
-    return [(key, content) for key, content in finished["adversarials"] if not key.startswith("natural/")]
+    return [(key, content) for key, content in finished["adversarials"].items() if not key.startswith("natural/")]
 
 
 def test_the_splits_are_stratified_and_name_every_image_once(finished):
@@ -76,7 +76,7 @@ def test_a_drawn_split_leaves_images_out(finished, blocks):
 def test_no_source_image_stands_in_two_splits(finished):
     sources = {"train": set(), "validation": set(), "test": set()}
 
-    for key, content in finished["adversarials"]:
+    for key, content in finished["adversarials"].items():
         split = key.rsplit("/", 1)[1].split("-")[0]
         assert content.metadata["split"] == split
         sources[split] |= set(content.metadata["source_ids"])
@@ -91,8 +91,8 @@ def test_no_source_image_stands_in_two_splits(finished):
 def test_naturals_are_the_images_themselves_misclassified_ones_too(finished):
     images, network, seen, wrong = finished["test_images"], finished["network_weights"], [], 0
 
-    for key in finished["adversarials"].keys("natural/"):
-        content = finished["adversarials"].read(key).tensors
+    for key, shard in finished["adversarials"].select(natural=True).items():
+        content = shard.tensors
         rows = content["source_index"]
         assert torch.equal(content["images"], load_images(images, rows.tolist(), (0.0, 1.0)))
         logits = network(content["images"])
@@ -116,10 +116,8 @@ def test_only_correctly_classified_images_are_attacked(finished):
     for split in ("train", "validation", "test"):
         wanted = {index for index in correct if splits[index] == split}
         for criterion in ("targeted", "untargeted"):
-            keys = finished["adversarials"].keys(f"bim/{criterion}/{split}-")
-            rows = [
-                index for key in keys for index in finished["adversarials"].read(key).tensors["source_index"].tolist()
-            ]
+            attacked = finished["adversarials"].select(attack="bim", criterion=criterion, split=split)
+            rows = [index for shard in attacked.values() for index in shard.tensors["source_index"].tolist()]
             assert sorted(rows) == sorted(wanted)
 
 
@@ -174,9 +172,9 @@ def test_early_stopping_spares_gradients_and_stays_smaller(finished):
 def test_records_say_what_the_shards_hold(finished):
     records, store = finished["attack_records"], finished["adversarials"]
 
-    assert set(records["shard"]) == set(store.keys())
+    assert set(records["shard"]) == set(store)
     for key, rows in records.groupby("shard"):
-        content = store.read(str(key))
+        content = store[str(key)]
         assert rows["row"].tolist() == list(range(len(content.metadata["source_ids"])))
         assert rows["source_id"].tolist() == content.metadata["source_ids"]
         pd.testing.assert_series_equal(rows["l2"], pd.Series(content.tensors["l2"].numpy(), rows.index, name="l2"))
@@ -191,7 +189,7 @@ def test_records_say_what_the_shards_hold(finished):
 def test_timings_have_a_row_per_shard(finished):
     timings = finished["attack_timings"]
 
-    assert timings["shard"].tolist() == list(finished["adversarials"].keys())
+    assert timings["shard"].tolist() == list(finished["adversarials"])
     assert (timings["seconds"] > 0).all()
     assert timings["images"].sum() == len(finished["attack_records"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adv_detect.measures.detector_keys import CONTROL_KEYS
+from adv_detect.pipelines.evaluation.benign import draw_benign_changes
 from adv_detect.pipelines.evaluation.figures import (
     SHOWN,
     draw_detection,
@@ -33,8 +34,8 @@ def test_detectors_of_one_criterion_reach_the_report(finished, blocks, trained):
     shown = ("adversarials", "activations", "network_weights", "representatives", "detectors")
     inputs = draw_inputs(*(finished[name] for name in shown), summary, evaluation)
     stored = (finished[name] for name in ("attack_records", "source_splits", "network_weights"))
-    pictures, *shown_alone = show_figures(drawn, inputs)
-    part = write_evaluation_part(metrics, summary, *stored, pictures, dict(blocks))
+    pictures, *shown_alone = show_figures(drawn, inputs, draw_benign_changes(finished["benign_changes"]))
+    part = write_evaluation_part(metrics, finished["benign_changes"], summary, *stored, pictures, dict(blocks))
 
     tested = {"targeted", "untargeted"} if "both" in trained else trained
     for name in ("auc_overview", "roc", "score_histograms", "training_curves"):

@@ -36,7 +36,7 @@ def scored(finished, detector, **wanted):
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("shard", ["natural/validation-0000", "bim/targeted/test-0001", "cw/untargeted/test-0000"])
 def test_scores_are_what_the_stored_detector_says(finished, key, shard):
-    content = finished["activations"].read(shard)
+    content = finished["activations"][shard]
     stored = restore(finished["detectors"], key, finished["representatives"])
     expected = score_activations(stored.detector, read_activations(content)).numpy()
 
@@ -57,7 +57,7 @@ def test_every_detector_and_control_scores_the_same_images(finished):
     scores = finished["scores"]
     sizes = scores.groupby("detector", observed=True).size()
 
-    assert set(sizes.index) == {*finished["detectors"].keys(), *CONTROL_KEYS}
+    assert set(sizes.index) == {*finished["detectors"], *CONTROL_KEYS}
     assert sizes.nunique() == 1
     assert set(scores["split"]) == {"test", "validation"}
     assert set(scores[scores["split"] == "validation"]["attack"]) == {"natural"}
@@ -85,7 +85,7 @@ def test_the_margin_control_scores_minus_the_gap_with_its_threshold_from_validat
 
 def test_rounded_images_are_scored_apart_and_say_whether_the_attack_survives(finished):
     key = "bim/untargeted/test-0000"
-    images = finished["adversarials"].read(key)
+    images = finished["adversarials"][key]
     rounded = torch.round(images.tensors["images"] * 255) / 255
     predicted = finished["network_weights"](rounded).argmax(dim=1)
     survives = images.tensors["success"] & (predicted != images.tensors["label"])
@@ -100,10 +100,10 @@ def test_rounded_images_are_scored_apart_and_say_whether_the_attack_survives(fin
 
 def test_rounded_activations_equal_a_direct_computation(finished):
     network = finished["network_weights"]
-    images = finished["adversarials"].read("cw/targeted/test-0000").tensors["images"]
+    images = finished["adversarials"]["cw/targeted/test-0000"].tensors["images"]
     _, features = extract_features(network, torch.round(images * 255) / 255, network.spec.layers)
 
-    stored = read_activations(finished["control_activations"].read("8bit/cw/targeted/test-0000"))
+    stored = read_activations(finished["control_activations"]["8bit/cw/targeted/test-0000"])
 
     for found, expected in zip(stored.features.values(), features, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -111,8 +111,8 @@ def test_rounded_activations_equal_a_direct_computation(finished):
 
 @pytest.mark.parametrize(("key", "norm"), [("bim/targeted/test-0000", "linf"), ("cw/targeted/test-0000", "l2")])
 def test_the_noise_is_as_large_as_the_attack_and_counts_as_natural(finished, key, norm):
-    attacked = finished["adversarials"].read(key)
-    natural = finished["adversarials"].read(f"natural/{key.rsplit('/', 1)[1]}")
+    attacked = finished["adversarials"][key]
+    natural = finished["adversarials"][f"natural/{key.rsplit('/', 1)[1]}"]
     row_of = {index: row for row, index in enumerate(natural.tensors["source_index"].tolist())}
     clean = natural.tensors["images"][[row_of[index] for index in attacked.tensors["source_index"].tolist()]]
     work = ActivationWork(finished["adversarials"], finished["network_weights"], {}, None)
@@ -127,12 +127,10 @@ def test_the_noise_is_as_large_as_the_attack_and_counts_as_natural(finished, key
 
 
 def test_controls_are_made_of_attacked_test_images_only(finished):
-    stored = finished["adversarials"].keys()
+    stored = finished["adversarials"]
     attacked = [key for key in stored if "/test-" in key and not key.startswith("natural")]
 
-    assert set(finished["control_activations"].keys()) == {
-        f"{kind}/{key}" for kind in ("8bit", "noise") for key in attacked
-    }
+    assert set(finished["control_activations"]) == {f"{kind}/{key}" for kind in ("8bit", "noise") for key in attacked}
 
 
 @pytest.mark.parametrize("key", [*KEYS, "margin"])
@@ -179,8 +177,8 @@ def test_an_untrained_detector_is_at_one_half_on_average(finished):
     reader = TrajectoryDetector(finished["representatives"], params)
     store = finished["activations"]
     natural, attacked = (
-        torch.cat([reader.trajectories(read_activations(store.read(key))) for key in store.keys(prefix)])
-        for prefix in ("natural/", "bim/untargeted/")
+        torch.cat([reader.trajectories(read_activations(content)) for content in part.values()])
+        for part in (store.select(natural=True), store.select(attack="bim", criterion="untargeted"))
     )
     both = torch.cat([natural, attacked])
     labels = [False] * len(natural) + [True] * len(attacked)
@@ -199,7 +197,7 @@ SCORED = (
     "activations",
     "control_activations",
     "detectors",
-    "detector_summary",
+    "control_detectors",
     "thresholds",
     "representatives",
 )

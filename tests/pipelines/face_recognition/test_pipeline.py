@@ -55,7 +55,9 @@ def test_protocol_figures(identified):
 
 def test_only_images_in_pairs_are_embedded(identified):
     scores = identified["verification_scores"]
-    names = [name for _, content in identified["verification_embeddings"] for name in content.metadata["source_ids"]]
+    names = [
+        name for content in identified["verification_embeddings"].values() for name in content.metadata["source_ids"]
+    ]
     assert len(names) == len(set(names))
     assert set(names) == {*scores["first"], *scores["second"]}
 
@@ -112,13 +114,12 @@ def test_identification_agrees_with_scikit_learn(identified, gallery):
     table, store = identified["face_identification"], identified["attack_embeddings"]
     known, labels = identified["representatives"].medoids[-1], np.arange(5)
     if gallery == "images":
-        parts = [content for _, content in identified["features"]]
+        parts = [content for content in identified["features"].values()]
         known = torch.cat([part.tensors["layer.004"] for part in parts])
         labels = np.concatenate([[part.metadata["label"]] * len(part.tensors["layer.004"]) for part in parts])
     nearest = KNeighborsClassifier(n_neighbors=1).fit(known.numpy(), labels)
     for attack, criterion in (("natural", "none"), ("bim", "untargeted"), ("deep-features", "targeted")):
-        prefix = "natural/test" if attack == "natural" else f"{attack}/{criterion}/test"
-        tensors = [store.read(key).tensors for key in store.keys(prefix)]
+        tensors = [one.tensors for one in store.select(attack=attack, criterion=criterion, split="test").values()]
         rows = {name: torch.cat([one[name] for one in tensors]).numpy() for name in ("embedding", "label", "target")}
         named = nearest.predict(rows["embedding"])
         found = one_row(table, gallery=gallery, attack=attack, criterion=criterion)
@@ -141,18 +142,18 @@ def test_deep_features_attacks_fool_the_neighbours_they_aim_at(identified):
 
 
 def test_embeddings_of_attacked_images_are_those_of_the_stored_pixels(identified):
-    stored = identified["adversarials"].read("bim/targeted/test-0000").tensors
-    found = identified["attack_embeddings"].read("bim/targeted/test-0000").tensors
+    stored = identified["adversarials"]["bim/targeted/test-0000"].tensors
+    found = identified["attack_embeddings"]["bim/targeted/test-0000"].tensors
     torch.testing.assert_close(found["embedding"], embed(identified, stored["images"]))
     assert torch.equal(found["target"], stored["target"])
-    keys = identified["attack_embeddings"].keys()
+    keys = identified["attack_embeddings"]
     assert any(key.startswith("natural/train-") for key in keys)
     assert not any("/train-" in key for key in keys if not key.startswith("natural/"))
 
 
 def test_distances_are_those_to_the_target_medoid(identified):
     distances, store = identified["representative_distances"], identified["attack_embeddings"]
-    tensors = [store.read(key).tensors for key in store.keys("deep-features/targeted/test-")]
+    tensors = [one.tensors for one in store.select(attack="deep-features", criterion="targeted", split="test").values()]
     rows = {name: torch.cat([one[name] for one in tensors]) for name in ("embedding", "target", "success")}
     far = torch.cdist(rows["embedding"].double(), identified["representatives"].medoids[-1].double())
     expected = far.gather(1, rows["target"][:, None])[:, 0][rows["success"]]
@@ -240,14 +241,14 @@ def test_mirror_images_count_in_templates_only(identified, mirror):
         RuntimeParams(device="cpu", batch_size=3),
     )
     made = plan.work("natural/test-0000").tensors
-    images = identified["adversarials"].read("natural/test-0000").tensors["images"]
+    images = identified["adversarials"]["natural/test-0000"].tensors["images"]
     own = embed(identified, images)
     torch.testing.assert_close(made["embedding"], own)
     torch.testing.assert_close(made["template"], own + embed(identified, images, flip=True) if mirror else own)
 
 
 def test_a_shard_without_images_keeps_its_width(identified, tmp_path):
-    stored = identified["adversarials"].read("bim/targeted/test-0000")
+    stored = identified["adversarials"]["bim/targeted/test-0000"]
     empty = ShardStore(str(tmp_path / "empty"))
     nothing = type(stored)({name: value[:0] for name, value in stored.tensors.items()}, stored.metadata)
     empty.write("bim/targeted/test-0000", nothing, "mark")

@@ -38,7 +38,7 @@ def test_shards_hold_the_features_of_correct_images_and_of_no_others(finished):
     correct = logits.argmax(dim=1) == images.labels
     seen = []
 
-    for key, content in finished["features"]:
+    for key, content in finished["features"].items():
         rows = content.tensors["source_index"]
         seen += rows.tolist()
         assert bool(correct[rows].all())

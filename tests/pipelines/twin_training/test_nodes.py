@@ -75,16 +75,16 @@ def test_the_twin_is_for_the_task_of_the_network_and_has_learned_it(shop):
 
 def test_activations_hold_what_the_twin_says_of_the_same_images(shop):
     key = "bim/untargeted/test-0000"
-    content, images = shop["activations"].read(key), shop["adversarials"].read(key).tensors["images"]
+    content, images = shop["activations"][key], shop["adversarials"][key].tensors["images"]
 
     expected = log_probabilities(shop["twin"](images), "softmax")
     torch.testing.assert_close(read_activations(content).twin, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(content.tensors["logits"], shop["network_weights"](images), rtol=1e-4, atol=1e-4)
-    assert "twin" in shop["control_activations"].read(f"8bit/{key}").tensors
+    assert "twin" in shop["control_activations"][f"8bit/{key}"].tensors
 
 
 def test_every_table_has_rows_of_twin_and_joined(shop):
-    assert tuple(shop["detectors"].keys()) == KEYS
+    assert tuple(shop["detectors"]) == KEYS
     assert set(KEYS) <= set(shop["scores"]["detector"].astype(str)) & set(shop["detection_metrics"]["detector"])
     summary = shop["detector_summary"].set_index("detector")
     assert summary.loc["twin/none/nothing/0", "trained_on"] == "nothing"
@@ -95,7 +95,7 @@ def test_the_served_model_carries_the_twin_and_scores_as_the_evaluation_did(shop
     bundle = shop["champion_model"]
     bundle.save(tmp_path)
     restored = ScoringBundle.load(tmp_path)
-    natural = shop["adversarials"].read("natural/test-0000")
+    natural = shop["adversarials"]["natural/test-0000"]
     scores = shop["scores"]
     rows = scores[(scores["detector"] == restored.stored.key) & (scores["attack"] == "natural")]
     expected = rows[rows["variant"] == "float"].set_index("source_id").loc[natural.metadata["source_ids"], "score"]

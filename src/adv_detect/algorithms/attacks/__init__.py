@@ -5,7 +5,6 @@ from __future__ import annotations
 from adv_detect.algorithms.attacks.perturbations import (
     noise_of_same_norm,
     perturbation_norms,
-    quantise,
     verify_result,
 )
 from adv_detect.algorithms.attacks.registry import ConfiguredAttack, attack_names, build_attack
@@ -13,6 +12,7 @@ from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
 from adv_detect.algorithms.attacks.run import run_attack
 from adv_detect.algorithms.attacks.targets import draw_targets
 from adv_detect.algorithms.margins import margin
+from adv_detect.algorithms.pixels import quantise
 
 __all__ = [
     "AttackContext",

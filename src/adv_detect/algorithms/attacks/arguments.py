@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from fractions import Fraction
 from typing import Any, get_args, get_type_hints
 
+from pydantic import BaseModel, ValidationError
+
 from adv_detect.errors import ConfigurationError, refuse_non_finite
 
 POSITIVE = ("steps", "binary_search_steps", "stepsize", "abs_stepsize", "rel_stepsize", "initial_const")
@@ -61,6 +63,21 @@ def _parameters(make: type) -> dict[str, inspect.Parameter]:
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     given = inspect.signature(make).parameters
     return {name: one for name, one in given.items() if one.kind not in variadic}
+
+
+def refused_arguments(owner: str, model: type[BaseModel], error: ValidationError) -> ConfigurationError:
+    """Write the error of arguments that a block refuses.
+
+    Args:
+        owner: What takes the arguments.
+        model: The block.
+        error: What it found.
+    """
+    faults = "; ".join(
+        f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}, got {one['input']!r}" for one in error.errors()
+    )
+    valid = ", ".join(sorted(model.model_fields))
+    return ConfigurationError(f"arguments of {owner}: {faults}; valid names: [{valid}]")
 
 
 def _unknown_argument(key: str, name: str, valid: Mapping[str, Any]) -> ConfigurationError:

@@ -1,7 +1,7 @@
 """The search behind the Carlini-Wagner attack: Adam in tanh space, and bisection of the constant, per image.
 
 All state is one row per image; rows advance through their rounds independently and leave the batch when done. The
-host looks at the state at the checks only, never within.
+host reads the state at the checks only, never within.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROUNDING_MARGIN = 1e-5
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How long and from where to search; see the attack's constructor."""
+    """Length and start of the search; see the attack's constructor."""
 
     rounds: int
     steps: int

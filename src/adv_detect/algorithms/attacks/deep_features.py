@@ -14,6 +14,7 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
+from adv_detect.algorithms.attacks.arguments import refused_arguments
 from adv_detect.algorithms.attacks.deep_features_lbfgs import LbfgsSteps
 from adv_detect.algorithms.attacks.deep_features_objective import (
     Box,
@@ -95,12 +96,7 @@ def parse_arguments(arguments: dict[str, Any]) -> DeepFeaturesParams:
     try:
         return DeepFeaturesParams.model_validate(arguments)
     except ValidationError as exc:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'arguments'}: {fault['msg']}, got {fault['input']!r}"
-            for fault in exc.errors()
-        )
-        valid = ", ".join(sorted(DeepFeaturesParams.model_fields))
-        raise ConfigurationError(f"arguments of deep-features: {faults}; valid names: [{valid}]") from exc
+        raise refused_arguments("deep-features", DeepFeaturesParams, exc) from exc
 
 
 def run_deep_features(  # noqa: PLR0913 - the signature of every attack, and its context

@@ -1,4 +1,4 @@
-"""What a deep-features attack minimises, and who decides that it has won."""
+"""Objectives of the deep-features attack, its box constraint and its judges."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from adv_detect.errors import AttackError, ConfigurationError
+from adv_detect.images import UINT8_MAX
 
 FeatureFunction = Callable[[Tensor], Tensor]
 """Images ``(N, channels, H, W)`` to features ``(N, D)``, differentiable."""
 
 Direction = Literal["approach", "leave"]
-PIXEL_LEVELS = 255.0
+PIXEL_LEVELS = UINT8_MAX
 """The unit of ``max_thres``: one step of an 8-bit image."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """What each pixel may become: near its source and within the pixel range.
+    """Bounds of each pixel: near its source and within the pixel range.
 
     Attributes:
         lower: Smallest value, ``(N, channels, H, W)``.

@@ -29,7 +29,7 @@ class Stepper(Protocol):
         ...
 
     def finished(self) -> Tensor | None:
-        """Return the images that cannot get any better, bool ``(n,)``; None when that is never known."""
+        """Return the images that cannot get any better, bool ``(n,)``; None where the solver cannot tell."""
         ...
 
     def select(self, kept: Tensor) -> None:
@@ -39,7 +39,7 @@ class Stepper(Protocol):
 
 @dataclass(frozen=True)
 class Solution:
-    """Where a solver ended.
+    """Result of a solver.
 
     Attributes:
         images: Point of the least loss, or the first one that fooled the judge, ``(N, channels, H, W)``.
@@ -158,7 +158,7 @@ class SignSteps:
         return box.project(points - step * self.velocity.sign())
 
     def finished(self) -> Tensor | None:
-        """Return None: sign steps never know."""
+        """Return None: sign steps cannot tell."""
         return None
 
     def select(self, kept: Tensor) -> None:
@@ -187,7 +187,7 @@ class AdamSteps:
         return box.project(points - self.adam.move(evaluation.gradient, rate, epsilon=self.EPSILON))
 
     def finished(self) -> Tensor | None:
-        """Return None: Adam never knows."""
+        """Return None: Adam cannot tell."""
         return None
 
     def select(self, kept: Tensor) -> None:

@@ -11,7 +11,6 @@ from adv_detect.params import Norm
 
 EPSILON_SLACK = 1e-4
 BOUNDS_SLACK = 1e-6
-LEVELS_8BIT = 256
 RESCALING_ROUNDS = 30
 SMALLEST_NORM = 1e-12
 ORDERS: dict[str, float] = {"l1": 1.0, "l2": 2.0, "linf": float("inf")}
@@ -72,24 +71,6 @@ def _refuse(bad: Tensor, what: str) -> None:
     if bool(bad.any()):
         rows = bad.nonzero().flatten().tolist()
         raise AttackError(f"{len(rows)} of {len(bad)} attacked images {what} (rows {rows[:5]})")
-
-
-def quantise(images: Tensor, bounds: tuple[float, float], levels: int = LEVELS_8BIT) -> Tensor:
-    """Round images to evenly spaced pixel values, as saving them in a file would.
-
-    Args:
-        images: Images of any shape, within ``bounds``.
-        bounds: Lowest and highest pixel value, both kept exactly.
-        levels: Number of values, 256 for eight bits.
-
-    Returns:
-        Rounded images.
-    """
-    if levels < 2:
-        raise ValueError(f"levels: expected at least 2, got {levels}")
-    low, high = bounds
-    steps = ((images - low) / (high - low) * (levels - 1)).round()
-    return (low + steps / (levels - 1) * (high - low)).clamp(low, high)
 
 
 def noise_of_same_norm(

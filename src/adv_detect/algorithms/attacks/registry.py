@@ -6,13 +6,13 @@ Dong et al., CVPR 2018, add up gradients of unit L1 length.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from adv_detect.algorithms.attacks.arguments import argument_names, check_arguments, parse_numbers
+from adv_detect.dotted import import_dotted
 from adv_detect.errors import ConfigurationError, refuse_non_finite, unknown_choice
 from adv_detect.params import AttackParams, Norm
 from adv_detect.sharding.sources import source_identity
@@ -36,7 +36,7 @@ FAST_GRADIENT = ("L1FastGradientAttack", "L2FastGradientAttack", "LinfFastGradie
 
 @dataclass(frozen=True)
 class RegisteredAttack:
-    """What stands behind a name.
+    """Attack behind a registered name.
 
     Attributes:
         classes: Dotted path of the attack class for each norm; the first is the default.
@@ -132,9 +132,19 @@ def attacks_on_features(attacks: Mapping[str, AttackParams]) -> tuple[str, ...]:
     """Return the names of the configured attacks that aim at the features instead of the class.
 
     Args:
-        attacks: Configuration by name.
+        attacks: Configuration by name. A class named by dotted path says so by a class attribute ``on_features``.
+
+    Raises:
+        ConfigurationError: A dotted path leads to no attack.
     """
-    return tuple(name for name, one in attacks.items() if one.attack in REGISTRY and REGISTRY[one.attack].on_features)
+    return tuple(name for name, one in attacks.items() if _on_features(name, one.attack))
+
+
+def _on_features(name: str, attack: str) -> bool:
+    entry = REGISTRY.get(attack)
+    return (
+        entry.on_features if entry else bool(getattr(_import_attack(f"attacks.{name}", attack), "on_features", False))
+    )
 
 
 def build_attack(name_in_config: str, params: AttackParams) -> ConfiguredAttack:
@@ -236,16 +246,13 @@ def _attack_class(key: str, params: AttackParams) -> type:
 def _import_attack(key: str, path: str) -> type:
     from foolbox.attacks.base import Attack
 
-    module, _, name = path.rpartition(".")
-    if not module:
+    if "." not in path:
         raise unknown_choice(f"{key}.attack", path, [*attack_names(), "<dotted path of a foolbox attack class>"])
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as exc:
-        raise ConfigurationError(
-            f"{key}.attack: expected one of [{', '.join(attack_names())}] or the dotted path of a foolbox attack class "
-            f"such as 'foolbox.attacks.LinfDeepFoolAttack', got {path!r}, which cannot be imported: {exc}"
-        ) from exc
+    expected = (
+        f"one of [{', '.join(attack_names())}] or the dotted path of a foolbox attack class such as "
+        "'foolbox.attacks.LinfDeepFoolAttack'"
+    )
+    found = import_dotted(f"{key}.attack", path, expected)
     if not (isinstance(found, type) and issubclass(found, Attack)) or inspect.isabstract(found):
         raise ConfigurationError(f"{key}.attack: expected a concrete subclass of foolbox.attacks.Attack, got {path!r}")
     return found

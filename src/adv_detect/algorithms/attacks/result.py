@@ -1,4 +1,4 @@
-"""What an attack needs beside the network, and what every attack returns."""
+"""Context of attacks on features, and the result of every attack."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttackContext:
-    """What an attack on features needs beside the network.
+    """Class representatives and guides for attacks on features.
 
     Attributes:
         representatives: Class representatives of every layer; ``medoids[l]`` has shape ``(C, D_l)``.

@@ -25,7 +25,7 @@ MOST_REPEATS = 3
 
 @dataclass(frozen=True)
 class AttackTask:
-    """What an attack works on.
+    """Network, images and aims of an attack.
 
     Attributes:
         network: Frozen network in evaluation mode; maps images to logits.
@@ -220,7 +220,7 @@ def _judged(attack: ConfiguredAttack, task: AttackTask, result: AttackResult) ->
 
 
 def _blacked_out(images: Tensor, sources: Tensor) -> Tensor:
-    """Which rows are all zero although their source is not: what some foolbox attacks give where they fail."""
+    """Find rows that are all zero although their source is not: some foolbox attacks give these where they fail."""
     return ~images.flatten(1).any(dim=1) & sources.flatten(1).any(dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Which class a targeted attack aims at."""
+"""Target classes of targeted attacks."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -73,6 +73,19 @@ class Activations:
     def to(self, device: torch.device | str) -> Activations:
         """Return the same activations on a device."""
         return self if self.logits.device == torch.device(device) else self._map(lambda part: part.to(device))
+
+    def keep(self, *, views: Collection[str], twin: bool) -> Activations:
+        """Return the same activations without the views and the twin that nobody reads.
+
+        Args:
+            views: Names of the views to keep, where they are there.
+            twin: Whether to keep what the twin says.
+
+        Returns:
+            Logits, features and these.
+        """
+        kept = {name: part for name, part in self.views.items() if name in views}
+        return replace(self, views=kept, twin=self.twin if twin else None)
 
     def detach(self) -> Activations:
         """Return the same activations without their graph."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -12,19 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from adv_detect.algorithms.detectors.activations import Activations
-from adv_detect.algorithms.device import device_of
+from adv_detect.algorithms.detectors.scoring import SCORE_BLOCK, score_in_blocks
 from adv_detect.errors import DataError
 from adv_detect.params import DetectorFitParams, DetectorParams
 
 FitHistory = list[dict[str, float]]
 """One entry per epoch, figures by name; empty for what is fitted in one go."""
 
-SCORE_BLOCK = 2048
-"""Images scored at once by default."""
-
 
 class LearnsFrom(StrEnum):
-    """What a detector is fitted on."""
+    """Images that a detector is fitted on."""
 
     NOTHING = "nothing"
     CLEAN = "clean"
@@ -187,23 +184,10 @@ def score_activations(detector: nn.Module, activations: Activations, *, block: i
         DataError: The detector gives something other than one finite score per image.
     """
     parts = [activations] if len(activations) <= block else activations.blocks(block)
-    scores = _in_blocks(detector, parts)
+    scores = score_in_blocks(detector, parts)
     if scores.shape != (len(activations),) or not bool(torch.isfinite(scores).all()):
         raise DataError(
             f"expected {len(activations)} finite scores, one per image, from {type(detector).__name__}, got shape "
             f"{tuple(scores.shape)} with {int((~torch.isfinite(scores)).sum())} values that are not finite"
         )
     return scores
-
-
-def _in_blocks(detector: nn.Module, parts: Iterable[Activations]) -> Tensor:
-    """Score parts one by one in evaluation mode, without gradients; returns ``(N,)`` on the CPU."""
-    place = device_of(detector)
-    was_training = detector.training
-    detector.eval()
-    try:
-        with torch.no_grad():
-            scores = [detector(part.to(place)).cpu() for part in parts]
-    finally:
-        detector.train(was_training)
-    return torch.cat(scores) if scores else torch.zeros(0)

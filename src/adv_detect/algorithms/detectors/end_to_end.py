@@ -12,6 +12,7 @@ from adv_detect.algorithms.detectors.activations import Activations
 from adv_detect.algorithms.detectors.base import Detector
 from adv_detect.algorithms.features import extract_features
 from adv_detect.algorithms.robust_losses import log_probabilities
+from adv_detect.algorithms.views import Views
 from adv_detect.networks.target import TargetNetwork
 
 
@@ -22,11 +23,18 @@ class DetectionModel(nn.Module):
         network: The network under attack.
         detector: Activations to scores ``(N,)``.
         layers: Names of the layers read.
+        views: The views that the detector reads.
         twin: The second network; None where the detector does not read it.
     """
 
     def __init__(
-        self, network: nn.Module, detector: Detector, layers: Sequence[str], *, twin: TargetNetwork | None = None
+        self,
+        network: nn.Module,
+        detector: Detector,
+        layers: Sequence[str],
+        *,
+        views: Views | None = None,
+        twin: TargetNetwork | None = None,
     ) -> None:
         """Join the parts, which are shared, not copied.
 
@@ -34,12 +42,14 @@ class DetectionModel(nn.Module):
             network: The network under attack.
             detector: A detector for it.
             layers: Names of the layers whose features are activations, in network order.
+            views: The views that the detector reads; None where it reads none.
             twin: The second network, for a detector that reads it.
         """
         super().__init__()
         self.network = network
         self.detector = detector
         self.layers = tuple(layers)
+        self.views = views or Views()
         self.twin = twin
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,8 +65,8 @@ class DetectionModel(nn.Module):
         return activations.logits, self.detector(activations)
 
     def activations(self, images: Tensor) -> Activations:
-        """Run the network once and keep what detectors read."""
-        return network_activations(self.network, images, self.layers, twin=self.twin)
+        """Run the network, once on the images and once per view, and keep what the detector reads."""
+        return network_activations(self.network, images, self.layers, views=self.views, twin=self.twin)
 
     def evade(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Classify images, score them, and score them as if the network named other classes.
@@ -126,19 +136,26 @@ class DetectionModel(nn.Module):
 
 
 def network_activations(
-    network: nn.Module, images: Tensor, layers: Sequence[str], *, twin: TargetNetwork | None = None
+    network: nn.Module,
+    images: Tensor,
+    layers: Sequence[str],
+    *,
+    views: Views | None = None,
+    twin: TargetNetwork | None = None,
 ) -> Activations:
-    """Run a network once and keep logits and pooled features.
+    """Run a network and keep logits, pooled features, the logits of views and of a second network.
 
     Args:
         network: The network under attack.
         images: Shape ``(N, channels, H, W)``, in its pixel range.
         layers: Names of the layers read, in network order.
+        views: The views read; each costs a forward pass.
         twin: The second network; None leaves it out.
 
     Returns:
         The activations, with gradients where autograd records.
     """
     logits, features = extract_features(network, images, layers)
+    seen = views.logits(network, images) if views is not None else {}
     second = None if twin is None else log_probabilities(twin(images), twin.spec.head)
-    return Activations(logits=logits, features=dict(zip(layers, features, strict=True)), twin=second)
+    return Activations(logits=logits, features=dict(zip(layers, features, strict=True)), views=seen, twin=second)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from typing import get_args
 
 import torch
 
-from adv_detect.algorithms.detectors.base import Detector, LearnsFrom
+from adv_detect.algorithms.detectors.base import Detector, LearnsFrom, Reads
 from adv_detect.algorithms.detectors.controls import MarginDetector
 from adv_detect.algorithms.detectors.joined import JoinedDetector
 from adv_detect.algorithms.detectors.trajectory.detector import TrajectoryDetector
 from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
 from adv_detect.algorithms.detectors.twin import TwinDetector
 from adv_detect.algorithms.representatives import Representatives
+from adv_detect.dotted import import_dotted
 from adv_detect.errors import ConfigurationError, unknown_choice
-from adv_detect.params import DetectorParams, TrajectoryKind
+from adv_detect.params import DetectorParams, ImageChangeParams, TrajectoryKind
 from adv_detect.sharding.sources import source_identity
 
 REGISTERED: dict[str, type[Detector]] = {
@@ -52,12 +52,51 @@ def build_detector(configuration: DetectorParams, representatives: Representativ
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return made_by(representatives, **configuration.arguments)
+            made = made_by(representatives, **configuration.arguments)
     except TypeError as exc:
         raise ConfigurationError(
             f"arguments of detector {configuration.kind!r}: {exc}; it was called with the class representatives and "
             f"{configuration.arguments}"
         ) from exc
+    _check_reads(configuration, made)
+    return made
+
+
+def detector_reads(configuration: DetectorParams) -> Reads:
+    """Say what a configured detector reads; nothing is built for it.
+
+    Args:
+        configuration: Kind and arguments.
+
+    Returns:
+        What it reads.
+    """
+    return detector_class(configuration.kind).needs(configuration.arguments)[1]
+
+
+def needed_views(
+    configurations: Mapping[str, DetectorParams], views: Mapping[str, ImageChangeParams]
+) -> dict[str, ImageChangeParams]:
+    """Choose the views that some detectors read.
+
+    Args:
+        configurations: The detectors, by name.
+        views: The configured views, by name.
+
+    Returns:
+        Those that are read, in configured order.
+
+    Raises:
+        ConfigurationError: A detector reads a view that is not configured.
+    """
+    wanted = set()
+    for name, one in configurations.items():
+        for view in detector_reads(one).views:
+            if view not in views:
+                key = f"detector_training.configurations.{name}: the detector reads a view; in detector_training.views"
+                raise unknown_choice(key, view, views)
+            wanted.add(view)
+    return {name: one for name, one in views.items() if name in wanted}
 
 
 def with_members(configuration: DetectorParams, name: str = "") -> Iterator[tuple[str, DetectorParams]]:
@@ -87,8 +126,7 @@ def learns_from(configuration: DetectorParams) -> LearnsFrom:
 
 def reads_twin(configurations: Mapping[str, DetectorParams]) -> list[str]:
     """Name the configured detectors that read the twin."""
-    needs = {name: detector_class(one.kind).needs(one.arguments) for name, one in configurations.items()}
-    return [name for name, (_, reads) in needs.items() if reads.twin]
+    return [name for name, one in configurations.items() if detector_reads(one).twin]
 
 
 def detector_source(configuration: DetectorParams) -> dict[str, str]:
@@ -104,6 +142,16 @@ def detector_source(configuration: DetectorParams) -> dict[str, str]:
     for _, one in with_members(configuration):
         found |= source_identity(detector_class(one.kind), one.kind if "." in one.kind else "")
     return found
+
+
+def _check_reads(configuration: DetectorParams, made: Detector) -> None:
+    """Refuse an instance that reads more than its class states, from which follows what is computed."""
+    stated = detector_reads(configuration)
+    if made.reads != stated:
+        raise ConfigurationError(
+            f"detector {configuration.kind!r}: it was expected to read {stated}, got {made.reads}; override the class "
+            "method needs where that depends on the arguments"
+        )
 
 
 def detector_class(kind: str) -> type[Detector]:
@@ -122,12 +170,10 @@ def detector_class(kind: str) -> type[Detector]:
         return TrajectoryDetector
     if kind in REGISTERED:
         return REGISTERED[kind]
-    module, _, attribute = kind.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as exc:
-        choices = (*detector_kinds(), "<dotted path of a Detector>")
-        raise unknown_choice("detector kind", kind, choices) from exc
+    choices = (*detector_kinds(), "<dotted path of a Detector>")
+    if "." not in kind:
+        raise unknown_choice("detector kind", kind, choices)
+    found = import_dotted("detector kind", kind, f"one of [{', '.join(choices)}]")
     if not (isinstance(found, type) and issubclass(found, Detector)):
         raise ConfigurationError(
             f"detector kind {kind!r}: expected a subclass of adv_detect.algorithms.detectors.Detector, got {found!r}"

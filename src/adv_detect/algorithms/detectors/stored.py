@@ -13,7 +13,7 @@ from adv_detect.algorithms.detectors.base import Detector
 from adv_detect.algorithms.detectors.registry import build_detector
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.algorithms.thresholds import p_values, thresholds_at_fpr
-from adv_detect.params import DetectorParams
+from adv_detect.params import DetectorParams, ImageChangeParams
 
 CLEAN_SCORES = "clean_scores"
 """Name of the clean scores among the stored tensors."""
@@ -30,7 +30,7 @@ class StoredDetector:
         detector: The detector, frozen, in evaluation mode.
         params: Its configuration.
         facts: What else is known of it: ``configuration``, ``trained_criterion``, ``trained_on``, ``seed``,
-            ``attacks``, ``history``.
+            ``attacks``, ``history``, and ``views`` (their configurations by name) where it reads some.
         clean_scores: Its scores ``(n,)`` on clean validation images; thresholds and p-values rest on them.
     """
 
@@ -66,6 +66,11 @@ class StoredDetector:
         """Copy state and clean scores, to be stored; the facts must hold ``params``."""
         return stored_tensors(self.detector, self.clean_scores)
 
+    @property
+    def views(self) -> dict[str, ImageChangeParams]:
+        """The views that it reads, as they were configured when it was fitted."""
+        return stored_views(self.facts)
+
     def threshold(self, fpr: float) -> float:
         """Return the score above which an image counts as adversarial.
 
@@ -80,6 +85,11 @@ class StoredDetector:
     def p_values(self, scores: Tensor) -> Tensor:
         """Return conformal p-values of scores ``(N,)``: small where clean images hardly ever score so high."""
         return p_values(scores, self.clean_scores)
+
+
+def stored_views(facts: Mapping[str, Any]) -> dict[str, ImageChangeParams]:
+    """Read the views of a detector from its stored facts."""
+    return {name: ImageChangeParams.model_validate(one) for name, one in facts.get("views", {}).items()}
 
 
 def stored_tensors(detector: Detector, clean_scores: Tensor) -> dict[str, Tensor]:

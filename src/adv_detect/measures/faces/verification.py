@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from adv_detect.algorithms.roc import area, curve, equal_error_rate
 from adv_detect.errors import ConfigurationError, DataError
 
 DEFAULT_FARS = (1e-1, 1e-2, 1e-3)
@@ -63,7 +63,7 @@ class Verification:
         roc: All operating points.
         auc: Area under the ROC.
         eer: Equal error rate: false accepts as frequent as false rejects.
-        eer_threshold: Similarity threshold nearest to it.
+        eer_threshold: Similarity threshold nearest to it, finite; of two that are equally near the higher.
         accept_rates: One per false-accept rate asked for.
         n_same: Number of pairs of the same person.
         n_different: Number of pairs of different people.
@@ -117,41 +117,21 @@ def verify(scores: Scores, same: Flags, *, fars: Sequence[float] = DEFAULT_FARS)
         DataError: Wrong shapes, NaN, or only one kind of pairs.
         ConfigurationError: A rate outside (0, 1).
     """
-    from sklearn.metrics import roc_auc_score, roc_curve
-
     check_scores(scores, same, both=True)
-    far, tar, thresholds = roc_curve(same, scores, drop_intermediate=False)
-    roc = Roc(far, tar, thresholds)
-    eer, eer_threshold = _equal_error(roc)
+    found = curve(scores[same], scores[~same])
+    roc = Roc(found.fpr, found.tpr, np.concatenate([[np.inf], found.thresholds[:-1]]))
+    equal = equal_error_rate(found)
     n_same = int(same.sum())
     n_different = len(same) - n_same
     return Verification(
         roc=roc,
-        auc=float(roc_auc_score(same, scores)),
-        eer=eer,
-        eer_threshold=eer_threshold,
+        auc=area(scores[same], scores[~same]),
+        eer=equal.rate,
+        eer_threshold=float(roc.thresholds[max(equal.point, 1)]),
         accept_rates=tuple(_accept_rate(roc, rate, n_different) for rate in fars),
         n_same=n_same,
         n_different=n_different,
     )
-
-
-def as_arrays(scores: Tensor, same: Sequence[bool]) -> tuple[Scores, Flags]:
-    """Bring similarities and flags into the form that the measures take."""
-    return scores.detach().to("cpu", torch.float64).numpy(), np.asarray(same, dtype=bool)
-
-
-def _equal_error(roc: Roc) -> tuple[float, float]:
-    """Interpolate where false accepts and false rejects meet; the threshold is that of the nearest point."""
-    miss = 1 - roc.tar
-    gap = roc.far - miss
-    after = int(np.argmax(gap >= 0))
-    before = max(after - 1, 0)
-    width = gap[after] - gap[before]
-    share = float(-gap[before] / width) if width > 0 else 0.0
-    rate = float(roc.far[before] + share * (roc.far[after] - roc.far[before]))
-    nearest = after if before == 0 or abs(gap[after]) <= abs(gap[before]) else before
-    return rate, float(roc.thresholds[nearest])
 
 
 def _accept_rate(roc: Roc, far: float, n_different: int) -> AcceptRate:

@@ -35,7 +35,7 @@ JointModel = DetectionModel | FeatureModel
 
 @dataclass(frozen=True)
 class Scene:
-    """What all attacks of a run share; picklable.
+    """Network, images and settings that all attacks of a run share; picklable.
 
     Attributes:
         images: The source images.

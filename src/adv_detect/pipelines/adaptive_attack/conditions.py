@@ -1,4 +1,4 @@
-"""Which attack is run on which detector, within which budget and on which images."""
+"""Conditions of the adaptive attacks: detector, norm, budget, criterion and source images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from adv_detect.algorithms.detectors import (
 )
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.jobs.activations import read_activations, shard_keys
+from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import CRITERIA, DetectorJob, plan_jobs
 from adv_detect.params import AdaptiveAttackParams, AdaptiveAttackSpec, Criterion, DetectorTrainingParams, Split
 from adv_detect.pipelines.adaptive_attack.models import REFERENCE_THRESHOLD, USUAL
@@ -96,7 +96,7 @@ def _budgets(spec: AdaptiveAttackSpec, params: AdaptiveAttackParams) -> Iterator
 
 
 def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParams, bounds: tuple[float, float]) -> None:
-    """Check everything about the attacks that can be known before work starts.
+    """Check the attacks before work starts.
 
     Args:
         params: The attacks.
@@ -134,7 +134,7 @@ def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParam
 
 
 def _check_gradients(params: AdaptiveAttackParams, training: DetectorTrainingParams) -> None:
-    """No detector may look robust for want of a gradient: those without one meet attacks that need none."""
+    """Refuse detectors without a gradient that meet no attack which needs none: they would seem robust for want."""
     for name in params.detectors:
         if is_differentiable(training.active[name]):
             continue
@@ -224,7 +224,8 @@ def score_naturals(
         layer), score.
     """
     medoids = representatives.medoids[-1]
-    frames = [_score_shard(activations.read(key), known, medoids) for key in shard_keys(activations, split=split)]
+    natural = activations.select(split=split, natural=True)
+    frames = [_score_shard(content, known, medoids) for content in natural.values()]
     if not frames:
         raise DataError(
             f"activations: expected natural images of the {split} split; run the pipeline detector_training"

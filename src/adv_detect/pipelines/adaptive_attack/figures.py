@@ -69,7 +69,7 @@ def draw_adaptive(
 
 
 def show_adaptive(adaptive_figures: dict[str, Any]) -> tuple[Any, ...]:
-    """Draw all figures once, and pick one of each kind to look at by itself.
+    """Draw all figures once, and pick one of each kind for a file of its own.
 
     Args:
         adaptive_figures: All figures.
@@ -119,7 +119,7 @@ def _examples(
         for row in (
             part.sort_values(["epsilon", "l2"]).drop_duplicates("source_id").head(params.show_examples).itertuples()
         ):
-            content = store.read(str(row.shard))
+            content = store[str(row.shard)]
             place = int(row.row)  # type: ignore[arg-type]
             yield EvadingExample(
                 row=f"{attack} ({norm})\n{'/'.join(detector.split('/')[:2])}",

@@ -1,4 +1,4 @@
-"""What guides an attack: clean images that pass, described by the detector or as they are, and medoids."""
+"""Guides of attacks: clean images that pass, described by the detector or as they are, and medoids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adv_detect.algorithms.attacks.adaptive.task import DescribingModel
 from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.images import load_images
-from adv_detect.jobs.activations import read_activations, shard_keys
+from adv_detect.jobs.activations import read_activations
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, score_naturals
 from adv_detect.pipelines.adaptive_attack.models import USUAL, FeatureModel
 
@@ -93,8 +93,7 @@ def _clean_descriptions(scene: Scene, known: StoredDetector) -> tuple[Tensor, Te
     """Descriptions ``(M, ...)`` and classes ``(M,)`` of clean train images, classified correctly and passed."""
     allowed = set(_passing_images(scene, known)["source_index"].head(MAX_CANDIDATES))
     values, classes = [], []
-    for key in shard_keys(scene.activations, split="train"):
-        content = scene.activations.read(key)
+    for content in scene.activations.select(split="train", natural=True).values():
         kept = torch.tensor([index in allowed for index in content.tensors["source_index"].tolist()])
         values.append(known.detector.describe(read_activations(content).select(kept)))
         classes.append(content.tensors["label"][kept])

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
+from adv_detect.algorithms.views import Views
 from adv_detect.errors import DataError
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
@@ -29,11 +30,15 @@ def join(
 
     Returns:
         Images to class logits and scores.
+
+    Raises:
+        DataError: The detector reads a twin, and there is none.
     """
+    views = Views.build(stored.views, network.spec.bounds)
     if stored.detector.reads.twin and twin is None:
         raise DataError(f"{stored.key} reads the twin, and there is none; run the pipeline twin_training")
     second = working_form(twin.freeze(), device) if twin is not None and stored.detector.reads.twin else None
-    model = DetectionModel(network, stored.detector, network.spec.layers, twin=second)
+    model = DetectionModel(network, stored.detector, network.spec.layers, views=views, twin=second)
     model.to(device).eval().requires_grad_(False)
     return model
 

@@ -159,11 +159,11 @@ def attack_hardened(
         A plan as that of :func:`attack_detectors`.
     """
     chosen = tuple(conditions(adaptive_attack, adaptive_attack.hardening.test_attacks))
-    return attack_plan(adaptive_scene, hardened_detectors, hardened_detectors.keys(), chosen, adaptive_attack)
+    return attack_plan(adaptive_scene, hardened_detectors, hardened_detectors, chosen, adaptive_attack)
 
 
 def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversarials: ShardStore) -> pd.DataFrame:
-    """Gather what is known of each attacked image.
+    """Gather the record of each attacked image.
 
     Args:
         adaptive_adversarials: Attacks on the trained detectors.
@@ -177,8 +177,7 @@ def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversa
     """
     frames = []
     for name, store in (("adaptive", adaptive_adversarials), ("hardened", hardened_adversarials)):
-        for key in store.keys():  # noqa: SIM118 - a store is no dictionary
-            content = store.read(key, names=tuple(RECORD_TENSORS))
+        for key, content in store.only(*RECORD_TENSORS).items():
             columns = {column: content.tensors[column].numpy() for column in RECORD_TENSORS}
             about = {fact: content.metadata[fact] for fact in RECORD_FACTS}
             frame = pd.DataFrame({"source_id": content.metadata["source_ids"], **about, **columns})

@@ -109,14 +109,14 @@ def mark_of(detectors: ShardStore, key: str) -> str | None:
     """
     if key not in detectors:
         raise DataError(
-            f"adaptive_attack: there is no trained detector {key!r}, only {list(detectors.keys())}; run "
+            f"adaptive_attack: there is no trained detector {key!r}, only {list(detectors)}; run "
             "`kedro run --pipeline=detector_training` with the same environment first"
         )
     return detectors.fingerprint(key)
 
 
 def shared_marks(scene: Scene) -> tuple[object, ...]:
-    """What decides every shard of a run."""
+    """Return the ingredients of every shard of a run."""
     own = target_digest(scene.network), representatives_digest(scene.representatives), scene.runtime.seed
     return own if scene.twin is None else (*own, target_digest(scene.twin, layers=False))
 

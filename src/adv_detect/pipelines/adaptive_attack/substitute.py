@@ -17,6 +17,7 @@ from adv_detect.algorithms.splits import interleave
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.fields import LARGEST, Block
 from adv_detect.jobs.detectors import LEARNING_SPLITS, restore
+from adv_detect.names import DetectorKey
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import (
     SPLITS,
@@ -63,7 +64,7 @@ SubstituteBlocks = tuple[
 
 @dataclass(frozen=True)
 class Substitute:
-    """What the attacker trained; picklable.
+    """Network and detectors that the attacker trained; picklable.
 
     Attributes:
         network: The attacker's network.
@@ -89,7 +90,7 @@ class Substitute:
         """Find the detector that stands in for another one.
 
         Args:
-            facts: What is known of the detector under attack; its configuration, its criterion and what it was trained
+            facts: Metadata of the detector under attack; its configuration, its criterion and what it was trained
                 on choose.
 
         Returns:
@@ -98,14 +99,14 @@ class Substitute:
         Raises:
             DataError: There is none.
         """
-        wanted = "/".join(str(facts[name]) for name in ("configuration", "trained_criterion", "trained_on"))
-        found = self.detectors.keys(f"{wanted}/")
-        if not found:
+        wanted = tuple(str(facts[name]) for name in ("configuration", "trained_criterion", "trained_on"))
+        found = next((key for key in self.detectors if DetectorKey.parse(key)[:-1] == wanted), None)
+        if found is None:
             raise DataError(
-                f"substitute: expected a detector {wanted!r}, got {list(self.detectors.keys())}; run the pipeline "
+                f"substitute: expected a detector {'/'.join(wanted)!r}, got {list(self.detectors)}; run the pipeline "
                 "adaptive_attack as a whole"
             )
-        return found[0]
+        return found
 
     def mark_for(self, facts: Mapping[str, Any]) -> str:
         """Fingerprint of all that stands in for a detector: network, representatives and the detector itself."""
@@ -200,7 +201,7 @@ def gather_substitute(
 
 
 def describe_substitute(substitute_models: Substitute | Absent) -> dict[str, Any]:
-    """Say what the report tells of the substitute.
+    """Gather the facts of the substitute for the report.
 
     Args:
         substitute_models: What the attacker trained.

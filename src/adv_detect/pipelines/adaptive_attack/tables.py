@@ -283,7 +283,7 @@ def hardening_table(
         of ``cost``.
     """
     rows = []
-    for key in hardened.keys():  # noqa: SIM118 - a store is no dictionary
+    for key in hardened:
         before = str(hardened.metadata(key)["hardened_from"])
         after = records[records["detector"] == key]
         met = sorted(set(after["attack"]))

@@ -126,7 +126,7 @@ class AdversarialWork:
         return _rows(result, norms, source_index=indices, label=labels, target=targets, predicted=predicted, margin=gap)
 
     def _find_correct(self, indices: Tensor, batch: Tensor, labels: Tensor) -> Tensor:
-        """Whether the network classifies each image correctly, bool ``(n,)``."""
+        """Return whether the network classifies each image correctly, bool ``(n,)``."""
         if any(index not in self._correct for index in indices.tolist()):
             self._note(indices, self._predict(batch)[0] == labels)
         return torch.tensor([self._correct[index] for index in indices.tolist()], device=labels.device)

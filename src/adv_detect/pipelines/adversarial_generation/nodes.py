@@ -14,7 +14,7 @@ from adv_detect.algorithms.splits import interleave, keep_copies_together
 from adv_detect.algorithms.splits import split_sources as divide
 from adv_detect.images import ImageSet, image_contents, image_set_identity
 from adv_detect.jobs.records import log_non_finite
-from adv_detect.names import NATURAL, NO_CRITERION
+from adv_detect.names import NATURAL, NO_CRITERION, TARGETED
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import SPLITS, AdversarialGenerationParams, AttackParams, RuntimeParams, Split, SplitParams
 from adv_detect.pipelines.adversarial_generation.attack_shards import (
@@ -41,7 +41,6 @@ RECORD_TENSORS = {
     "non_finite": "non_finite",
 }
 SEED_RANGE = 2**31
-TARGETED = "targeted"
 FEWEST_AIMS = 2
 
 
@@ -123,7 +122,7 @@ def generate_adversarials(
 
 
 def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Gather what is known of each image from the shards.
+    """Gather the record of each image from the shards.
 
     Args:
         adversarials: The finished shards.
@@ -136,8 +135,7 @@ def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFram
         and ``attack_timings``, a row per shard with its seconds.
     """
     frames, timings = [], []
-    for key in adversarials.keys():  # noqa: SIM118 - a store is no dictionary
-        content = adversarials.read(key, names=tuple(RECORD_TENSORS))
+    for key, content in adversarials.only(*RECORD_TENSORS).items():
         about = {name: content.metadata[name] for name in ("attack", "criterion", "form", "split", "seed")}
         columns = {column: content.tensors[name].numpy() for name, column in RECORD_TENSORS.items()}
         count = len(content.metadata["source_ids"])

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
 
 from adv_detect.absent import Absent
 from adv_detect.algorithms.detectors import parse_reference_name
-from adv_detect.algorithms.detectors.registry import detector_source
+from adv_detect.algorithms.detectors.registry import detector_reads, detector_source, needed_views
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
-from adv_detect.jobs.activations import ActivationBlock, activation_plan, shard_keys, twin_that_is_read
+from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_fingerprint, twin_that_is_read
+from adv_detect.jobs.controls import control_plan
 from adv_detect.jobs.detectors import (
     CRITERIA,
     LEARNING_SPLITS,
@@ -26,9 +29,10 @@ from adv_detect.jobs.detectors import (
     criteria_of,
     plan_jobs,
     restore,
+    restore_all,
 )
 from adv_detect.measures.detector_keys import SUMMARY_FIGURES, rate_label
-from adv_detect.names import NATURAL, REFERENCE, ShardKey
+from adv_detect.names import REFERENCE, WITHOUT
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import (
     AdversarialGenerationParams,
@@ -59,15 +63,18 @@ def compute_activations(
         network_weights: The network under attack.
         representatives: Class representatives, which judge attacks on deep features.
         twin: The second network.
-        detector_training: The detectors, which say whether the twin is read.
+        detector_training: The detectors, for what they read.
         runtime: Batch size, device, engine.
 
     Returns:
         A plan with one shard per shard of images.
     """
-    blocks = {key: ActivationBlock(shard=key) for key in adversarials.keys()}  # noqa: SIM118 - a store is no dictionary
+    blocks = {key: ActivationBlock(shard=key) for key in adversarials}
+    views = needed_views(detector_training.active, detector_training.active_views)
     second = twin_that_is_read(twin, detector_training.active)
-    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime, twin=second)
+    return activation_plan(
+        adversarials, network_weights, representatives, blocks, runtime=runtime, views=views, twin=second
+    )
 
 
 def train_detectors(
@@ -90,8 +97,9 @@ def train_detectors(
         A plan with a shard ``<configuration>/<criterion>/<trained_on>/<seed>`` per detector. Its fingerprint covers
         the shards that it learns from and nothing else.
     """
-    marks, of_classes = activations.fingerprints(), representatives_digest(representatives)
-    work = DetectorWork(activations, representatives, detector_training.fit, runtime)
+    of_classes, views = representatives_digest(representatives), detector_training.active_views
+    work = DetectorWork(activations, representatives, detector_training.fit, runtime, views)
+    mark = cache(partial(read_fingerprint, activations))
     shards = tuple(
         ShardSpec(
             job.key,
@@ -101,7 +109,7 @@ def train_detectors(
                 repr(job),
                 detector_source(job.params),
                 _content(job.checkpoint),
-                [(key, marks[key]) for key in job.shards(activations)],
+                [(key, mark(key, detector_reads(job.params))) for key in job.shards(activations)],
             ),
             job,
         )
@@ -116,7 +124,7 @@ def summarise_detectors(
     representatives: Representatives,
     adversarial_generation: AdversarialGenerationParams,
 ) -> pd.DataFrame:
-    """List the detectors with what is known of them before they are tested.
+    """List the detectors with their configuration and validation figures.
 
     Args:
         detectors: The trained detectors.
@@ -132,13 +140,12 @@ def summarise_detectors(
     attacks = {name: attack.criteria for name, attack in adversarial_generation.active.items() if attack.train}
     validation, rows = ValidationScores(activations, attacks), []
     every = {f"{name}/{criterion}" for name in attacks for criterion in CRITERIA}
-    for key in detectors.keys():  # noqa: SIM118 - a store is no dictionary
-        stored = restore(detectors, key, representatives)
+    for stored in restore_all(detectors, representatives):
         scores, facts = validation.score(stored.detector), stored.facts
         learned = {f"{name}/{one}" for name in facts["attacks"] for one in criteria_of(facts["trained_criterion"])}
         rows.append(
             {
-                "detector": key,
+                "detector": stored.key,
                 **stored.params.shown,
                 "top_k": stored.params.top_k,
                 "hidden": stored.params.hidden,
@@ -149,6 +156,28 @@ def summarise_detectors(
             }
         )
     return pd.DataFrame(rows)
+
+
+def make_controls(
+    detectors: ShardStore,
+    detector_summary: pd.DataFrame,
+    activations: ShardStore,
+    representatives: Representatives,
+    runtime: RuntimeParams,
+) -> ShardPlan:
+    """Plan the controls, which every detector must beat: the network's margin, and detectors with random weights.
+
+    Args:
+        detectors: The trained detectors.
+        detector_summary: Their validation figures; the best gives the untrained ones their form.
+        activations: Activations of natural images.
+        representatives: Class representatives.
+        runtime: Engine, progress.
+
+    Returns:
+        A plan with the shards ``margin`` and, where a detector reads trajectories, ``untrained/<draw>``.
+    """
+    return control_plan(detectors, best_detector(detector_summary), activations, representatives, runtime)
 
 
 def collect_histories(detectors: ShardStore) -> pd.DataFrame:
@@ -163,17 +192,18 @@ def collect_histories(detectors: ShardStore) -> pd.DataFrame:
     """
     rows = [
         {"detector": key, "epoch": epoch, **row}
-        for key in detectors.keys()  # noqa: SIM118 - a store is no dictionary
+        for key in detectors
         for epoch, row in enumerate(detectors.metadata(key)["history"], start=1)
     ]
     return pd.DataFrame(rows, columns=None if rows else ["detector", "epoch"])
 
 
-def fix_thresholds(detectors: ShardStore, evaluation: EvaluationParams) -> pd.DataFrame:
+def fix_thresholds(detectors: ShardStore, control_detectors: ShardStore, evaluation: EvaluationParams) -> pd.DataFrame:
     """Fix the threshold of every detector at every false-positive rate, on clean validation images.
 
     Args:
         detectors: The trained detectors, with their scores on clean validation images.
+        control_detectors: The controls, likewise.
         evaluation: The false-positive rates.
 
     Returns:
@@ -181,8 +211,9 @@ def fix_thresholds(detectors: ShardStore, evaluation: EvaluationParams) -> pd.Da
         it rests on).
     """
     rows = []
-    for key in detectors.keys():  # noqa: SIM118 - a store is no dictionary
-        scores = detectors.read(key, names=(CLEAN_SCORES,)).tensors[CLEAN_SCORES]
+    stored = (one.only(CLEAN_SCORES).items() for one in (detectors, control_detectors))
+    for key, content in itertools.chain.from_iterable(stored):
+        scores = content.tensors[CLEAN_SCORES]
         for fpr, threshold in thresholds_at_fpr(scores, evaluation.fprs).items():
             rows.append(
                 {"detector": key, "fpr": fpr, "rate": rate_label(fpr), "threshold": threshold, "n": len(scores)}
@@ -217,7 +248,7 @@ def assemble_champion(
         Everything that scoring an image takes.
     """
     best = best_detector(detector_summary)
-    figures = detector_summary[detector_summary["detector"] == best][[*SUMMARY_FIGURES]].to_dict("records")[0]
+    figures = detector_summary.set_index("detector")[[*SUMMARY_FIGURES]]
     fixed = thresholds[thresholds["detector"] == best]
     stored = restore(detectors, best, representatives)
     return ScoringBundle(
@@ -225,9 +256,9 @@ def assemble_champion(
         representatives=representatives,
         stored=stored,
         twin=twin_that_is_read(twin, {best: stored.params}),
-        about=serving.model_dump()
+        metadata=serving.model_dump()
         | {"fprs": [float(fpr) for fpr in fixed["fpr"]]}
-        | {str(name): float(value) for name, value in figures.items()},
+        | {name: float(figures[name][best]) for name in SUMMARY_FIGURES},
     )
 
 
@@ -247,7 +278,7 @@ def _jobs(params: DetectorTrainingParams, attacks: AdversarialGenerationParams) 
 def _with_something_to_learn(jobs: list[DetectorJob], activations: ShardStore) -> Iterator[DetectorJob]:
     """Pass over detectors without one attack where the other attacks had no success to learn from or to choose by."""
     for job in jobs:
-        left_out = job.trained_on.startswith("without-")
+        left_out = job.trained_on.startswith(WITHOUT)
         if not left_out or all(_succeeded(job, split, activations) for split in LEARNING_SPLITS):
             yield job
         else:
@@ -257,10 +288,9 @@ def _with_something_to_learn(jobs: list[DetectorJob], activations: ShardStore) -
 
 
 def _succeeded(job: DetectorJob, split: str, activations: ShardStore) -> bool:
-    """Whether an attack that a detector is trained on had a success in a split."""
-    keys = shard_keys(activations, split=split, attacks=job.attacks, criteria=job.criteria)
-    attacked = (key for key in keys if ShardKey.parse(key).attack != NATURAL)
-    return any(bool(activations.read(key, names=("success",)).tensors["success"].any()) for key in attacked)
+    """Return whether an attack that a detector is trained on had a success in a split."""
+    attacked = job.attacked(activations, split).only("success")
+    return any(bool(content.tensors["success"].any()) for content in attacked.values())
 
 
 def _content(checkpoint: str | None) -> str | None:

@@ -11,6 +11,7 @@ from adv_detect.pipelines.detector_training.nodes import (
     collect_histories,
     compute_activations,
     fix_thresholds,
+    make_controls,
     summarise_detectors,
     train_detectors,
 )
@@ -53,8 +54,14 @@ def create_pipeline(**_: Any) -> Pipeline:
             ),
             node(collect_histories, inputs="detectors", outputs="detector_histories", name="collect_histories"),
             node(
+                make_controls,
+                inputs=["detectors", "detector_summary", "activations", "representatives", "params:runtime"],
+                outputs="control_detectors",
+                name="make_controls",
+            ),
+            node(
                 fix_thresholds,
-                inputs=["detectors", "params:evaluation"],
+                inputs=["detectors", "control_detectors", "params:evaluation"],
                 outputs="thresholds",
                 name="fix_thresholds",
             ),

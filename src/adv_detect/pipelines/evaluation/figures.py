@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,7 +16,7 @@ from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import best_detector, restore
 from adv_detect.measures.detector_keys import describe_detectors
 from adv_detect.measures.evaluation_tables import score_samples, train_test_matrix
-from adv_detect.names import BOTH_CRITERIA, EARLY, NATURAL, ShardKey
+from adv_detect.names import BOTH_CRITERIA, EARLY, NATURAL, TARGETED, UNTARGETED, ShardKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, EvaluationParams
 from adv_detect.reporting import (
@@ -30,14 +30,22 @@ from adv_detect.reporting import (
 )
 from adv_detect.reporting.provenance import layer_table, network_facts, package_versions, run_parameters
 from adv_detect.reporting.published import PUBLISHED_AUC
-from adv_detect.sharding import ShardStore
+from adv_detect.sharding import ShardContent, ShardStore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRAINED_ON = {BOTH_CRITERIA: "targeted and untargeted"}
-HARDEST_FIRST = ("untargeted", "targeted")
-SHOWN = ("auc_overview", "roc", "score_histograms", "mean_trajectory", "adversarial_grid", "train_test_matrix")
+HARDEST_FIRST = (UNTARGETED, TARGETED)
+SHOWN = (
+    "auc_overview",
+    "roc",
+    "score_histograms",
+    "mean_trajectory",
+    "adversarial_grid",
+    "train_test_matrix",
+    "benign_changes",
+)
 
 
 def draw_detection(
@@ -113,23 +121,27 @@ def draw_inputs(
     return figures
 
 
-def show_figures(detection_figures: dict[str, Any], input_figures: dict[str, Any]) -> tuple[Any, ...]:
+def show_figures(
+    detection_figures: dict[str, Any], input_figures: dict[str, Any], benign_figures: dict[str, Any]
+) -> tuple[Any, ...]:
     """Draw all figures once, and pick one of each kind, of the harder criterion where there are two.
 
     Args:
         detection_figures: Figures of scores and metrics.
         input_figures: Figures of images and trajectories.
+        benign_figures: Figures of benign changes.
 
     Returns:
         PNG files by name of the figure; those of overview, ROC, histograms, mean trajectory, grid of adversarial
-        examples, train x test matrix.
+        examples, train x test matrix, false alarms on benign changes.
     """
-    pictures, shown = draw_pictures(detection_figures | input_figures, SHOWN)
+    pictures, shown = draw_pictures(detection_figures | input_figures | benign_figures, SHOWN)
     return pictures, *shown
 
 
 def write_evaluation_part(
     detection_metrics: pd.DataFrame,
+    benign_changes: pd.DataFrame,
     detector_summary: pd.DataFrame,
     attack_records: pd.DataFrame,
     source_splits: pd.DataFrame,
@@ -141,6 +153,7 @@ def write_evaluation_part(
 
     Args:
         detection_metrics: The detection metrics.
+        benign_changes: The table of false alarms on benign changes.
         detector_summary: One row per trained detector.
         attack_records: One row per source image x attack x criterion.
         source_splits: The split of each source image.
@@ -155,6 +168,7 @@ def write_evaluation_part(
     network = network_facts(network_weights)
     results = EvaluationResults(
         metrics=detection_metrics,
+        benign=benign_changes,
         detectors=describe_detectors(detector_summary),
         attack_records=attack_records[attack_records["attack"] != NATURAL],
         network=network,
@@ -202,11 +216,11 @@ def _matrices(metrics: pd.DataFrame, configurations: tuple[str, ...], criterion:
 def _examples(adversarials: ShardStore, network: TargetNetwork, criterion: str, count: int) -> Iterator[plots.Example]:
     """The first successes of each attack on test images, with their clean versions."""
     names = network.spec.class_names
-    for key in adversarials.keys():  # noqa: SIM118 - a store is no dictionary
+    for key in adversarials.select(criterion=criterion, split="test"):
         parsed = ShardKey.parse(key)
-        if parsed.criterion != criterion or parsed.split != "test" or parsed.number:
+        if parsed.number:
             continue
-        attacked, clean = adversarials.read(key), adversarials.read(parsed.natural.text).tensors
+        attacked, clean = adversarials[key], adversarials[parsed.natural.text].tensors
         row_of = {index: row for row, index in enumerate(clean["source_index"].tolist())}
         for row in torch.nonzero(attacked.tensors["success"]).flatten().tolist()[:count]:
             source = row_of[int(attacked.tensors["source_index"][row])]
@@ -223,11 +237,9 @@ def _mean_trajectories(
     store: ShardStore, network: TargetNetwork, detector: TrajectoryDetector, criterion: str, label: int
 ) -> dict[str, Figure]:
     params = detector.params
-    keys = [(text, ShardKey.parse(text)) for text in store.keys()]  # noqa: SIM118 - a store is no dictionary
-    tested = [(text, key) for text, key in keys if key.split == "test"]
-    natural = _of_class(store, [text for text, key in tested if key.attack == NATURAL], detector, label)
-    early = [text for text, key in tested if key.criterion == criterion and store.metadata(text)["form"] == EARLY]
-    attacked = _of_class(store, early, detector, label)
+    natural = _of_class(store.select(split="test", natural=True).values(), detector, label)
+    tested = store.select(split="test", criterion=criterion)
+    attacked = _of_class((tested[key] for key in tested if tested.metadata(key)["form"] == EARLY), detector, label)
     if not len(natural) or not len(attacked):
         return {}
     figure = plots.mean_trajectory_figure(
@@ -242,13 +254,12 @@ def _mean_trajectories(
     return {f"mean_trajectory/{criterion}": figure}
 
 
-def _of_class(store: ShardStore, keys: list[str], detector: TrajectoryDetector, label: int) -> Tensor:
+def _of_class(shards: Iterable[ShardContent], detector: TrajectoryDetector, label: int) -> Tensor:
     """Trajectories ``(n, L, C)`` of images that the network gives a class: naturals, and successes of attacks."""
     parts = []
-    for key in keys:
-        content = store.read(key)
+    for content in shards:
         tensors = content.tensors
         kept = tensors["predicted"] == label
-        kept &= (tensors["label"] == label) if ShardKey.parse(key).attack == NATURAL else tensors["success"]
+        kept &= (tensors["label"] == label) if content.metadata["attack"] == NATURAL else tensors["success"]
         parts.append(detector.describe(read_activations(content).select(kept)))
     return torch.cat(parts) if parts else torch.zeros(0)

@@ -9,25 +9,18 @@ from torch import Tensor
 
 from adv_detect.absent import Absent
 from adv_detect.algorithms.attacks.registry import attacks_on_features
-from adv_detect.algorithms.detectors import StoredDetector, score_activations
+from adv_detect.algorithms.detectors import score_activations
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.jobs.activations import (
-    ActivationBlock,
-    activation_plan,
-    natural_activations,
-    read_activations,
-    twin_that_is_read,
-)
-from adv_detect.jobs.detectors import best_detector
+from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_activations, twin_that_is_read
+from adv_detect.jobs.detectors import configurations_of, restore_all, views_of
 from adv_detect.measures.detection_metrics import metric_table
-from adv_detect.measures.detector_keys import describe_detectors, rate_label
-from adv_detect.names import EIGHT_BIT, NATURAL, NOISE, ShardKey
+from adv_detect.measures.detector_keys import describe_detectors
+from adv_detect.names import EIGHT_BIT, NOISE, ShardKey
 from adv_detect.networks.target import TargetNetwork
-from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, EvaluationParams, Norm, RuntimeParams
+from adv_detect.params import AdversarialGenerationParams, EvaluationParams, Norm, RuntimeParams
 from adv_detect.pipelines.evaluation.scoring import (
     describe_images,
     join_scores,
-    scored_detectors,
     with_verdicts,
 )
 from adv_detect.progress import track
@@ -39,8 +32,8 @@ def compute_control_activations(
     network_weights: TargetNetwork,
     representatives: Representatives,
     twin: TargetNetwork | Absent,
+    detectors: ShardStore,
     adversarial_generation: AdversarialGenerationParams,
-    detector_training: DetectorTrainingParams,
     runtime: RuntimeParams,
 ) -> ShardPlan:
     """Plan the activations of two variants of every attacked test image.
@@ -53,45 +46,46 @@ def compute_control_activations(
         network_weights: The network under attack.
         representatives: Class representatives, which judge attacks on deep features.
         twin: The second network.
+        detectors: The trained detectors, for what they read.
         adversarial_generation: The attacks, for their norms.
-        detector_training: The detectors, which say whether the twin is read.
         runtime: Seed, batch size, device, engine.
 
     Returns:
         A plan with the shards ``8bit/<attack>/...`` and ``noise/<attack>/...``.
     """
     blocks = {}
-    for text in adversarials.keys():  # noqa: SIM118 - a store is no dictionary
+    attacks = adversarial_generation.active
+    for text in adversarials.select(split="test", attack=attacks.keys()):
         key = ShardKey.parse(text)
-        attack = adversarial_generation.active.get(key.attack)
-        if attack is None or key.split != "test":
-            continue
+        attack = attacks[key.attack]
         norm: Norm = "linf" if attack.norm == "linf" else "l2"
-        seed = int(fingerprint(runtime.seed, text.rsplit("/", 1)[1])[:8], 16)  # the same for all attacks on an image
+        seed = int(fingerprint(runtime.seed, key.place)[:8], 16)  # the same for all attacks on an image
         blocks[key._replace(variant=EIGHT_BIT).text] = ActivationBlock(shard=text, variant="8bit")
         blocks[key._replace(variant=NOISE).text] = ActivationBlock(shard=text, variant="noise", norm=norm, seed=seed)
-    second = twin_that_is_read(twin, detector_training.active)
-    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime, twin=second)
+    views, second = views_of(detectors), twin_that_is_read(twin, configurations_of(detectors))
+    return activation_plan(
+        adversarials, network_weights, representatives, blocks, runtime=runtime, views=views, twin=second
+    )
 
 
 def score_images(
     activations: ShardStore,
     control_activations: ShardStore,
     detectors: ShardStore,
-    detector_summary: pd.DataFrame,
+    control_detectors: ShardStore,
     thresholds: pd.DataFrame,
     representatives: Representatives,
     evaluation: EvaluationParams,
     runtime: RuntimeParams,
 ) -> pd.DataFrame:
-    """Score every test image with every detector and control, and the clean validation images beside them.
+    """Score every test image with every detector, and the clean validation images beside them.
 
     Args:
         activations: Activations of natural and attacked images.
         control_activations: Activations of rounded and of noisy images.
         detectors: The trained detectors.
-        detector_summary: Their validation figures; the best gives the untrained control its shape.
-        thresholds: Their thresholds.
+        control_detectors: The controls.
+        thresholds: The thresholds of both.
         representatives: Class representatives.
         evaluation: The false-positive rates of the verdicts.
         runtime: Whether progress is shown.
@@ -100,13 +94,12 @@ def score_images(
         One row per image x detector; the columns are those of
         :func:`adv_detect.pipelines.evaluation.scoring.join_scores` and a verdict per false-positive rate.
     """
-    clean = natural_activations(activations, "validation")
-    scored = scored_detectors(detectors, best_detector(detector_summary), representatives, clean)
+    scored = [one for store in (detectors, control_detectors) for one in restore_all(store, representatives)]
     frames: list[pd.DataFrame] = []
     parts: dict[str, list[Tensor]] = {one.key: [] for one in scored}
     shards = _scored_shards(activations, control_activations)
     for store, key in track(shards, "scores", unit="shards", shown=runtime.progress):
-        content = store.read(key)
+        content = store[key]
         frames.append(describe_images(content))
         images = read_activations(content)
         for one in scored:
@@ -117,7 +110,7 @@ def score_images(
         {key: values.numpy().astype(np.float32) for key, values in scores.items()},
         {one.key: one.p_values(scores[one.key]).numpy().astype(np.float32) for one in scored},
     )
-    return with_verdicts(table, _all_thresholds(thresholds, scored, evaluation.fprs))
+    return with_verdicts(table, thresholds[thresholds["fpr"].isin(evaluation.fprs)])
 
 
 def measure_detection(
@@ -152,22 +145,7 @@ def measure_detection(
     return table, table
 
 
-def _all_thresholds(fixed: pd.DataFrame, scored: list[StoredDetector], fprs: tuple[float, ...]) -> pd.DataFrame:
-    """The thresholds on disk, and those of the controls, which are fixed on the same images."""
-    missing = [one for one in scored if one.key not in set(fixed["detector"])]
-    rows = [
-        {"detector": one.key, "fpr": fpr, "rate": rate_label(fpr), "threshold": one.threshold(fpr)}
-        for one in missing
-        for fpr in fprs
-    ]
-    return pd.concat([fixed[fixed["fpr"].isin(fprs)], pd.DataFrame(rows)], ignore_index=True)
-
-
 def _scored_shards(activations: ShardStore, controls: ShardStore) -> list[tuple[ShardStore, str]]:
-    own = [(activations, key) for key in activations.keys() if _is_scored(ShardKey.parse(key))]  # noqa: SIM118
-    return own + [(controls, key) for key in controls.keys()]  # noqa: SIM118 - a store is no dictionary
-
-
-def _is_scored(key: ShardKey) -> bool:
-    """All of the test split, and the natural images of the validation split."""
-    return key.split == "test" or (key.split == "validation" and key.attack == NATURAL)
+    """All of the test split and the natural images of the validation split, in the order of their keys; variants."""
+    own = sorted({*activations.select(split="test"), *activations.select(split="validation", natural=True)})
+    return [*((activations, key) for key in own), *((controls, key) for key in controls)]

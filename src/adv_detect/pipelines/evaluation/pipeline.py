@@ -6,6 +6,11 @@ from typing import Any
 
 from kedro.pipeline import Pipeline, node
 
+from adv_detect.pipelines.evaluation.benign import (
+    compute_benign_activations,
+    draw_benign_changes,
+    measure_benign_changes,
+)
 from adv_detect.pipelines.evaluation.figures import (
     SHOWN,
     draw_detection,
@@ -18,7 +23,7 @@ from adv_detect.pipelines.evaluation.nodes import compute_control_activations, m
 
 def create_pipeline(**_: Any) -> Pipeline:
     """Build the pipeline from trained detectors to scores, metrics, figures and a part of the report."""
-    return Pipeline([*_measuring(), *_showing()], tags="evaluation")
+    return Pipeline([*_measuring(), *_benign(), *_showing()], tags="evaluation")
 
 
 def _measuring() -> list[Any]:
@@ -30,8 +35,8 @@ def _measuring() -> list[Any]:
                 "network_weights",
                 "representatives",
                 "twin",
+                "detectors",
                 "params:adversarial_generation",
-                "params:detector_training",
                 "params:runtime",
             ],
             outputs="control_activations",
@@ -43,7 +48,7 @@ def _measuring() -> list[Any]:
                 "activations",
                 "control_activations",
                 "detectors",
-                "detector_summary",
+                "control_detectors",
                 "thresholds",
                 "representatives",
                 "params:evaluation",
@@ -63,6 +68,46 @@ def _measuring() -> list[Any]:
             ],
             outputs=["detection_metrics", "detection_metrics_csv"],
             name="measure_detection",
+        ),
+    ]
+
+
+def _benign() -> list[Any]:
+    return [
+        node(
+            compute_benign_activations,
+            inputs=[
+                "adversarials",
+                "network_weights",
+                "representatives",
+                "twin",
+                "detectors",
+                "params:evaluation",
+                "params:runtime",
+            ],
+            outputs="benign_activations",
+            name="compute_benign_activations",
+        ),
+        node(
+            measure_benign_changes,
+            inputs=[
+                "benign_activations",
+                "activations",
+                "detectors",
+                "control_detectors",
+                "detector_summary",
+                "thresholds",
+                "representatives",
+                "params:evaluation",
+            ],
+            outputs=["benign_changes", "benign_changes_csv", "benign_metrics"],
+            name="measure_benign_changes",
+        ),
+        node(
+            draw_benign_changes,
+            inputs="benign_changes",
+            outputs="benign_figures",
+            name="draw_benign_changes",
         ),
     ]
 
@@ -97,7 +142,7 @@ def _showing() -> list[Any]:
         ),
         node(
             show_figures,
-            inputs=["detection_figures", "input_figures"],
+            inputs=["detection_figures", "input_figures", "benign_figures"],
             outputs=["evaluation_pictures", *(f"{name}_figure" for name in SHOWN)],
             name="show_figures",
         ),
@@ -105,6 +150,7 @@ def _showing() -> list[Any]:
             write_evaluation_part,
             inputs=[
                 "detection_metrics",
+                "benign_changes",
                 "detector_summary",
                 "attack_records",
                 "source_splits",

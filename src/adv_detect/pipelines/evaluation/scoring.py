@@ -1,29 +1,16 @@
-"""Scores of all detectors and controls on stored activations."""
+"""Tables of scores: a row per image and detector."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from adv_detect.algorithms.detectors import (
-    Activations,
-    Detector,
-    MarginDetector,
-    StoredDetector,
-    TrajectoryDetector,
-    score_activations,
-    untrained_detector,
-)
-from adv_detect.algorithms.representatives import Representatives
-from adv_detect.jobs.detectors import restore
-from adv_detect.measures.detector_keys import MARGIN, UNTRAINED, UNTRAINED_DRAWS
 from adv_detect.names import EIGHT_BIT, NATURAL, NOISE
-from adv_detect.params import DetectorParams
-from adv_detect.sharding import ShardContent, ShardStore
+from adv_detect.sharding import ShardContent
 
 FloatArray: TypeAlias = NDArray[np.float32]
 
@@ -32,40 +19,8 @@ PASSED_ON = ("attack", "criterion", "form", "variant", "split")
 TEXT_COLUMNS = ("detector", "source_id", *PASSED_ON)
 
 
-def scored_detectors(
-    detectors: ShardStore, best: str, representatives: Representatives, clean: Activations
-) -> list[StoredDetector]:
-    """Gather the trained detectors and the controls.
-
-    Args:
-        detectors: The trained detectors.
-        best: Key of the detector that the untrained controls resemble, where it reads trajectories.
-        representatives: Class representatives.
-        clean: Clean validation images, on which the thresholds of the controls rest.
-
-    Returns:
-        All of them, controls last.
-    """
-    trained = [restore(detectors, key, representatives) for key in detectors.keys()]  # noqa: SIM118 - no dictionary
-    controls = [
-        StoredDetector(key, detector, DetectorParams(kind=kind), {}, score_activations(detector, clean))
-        for key, kind, detector in _controls({one.key: one for one in trained}, best)
-    ]
-    return [*trained, *controls]
-
-
-def _controls(trained: Mapping[str, StoredDetector], best: str) -> Iterator[tuple[str, str, Detector]]:
-    readers = [one.detector for key, one in trained.items() if isinstance(one.detector, TrajectoryDetector)]
-    chosen = trained[best].detector
-    like = chosen if isinstance(chosen, TrajectoryDetector) else next(iter(readers), None)
-    for draw in range(UNTRAINED_DRAWS if like is not None else 0):
-        assert isinstance(like, TrajectoryDetector)
-        yield f"{UNTRAINED}/{draw}", like.params.kind, untrained_detector(like, draw)
-    yield MARGIN, MARGIN, MarginDetector().eval()
-
-
 def describe_images(content: ShardContent) -> pd.DataFrame:
-    """Say what is known of the images of one shard, whoever scores them.
+    """Describe the images of one shard: the columns that do not depend on the detector.
 
     Args:
         content: A shard of activations.

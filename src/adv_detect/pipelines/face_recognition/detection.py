@@ -1,4 +1,4 @@
-"""What deep-features attacks look like from the class representatives, and to the detectors."""
+"""Distances of deep-features attacks to the class representatives, and their detection."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def compare_detection(
 
 
 def _trainings(trained: list[str]) -> dict[str, str]:
-    """What was trained on, in words, by the column ``trained_on``."""
+    """Training sets in words by value of the column ``trained_on``."""
     if not trained:
         return {TRAINED_ON_ALL: "classifier attacks only"}
     without = f"without-{trained[0]}"

@@ -80,8 +80,8 @@ class AttackedFaceWork:
     embedder: Embedder
 
     def __call__(self, key: str) -> ShardContent:
-        """Make one shard: ``embedding``, ``template`` ``(n, D)`` and what is known of each image."""
-        stored = self.adversarials.read(key)
+        """Make one shard: ``embedding``, ``template`` ``(n, D)`` and the columns of `KEPT`."""
+        stored = self.adversarials[key]
         images = stored.tensors["images"]
         embedded = self.embedder(images) if len(images) else self._nothing(images)
         return ShardContent(embedded | {name: stored.tensors[name] for name in KEPT}, stored.metadata)

@@ -1,4 +1,4 @@
-"""Whose face is it, clean and attacked: nearest neighbours in galleries of known faces."""
+"""Identification of clean and attacked faces: nearest neighbours in galleries of enrolled faces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGES = "images"
 
 
 def build_gallery(kind: str, representatives: Representatives, features: ShardStore, metric: str) -> Gallery:
-    """Collect known faces.
+    """Collect the enrolled faces.
 
     Args:
         kind: ``medoid`` or ``centroid`` of each identity, or ``images``: all its training images.
@@ -36,7 +36,7 @@ def build_gallery(kind: str, representatives: Representatives, features: ShardSt
         return Gallery(vectors, torch.arange(len(vectors)), metric)  # type: ignore[arg-type]
     last = f"layer.{len(representatives.layers) - 1:03d}"
     parts, labels = [], []
-    for _, content in features:
+    for content in features.values():
         parts.append(content.tensors[last])
         labels.append(torch.full((len(parts[-1]),), int(content.metadata["label"])))
     return Gallery(torch.cat(parts), torch.cat(labels), metric)  # type: ignore[arg-type]

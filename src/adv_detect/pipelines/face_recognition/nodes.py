@@ -125,11 +125,12 @@ def embed_attacked_faces(
         A plan with one shard per shard of images.
     """
     work = AttackedFaceWork(adversarials, Embedder(network_weights, face_recognition.mirror, runtime))
+    wanted = {*adversarials.select(natural=True), *adversarials.select(split=TEST)}
     made_from = (target_digest(network_weights), face_recognition.mirror)
     shards = tuple(
         ShardSpec(key, fingerprint(made_from, mark), key)
         for key, mark in sorted(adversarials.fingerprints().items())
-        if key.startswith(f"{NATURAL}/") or key.rsplit("/", 1)[1].startswith(f"{TEST}-")
+        if key in wanted
     )
     return ShardPlan(work=work, shards=shards, runtime=runtime, description="embeddings of attacked faces")
 
@@ -148,7 +149,7 @@ def verify_clean(
         ``verification_scores``: the pairs that could be compared, with their cosine similarity ``score``; and the
         figures of the protocol: ten-fold accuracy (where there are folds), AUC, EER, TAR at FAR, counts.
     """
-    parts = [content.tensors for _, content in verification_embeddings]
+    parts = [content.tensors for content in verification_embeddings.values()]
     order = torch.cat([part["source_index"] for part in parts]).tolist()
     there = verification_pair_table[verification_pair_table["first_index"] != MISSING]
     positions = {index: row for row, index in enumerate(order)}

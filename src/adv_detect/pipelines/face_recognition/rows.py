@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adv_detect.errors import DataError
-from adv_detect.names import NATURAL
+from adv_detect.names import ShardKey
 from adv_detect.pipelines.face_recognition.embedding_shards import EMBEDDING, TEMPLATE
 from adv_detect.sharding import ShardStore
 
@@ -75,7 +75,7 @@ def natural_faces(store: ShardStore, split: str | None = None) -> FaceRows:
     Returns:
         The rows.
     """
-    return _read(store, store.keys(f"{NATURAL}/{split}-" if split else f"{NATURAL}/"))
+    return _read(store.select(split=split, natural=True))
 
 
 def attacked_faces(store: ShardStore) -> Iterator[FaceRows]:
@@ -87,18 +87,17 @@ def attacked_faces(store: ShardStore) -> Iterator[FaceRows]:
     Yields:
         The rows.
     """
-    names = {tuple(key.split("/")[:-1]) for key in store.keys() if not key.startswith(f"{NATURAL}/")}  # noqa: SIM118 - a store is no dictionary
-    groups = ["/".join(name) for name in sorted(names)]
-    for group in groups:
-        rows = _read(store, store.keys(f"{group}/{TEST}-"))
+    attacked = store.select(split=TEST, natural=False)
+    for attack, criterion in sorted({ShardKey.parse(key)[:2] for key in attacked}):
+        rows = _read(attacked.select(attack=attack, criterion=criterion))
         if len(rows):
             yield rows
 
 
-def _read(store: ShardStore, keys: tuple[str, ...]) -> FaceRows:
-    if not keys:
+def _read(store: ShardStore) -> FaceRows:
+    if not store:
         raise DataError(f"{store.root}: expected embeddings of natural test images, got none; run face_recognition")
-    contents = [store.read(key) for key in keys]
+    contents = list(store.values())
     about = contents[0].metadata
     tensors = {
         name: torch.cat([content.tensors[name] for content in contents])

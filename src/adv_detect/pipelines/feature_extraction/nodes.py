@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adv_detect.images import ImageSet, image_set_identity, members_by_class
+from adv_detect.names import FeatureKey
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import FeatureExtractionParams, RuntimeParams
 from adv_detect.pipelines.feature_extraction.feature_shards import ClassBlock, FeatureWork
@@ -34,7 +35,7 @@ def extract_class_features(
             names = [train_images.source_ids[index] for index in block]
             shards.append(
                 ShardSpec(
-                    key=f"{label:05d}/{number:04d}",
+                    key=FeatureKey(label, number).text,
                     fingerprint=fingerprint(made_from, label, names),
                     arguments=ClassBlock(label=label, indices=tuple(block)),
                 )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adv_detect.algorithms.representatives import Representatives, fit_representatives
 from adv_detect.deferred import Deferred
+from adv_detect.names import FeatureKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RepresentativesParams, RuntimeParams
 from adv_detect.progress import track
@@ -51,11 +52,11 @@ def compute_representatives(
 
 def _by_class(features: ShardStore, layers: int, *, shown: bool) -> Iterator[tuple[int, list[Tensor], list[str]]]:
     """Give class, features ``(n, D_l)`` per layer and source ids, class by class; the store is listed once."""
-    classes = [(label, list(keys)) for label, keys in groupby(features.keys(), key=lambda key: key.split("/")[0])]
+    classes = [(label, list(keys)) for label, keys in groupby(features, key=lambda key: FeatureKey.parse(key).label)]
     for label, keys in track(classes, "representatives", unit="classes", shown=shown):
-        contents = [features.read(key) for key in keys]
+        contents = [features[key] for key in keys]
         names = [name for content in contents for name in content.metadata["source_ids"]]
         tensors = [
             torch.cat([content.tensors[f"layer.{layer:03d}"] for content in contents]) for layer in range(layers)
         ]
-        yield int(label), tensors, names
+        yield label, tensors, names

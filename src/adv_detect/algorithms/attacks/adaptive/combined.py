@@ -26,7 +26,7 @@ PROBE_EVERY = 25
 
 
 def combined_direction(loss: CombinedLoss) -> ChooseDirection:
-    """Make a direction out of a summed loss, with a regular look at the detector's own gradient.
+    """Make a direction out of a summed loss, with a regular check of the detector's own gradient.
 
     Args:
         loss: Loss per image, ``(N,)``; a row's value must depend on that row alone.

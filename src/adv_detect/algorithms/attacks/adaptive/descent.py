@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -16,7 +15,6 @@ from adv_detect.algorithms.attacks.adaptive.tracker import NEVER, Tracker
 from adv_detect.fields import Block, PositiveNumber
 
 ChooseDirection = Callable[[Evaluation, AdaptiveTask], Direction]
-Keep = Literal["lowest_score", "first"]
 
 PAPER_STEPS = 1000
 CPU_CHECK_EVERY = 1
@@ -79,7 +77,7 @@ def descend(
 class Descent:
     """Runs of projected gradient descent over the rows of one task.
 
-    Every iterate is judged; kept is the misclassified one with the lowest detector logit (or the first one).
+    Every iterate is judged; kept is the misclassified one with the lowest detector logit.
 
     Args:
         model: Images to class and detector logits.
@@ -87,8 +85,6 @@ class Descent:
         tracker: Where the best images go; rows that are done there are not attacked.
         arguments: Steps, restarts and stopping.
         choose: Picks the direction of the loss for the current iterates.
-        keep: ``lowest_score`` goes on until an image is misclassified and passes; ``first`` stops at the first
-            misclassified iterate, whatever the detector says.
         use_guide: The direction needs the guide's description of the iterates.
     """
 
@@ -100,12 +96,11 @@ class Descent:
         *,
         arguments: DescentArguments,
         choose: ChooseDirection,
-        keep: Keep = "lowest_score",
         use_guide: bool = False,
     ) -> None:
         self._model, self._task, self._tracker = model, task, tracker
         self._arguments, self._choose = arguments, choose
-        self._keep, self._use_guide = keep, use_guide
+        self._use_guide = use_guide
         self._check_every = CPU_CHECK_EVERY if task.images.device.type == "cpu" else GPU_CHECK_EVERY
 
     def run(self) -> None:
@@ -142,11 +137,8 @@ class Descent:
         fooled = evaluation.margin > self._arguments.confidence
         passed = score <= self._task.threshold - self._arguments.detector_margin
         self._tracker.succeed(rows, fooled & passed, self._tracker.steps)
-        value = torch.zeros_like(score) if self._keep == "first" else score
-        self._tracker.offer(rows, evaluation.images.detach(), torch.where(fooled, value, NEVER))
-        if self._keep == "first":
-            self._tracker.finish(rows, fooled)
-        elif self._arguments.return_early:
+        self._tracker.offer(rows, evaluation.images.detach(), torch.where(fooled, score, NEVER))
+        if self._arguments.return_early:
             self._tracker.finish(rows, fooled & passed)
 
     def _drop_done(self, rows: Tensor, batch: AdaptiveTask, images: Tensor) -> tuple[Tensor, AdaptiveTask, Tensor]:

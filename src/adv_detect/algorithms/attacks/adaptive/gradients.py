@@ -16,7 +16,7 @@ from adv_detect.errors import ConfigurationError
 
 ClassifierLoss = Literal["margin", "hinge", "cross_entropy"]
 Selection = Literal["reference", "correct"]
-"""Published form of an attack, or the one that looks at the detector to the end."""
+"""Published form of an attack, or the one that counts the detector to the end."""
 
 REFERENCE_THRESHOLD = 0.0
 """The published forms let a detector probability below 0.5 pass, which is a logit below 0."""
@@ -56,7 +56,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Direction:
-    """Where the loss grows, and what finding that out cost.
+    """Direction in which the loss grows, and the gradient evaluations it cost.
 
     Attributes:
         values: Shape ``(N, channels, H, W)``, at any scale; the attack steps against it.

@@ -96,7 +96,7 @@ def _nearest_start(decision: _Decision, one: AdaptiveTask) -> Tensor | None:
 
 
 class _Decision(nn.Module):
-    """Whether images of a task of one row get through, as logits ``(n, 2)`` of no and yes, for pixels in [0, 1]."""
+    """Decision whether images of a task of one row get through: logits ``(n, 2)`` of no, yes, for pixels in [0, 1]."""
 
     def __init__(self, model: EndToEndModel, one: AdaptiveTask) -> None:
         super().__init__()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -19,7 +18,9 @@ from adv_detect.algorithms.attacks.adaptive.random_noise import RandomNoiseArgum
 from adv_detect.algorithms.attacks.adaptive.selective import SelectiveArguments, classifier_only, selective
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, BudgetNorm, Candidates, EndToEndModel
 from adv_detect.algorithms.attacks.adaptive.weighted_sum import WeightedSumArguments, weighted_sum
+from adv_detect.algorithms.attacks.arguments import refused_arguments
 from adv_detect.algorithms.attacks.deep_features_objective import PIXEL_LEVELS
+from adv_detect.dotted import import_dotted
 from adv_detect.errors import ConfigurationError, refuse_non_finite, unknown_choice
 from adv_detect.fields import Block
 from adv_detect.sharding.sources import source_identity
@@ -190,7 +191,7 @@ def build_adaptive_attack(name: str, arguments: Mapping[str, Any] | None = None)
     try:
         checked = kind.arguments(**dict(arguments or {}))
     except ValidationError as exc:
-        raise ConfigurationError(_argument_message(name, kind, exc)) from exc
+        raise refused_arguments(f"adaptive attack {name!r}", kind.arguments, exc) from exc
     return AdaptiveAttack(name=name, kind=kind, arguments=checked)
 
 
@@ -211,17 +212,10 @@ def adaptive_attack_source(name: str) -> dict[str, str]:
 
 
 def _imported_kind(name: str) -> AttackKind[Any]:
-    module, _, attribute = name.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as exc:
-        raise unknown_choice("adaptive attack", name, (*_KINDS, "<dotted path of an AttackKind>")) from exc
+    choices = (*_KINDS, "<dotted path of an AttackKind>")
+    if "." not in name:
+        raise unknown_choice("adaptive attack", name, choices)
+    found = import_dotted("adaptive attack", name, f"one of [{', '.join(choices)}]")
     if not isinstance(found, AttackKind):
         raise ConfigurationError(f"adaptive attack: expected {name!r} to be an AttackKind, got {type(found).__name__}")
     return found
-
-
-def _argument_message(name: str, kind: AttackKind[Any], error: ValidationError) -> str:
-    problems = "; ".join(f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors())
-    valid = ", ".join(sorted(kind.arguments.model_fields))
-    return f"arguments of adaptive attack {name!r}: {problems}; valid arguments are [{valid}]"

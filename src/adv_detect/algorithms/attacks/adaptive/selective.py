@@ -1,4 +1,4 @@
-"""Selective projected gradient descent, and its sibling that knows only the classifier.
+"""Selective projected gradient descent, and its sibling that follows the classifier alone.
 
 Source: Bryniarski, Hingun, Pachuca, Wang, Carlini, "Evading adversarial example detection defenses with
 orthogonal projected gradient descent", 2021, section 4.1. Departure: the classifier loss is the class margin

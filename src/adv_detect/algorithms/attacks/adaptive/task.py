@@ -1,4 +1,4 @@
-"""What an adaptive attack is given and what it returns."""
+"""Input and results of adaptive attacks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ NOT_COUNTED = -2
 
 @dataclass(frozen=True, kw_only=True)
 class Guide:
-    """What a matching attack moves an image towards.
+    """Aim of a matching attack: clean trajectories or features.
 
     Attributes:
         values: Trajectories ``(N, L, K)`` or features ``(N, D)`` of clean images, one per attacked image.
@@ -134,7 +134,7 @@ class AdaptiveTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """What one attack leaves, before the model judges it.
+    """Images of one attack before the model judges them.
 
     Attributes:
         images: Best image found per row, ``(N, channels, H, W)``; the clean image where the class never changed.

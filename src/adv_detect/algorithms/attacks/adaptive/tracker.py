@@ -48,7 +48,7 @@ class Tracker:
         self.images[rows] = torch.where(per_row(better, images), images, self.images[rows])
 
     def finish(self, rows: Tensor, done: Tensor) -> None:
-        """Mark rows ``(n,)`` as done where ``done`` ``(n,)`` is true."""
+        """Close rows ``(n,)`` where ``done`` ``(n,)`` is true."""
         self.done[rows] |= done
 
     def succeed(self, rows: Tensor, success: Tensor, steps: int) -> None:

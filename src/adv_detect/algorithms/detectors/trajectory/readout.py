@@ -1,4 +1,4 @@
-"""What all detectors share: shape checks, standardisation that travels with the weights, scoring in blocks."""
+"""Base of all trajectory detectors: shape checks, standardisation in the state dict, scoring in blocks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from adv_detect.algorithms.detectors.scoring import SCORE_BLOCK, score_in_blocks
 from adv_detect.errors import DataError, NotFittedError
 
 STD_FLOOR = 1e-6
 """Smallest standard deviation a distance is divided by, so that a constant distance does not become infinite."""
-
-SCORE_BLOCK = 2048
-"""Trajectories scored at once by default."""
 
 
 class TrajectoryReadout(nn.Module):
@@ -47,7 +45,7 @@ class TrajectoryReadout(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether the standardisation has been fitted, set or loaded."""
+        """Tell whether the standardisation has been fitted, set or loaded."""
         return self._fitted
 
     def fit_standardisation(self, trajectories: Tensor) -> None:
@@ -130,12 +128,4 @@ def score_trajectories(detector: nn.Module, trajectories: Tensor, *, block: int 
     Returns:
         Logits, shape (N,), on the device of ``trajectories``.
     """
-    device = next(detector.parameters()).device
-    was_training = detector.training
-    detector.eval()
-    try:
-        with torch.no_grad():
-            parts = [detector(part.to(device)).to(trajectories.device) for part in torch.split(trajectories, block)]
-    finally:
-        detector.train(was_training)
-    return torch.cat(parts)
+    return score_in_blocks(detector, torch.split(trajectories, block)).to(trajectories.device)

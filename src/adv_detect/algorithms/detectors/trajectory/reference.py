@@ -39,7 +39,7 @@ _SCALARS: list[Any] = [  # harmless companions of the weights, such as a recorde
 
 
 class ReferenceName(NamedTuple):
-    """What the file name of a published detector says.
+    """Attributes in the file name of a published detector.
 
     Attributes:
         params: What the detector reads and how; the hidden width is not in the name.

@@ -51,7 +51,7 @@ def build_readout(params: DetectorParams, *, layers: int, classes: int, seed: in
 def random_readout(
     params: DetectorParams, layers: int, classes: int, seed: int, trajectories: Tensor | None = None
 ) -> TrajectoryReadout:
-    """Make the untrained control: what a detector of this form says before it has learned anything.
+    """Make a read-out that scores before it has learned anything; it costs what a trained one does.
 
     Args:
         params: Its kind and width.

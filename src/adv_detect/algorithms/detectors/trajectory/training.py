@@ -173,7 +173,7 @@ class _Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done or the macro-AUC has stopped rising."""
+        """Tell whether all epochs are done or the macro-AUC has stopped rising."""
         done = len(self.history)
         return done >= self.fit.epochs or done - 1 - self.best.last_rise >= self.fit.stop_patience
 

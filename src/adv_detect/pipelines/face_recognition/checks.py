@@ -1,4 +1,4 @@
-"""Whether faces can be verified and identified as configured."""
+"""Checks of face_recognition before a run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,31 @@ from adv_detect.errors import AdvDetectError, ConfigurationError, DataError
 from adv_detect.images import ImageSet
 from adv_detect.measures.faces.draw import draw_pairs
 from adv_detect.measures.faces.pairs import locate_pairs, parse_pairs
-from adv_detect.params import FaceRecognitionParams
+from adv_detect.params import FaceRecognitionParams, RuntimeParams
 from adv_detect.pipelines.face_recognition.nodes import PAIRS_FILE
+from adv_detect.validation.run import Run
+
+
+def check(run: Run) -> None:
+    """Check that faces can be verified and identified as configured.
+
+    Args:
+        run: What is going to run.
+
+    Raises:
+        ConfigurationError: A value cannot work.
+        DataError: The pairs cannot be had from these images.
+    """
+    params = run.read_block(FaceRecognitionParams)
+    if params is None or "verification_images" not in run.inputs:
+        return
+    check_faces(
+        params,
+        images=run.catalog.load("verification_images"),
+        pairs=run.catalog.load("verification_pairs") if params.pairs.source == "file" else "",
+        seed=(run.block(RuntimeParams) or RuntimeParams()).seed,
+        gallery_sizes=_gallery_sizes(params, run),
+    )
 
 
 def check_faces(
@@ -22,7 +45,7 @@ def check_faces(
         images: The images of the pairs.
         pairs: Text of the pairs file; not read where pairs are drawn.
         seed: Seed of a draw.
-        gallery_sizes: Number of known faces by kind of gallery.
+        gallery_sizes: Number of enrolled faces by kind of gallery.
 
     Raises:
         ConfigurationError: A value cannot work.
@@ -37,8 +60,8 @@ def check_faces(
         size = gallery_sizes.get(kind)
         if size is not None and params.neighbours > size:
             raise ConfigurationError(
-                f"face_recognition.neighbours: expected at most {size}, the known faces of the gallery {kind!r}, got "
-                f"{params.neighbours}"
+                f"face_recognition.neighbours: expected at most {size}, the enrolled faces of the gallery {kind!r}, "
+                f"got {params.neighbours}"
             )
     try:
         if params.pairs.source == "file":
@@ -52,3 +75,13 @@ def check_faces(
         wanted = params.pairs
         shown = "file" if wanted.source == "file" else f"number: {wanted.number}, folds: {wanted.folds}"
         raise DataError(f"face_recognition.pairs ({shown}): {exc}") from exc
+
+
+def _gallery_sizes(params: FaceRecognitionParams, run: Run) -> dict[str, int]:
+    """Number of enrolled faces by kind of gallery, as far as results on disk say it."""
+    if not run.catalog.exists("features"):
+        return {}
+    store = run.catalog.load("features")
+    kept = [(store.metadata(key)["label"], len(store.metadata(key)["source_ids"])) for key in store]
+    classes = len({label for label, count in kept if count})
+    return {kind: sum(count for _, count in kept) if kind == "images" else classes for kind in params.galleries}

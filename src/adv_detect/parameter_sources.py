@@ -1,10 +1,8 @@
-"""Where parameters come from: files, command line, and what else reads them."""
+"""Parameters as files and command line state them, and what reads them beside the typed blocks."""
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ def further_parameters(loader: AbstractConfigLoader, parameters: Mapping[str, An
 
     Args:
         loader: Reads the configuration of a run.
-        parameters: All parameters; where each is a block, nothing is looked up.
+        parameters: All parameters; where each is a block, nothing else is read.
 
     Returns:
         Dotted names: inputs of pipelines, and what files take from the command line.
@@ -74,8 +72,7 @@ def _attacks_in(parameters: Any, stated: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_by_pipelines() -> set[str]:
-    from adv_detect import pipelines
+    from adv_detect.pipelines import create, pipeline_names
 
-    modules = (import_module(f"{pipelines.__name__}.{one.name}") for one in pkgutil.iter_modules(pipelines.__path__))
-    inputs = {name for module in modules for name in module.create_pipeline().all_inputs()}
+    inputs = {name for one in pipeline_names() for name in create(one).all_inputs()}
     return {name.removeprefix("params:") for name in inputs if name.startswith("params:")} - set(BLOCKS)

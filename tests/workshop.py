@@ -1,9 +1,10 @@
-"""One finished run of all pipelines on tiny synthetic images, shared by their tests."""
+"""Fixtures: one finished run of all pipelines on tiny synthetic images, shared by the tests of pipelines and jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,10 +40,19 @@ from adv_detect.pipelines import (
     target_training,
     twin_training,
 )
+from adv_detect.sharding import ShardContent, ShardStore
 
 CLASS_NAMES = ("left", "middle", "right")
 SIDE = 28
-SHARDED = ("features", "adversarials", "activations", "detectors", "control_activations")
+SHARDED = (
+    "features",
+    "adversarials",
+    "activations",
+    "detectors",
+    "control_detectors",
+    "control_activations",
+    "benign_activations",
+)
 TABLES = (
     "source_splits",
     "attack_records",
@@ -52,6 +62,7 @@ TABLES = (
     "thresholds",
     "scores",
     "detection_metrics",
+    "benign_changes",
 )
 
 
@@ -116,7 +127,16 @@ def default_blocks() -> dict[str, Any]:
                 "fit": {"epochs": 4, "batch_size": 32, "learning_rate": 0.01},
             }
         ),
-        "evaluation": EvaluationParams(bootstrap=20, show_examples=1),
+        "evaluation": EvaluationParams.model_validate(
+            {
+                "bootstrap": 20,
+                "show_examples": 1,
+                "benign_changes": {
+                    "blur-1": {"kind": "blur", "arguments": {"sigma": 1.0}},
+                    "noise-10": {"kind": "noise", "arguments": {"std": "10/255"}, "train": False},
+                },
+            }
+        ),
         "serving": ServingParams(),
     }
 
@@ -145,6 +165,7 @@ def make_workshop(folder: Any, **blocks: Any) -> Workshop:
         ),
         "representatives": RepresentativesDataset(filepath=str(folder / "representatives.safetensors")),
         "champion_model": MemoryDataset(copy_mode="assign"),
+        "benign_metrics": MemoryDataset(),
     }
     datasets |= {name: ShardedSafetensorsDataset(filepath=str(folder / name)) for name in SHARDED}
     datasets |= {name: ParquetDataset(filepath=str(folder / f"{name}.parquet")) for name in TABLES}
@@ -177,5 +198,40 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     main = (target_training, twin_training, feature_extraction, representatives, adversarial_generation)
     for module in (*main, detector_training):
         shop.run(module.create_pipeline())
-    shop.run(evaluation.create_pipeline().to_nodes("measure_detection"))
+    shop.run(evaluation.create_pipeline().to_nodes("measure_detection", "measure_benign_changes"))
     return shop
+
+
+@pytest.fixture(scope="session")
+def with_other_test_images(finished: Workshop) -> Callable[[Any], ShardStore]:
+    """Makes a store in a folder: the activations of the finished run, but those of the test split are others."""
+
+    def make(folder: Any) -> ShardStore:
+        store = ShardStore(str(folder))
+        marks = finished["activations"].fingerprints()
+        for key, content in finished["activations"].items():
+            tensors = dict(content.tensors)
+            if "/test-" in key:
+                tensors |= {name: torch.zeros_like(value) for name, value in tensors.items() if "features" in name}
+            store.write(key, ShardContent(tensors, content.metadata), "changed" if "/test-" in key else marks[key])
+        return store
+
+    return make
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A detector file in the published form: an LSTM over three classes with five hidden units."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "lstm.weight_ih_l0": (20, 3),
+        "lstm.weight_hh_l0": (20, 5),
+        "lstm.bias_ih_l0": (20,),
+        "lstm.bias_hh_l0": (20,),
+        "classifier.weight": (1, 5),
+        "classifier.bias": (1,),
+    }
+    name = "best_model_with_arch_lstm_method_m_dist_cosine_criterion_t_lr_0.0003_bs_32_ba_4_weightd_0.pth"
+    path = tmp_path / name
+    torch.save({"detector": {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}}, path)
+    return path

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from adv_detect.parameter_sources import all_parameters, further_parameters, own_attacks
 from adv_detect.params import BLOCKS
 from adv_detect.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 from adv_detect.validation.blocks import check_parameters
-from adv_detect.validation.sources import all_parameters, further_parameters, own_attacks
 
 
 def loader(folder, env, **runtime):

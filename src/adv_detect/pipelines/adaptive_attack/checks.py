@@ -1,12 +1,15 @@
-"""Whether the adaptive attacks fit the detectors and attacks that are configured."""
+"""Checks of adaptive_attack before a run."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Container
 
-from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.errors import AdvDetectError, ConfigurationError, DataError
+from adv_detect.images import shape_of
 from adv_detect.jobs.detectors import LEARNING_SPLITS
+from adv_detect.names import BOTH_CRITERIA, TARGETED, UNTARGETED
+from adv_detect.networks.target import build_target
 from adv_detect.params import (
     AdaptiveAttackParams,
     AdaptiveAttackSpec,
@@ -15,10 +18,37 @@ from adv_detect.params import (
     NetworkParams,
 )
 from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive, detector_keys
+from adv_detect.validation.attacks import check_attacks
+from adv_detect.validation.detectors import check_kinds
 from adv_detect.validation.numbers import LEAST_IMAGES
+from adv_detect.validation.run import Run
 
 LOGGER = logging.getLogger(__name__)
-KINDS = {"both": {"targeted", "untargeted"}}
+KINDS = {BOTH_CRITERIA: {TARGETED, UNTARGETED}}
+
+
+def check(run: Run) -> None:
+    """Check that the adaptive attacks fit the detectors and attacks that are configured, and those on disk.
+
+    Args:
+        run: What is going to run.
+
+    Raises:
+        ConfigurationError: A name is unknown, or parts do not fit together.
+        DataError: A detector to attack is not there.
+    """
+    params, training = run.read_block(AdaptiveAttackParams), run.block(DetectorTrainingParams)
+    if params is None or training is None:
+        return
+    attacks, network = run.block(AdversarialGenerationParams), run.block(NetworkParams)
+    if attacks is not None:
+        check_attacks(attacks, network)
+    check_kinds(training)
+    check_adaptive_block(params, training=training, attacks=attacks, network=network)
+    if any(spec.role == "transfer" for spec in params.active.values()):
+        _check_substitute_network(params, network or NetworkParams(), run)
+    if "detectors" in run.from_disk:  # trained by an earlier run
+        check_trained(params, training, run.catalog.load("detectors"))
 
 
 def check_adaptive_block(
@@ -28,7 +58,7 @@ def check_adaptive_block(
     attacks: AdversarialGenerationParams | None,
     network: NetworkParams | None,
 ) -> None:
-    """Check all that can be known of the adaptive attacks without detectors and images.
+    """Check the adaptive attacks as far as that is possible without detectors and images.
 
     Args:
         params: The adaptive attacks.
@@ -93,8 +123,22 @@ def _check_substitute(params: AdaptiveAttackParams, attacks: AdversarialGenerati
         )
 
 
+def _check_substitute_network(params: AdaptiveAttackParams, network: NetworkParams, run: Run) -> None:
+    """Build the attacker's own network; that of the victim, without its weights, where none is configured."""
+    own = params.substitute.network
+    images = run.catalog.load("train_images")
+    try:
+        build_target(
+            own or network.model_copy(update={"checkpoint": None}),
+            class_names=images.class_names,
+            image_shape=shape_of(images),
+        )
+    except AdvDetectError as exc:
+        raise ConfigurationError(f"{'adaptive_attack.substitute.' if own else ''}{exc}") from exc
+
+
 def _warn_of_idle(params: AdaptiveAttackParams) -> None:
-    """Say which attacks are meant for detectors that are not attacked."""
+    """Name the attacks that are meant for detectors that are not attacked."""
     idle = [name for name, spec in params.active.items() if not _meant(spec, params)]
     if idle:
         LOGGER.warning(

@@ -10,7 +10,7 @@ from tests.configurations import Project, merged
 
 from adv_detect.errors import AdvDetectError, DataError
 from adv_detect.params import AdaptiveAttackParams, DetectorTrainingParams
-from adv_detect.validation.adaptive import check_trained
+from adv_detect.pipelines.adaptive_attack.checks import check_trained
 
 
 @pytest.fixture(scope="module")

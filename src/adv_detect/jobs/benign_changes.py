@@ -1,0 +1,96 @@
+"""Natural images after benign changes: which shards of activations to make, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from adv_detect.algorithms.detectors import Activations
+from adv_detect.jobs.activations import ActivationBlock, read_activations
+from adv_detect.names import BENIGN, NATURAL, UNCHANGED, ShardKey
+from adv_detect.params import ImageChangeParams, Split
+from adv_detect.sharding import ShardStore, fingerprint
+
+TESTED: tuple[Split, ...] = ("test",)
+
+
+class ChangedImages(NamedTuple):
+    """Natural images after one change.
+
+    Attributes:
+        activations: Of the changed images.
+        label: Class of each, ``(n,)``.
+        predicted: Class that the network gives the changed image, ``(n,)``.
+        before: Class that it gives the unchanged image, ``(n,)``.
+    """
+
+    activations: Activations
+    label: Tensor
+    predicted: Tensor
+    before: Tensor
+
+
+def benign_blocks(
+    adversarials: ShardStore,
+    changes: Mapping[str, ImageChangeParams],
+    *,
+    seed: int,
+    splits: Collection[Split] = TESTED,
+) -> dict[str, ActivationBlock]:
+    """List the shards ``benign/<change>/<split>-<number>``.
+
+    Args:
+        adversarials: Natural images among others.
+        changes: The changes, by name.
+        seed: Of noise.
+        splits: Splits whose natural images are changed.
+
+    Returns:
+        What to pass through the network, by key.
+    """
+    return {
+        ShardKey.parse(text)._replace(variant=f"{BENIGN}/{name}").text: ActivationBlock(
+            shard=text, variant="benign", change=change, seed=int(fingerprint(seed, text)[:8], 16)
+        )
+        for name, change in changes.items()
+        for text in adversarials.select(natural=True, split=splits)
+    }
+
+
+def changed_images(
+    natural: ShardStore, benign: ShardStore, changes: Collection[str], *, split: Split = "test"
+) -> Iterator[tuple[str, ChangedImages]]:
+    """Read the natural images of a split, unchanged and then change by change.
+
+    Args:
+        natural: Activations of unchanged images.
+        benign: Activations of changed images.
+        changes: Names of the changes.
+        split: Which images.
+
+    Yields:
+        Name of the change, ``unchanged`` first, and the images; those without finite activations, changed or
+        unchanged, are left out.
+    """
+    unchanged = natural.select(natural=True, split=split)
+    stored = [content.tensors for content in unchanged.only("source_index", "predicted").values()]
+    before = dict(
+        zip(*(torch.cat([one[name] for one in stored]).tolist() for name in ("source_index", "predicted")), strict=True)
+    )
+    yield UNCHANGED, _read(unchanged, before)
+    for name in changes:
+        yield name, _read(benign.select(variant=f"{BENIGN}/{name}", split=split), before)
+
+
+def _read(store: ShardStore, before: Mapping[int, int]) -> ChangedImages:
+    contents = list(store.values())
+    found = Activations.concatenate(read_activations(one, NATURAL) for one in contents)
+    index, label, predicted = (
+        torch.cat([one.tensors[name] for one in contents]) for name in ("source_index", "label", "predicted")
+    )
+    kept = torch.tensor([one in before for one in index.tolist()], dtype=torch.bool)
+    known = torch.tensor([before[one] for one in index[kept].tolist()], dtype=predicted.dtype)
+    return ChangedImages(found if bool(kept.all()) else found.select(kept), label[kept], predicted[kept], known)

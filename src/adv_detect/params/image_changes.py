@@ -1,0 +1,27 @@
+"""Changes of images: views that detectors compare, and benign changes that should raise no alarm."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from adv_detect.fields import Arguments, Block
+
+
+class ImageChangeParams(Block):
+    """One change of an image.
+
+    ``kind`` is a registered name, or the dotted path of a function ``(images, bounds, **arguments) -> images``.
+    """
+
+    kind: str
+    arguments: Arguments = Field(default_factory=dict)
+
+
+class BenignChangeParams(ImageChangeParams):
+    """A change that an honest picture undergoes.
+
+    ``train: false`` keeps it out of the training of detectors that learn from benign changes, so that there are some
+    whose false alarms nobody trained away.
+    """
+
+    train: bool = True

@@ -1,0 +1,117 @@
+"""Nodes that measure false alarms on benignly changed images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from adv_detect import plots
+from adv_detect.absent import Absent
+from adv_detect.algorithms.detectors import score_activations
+from adv_detect.algorithms.representatives import Representatives
+from adv_detect.jobs.activations import activation_plan, twin_that_is_read
+from adv_detect.jobs.benign_changes import benign_blocks, changed_images
+from adv_detect.jobs.detectors import best_detector, configurations_of, restore, views_of
+from adv_detect.measures.benign_changes import benign_metrics, benign_table, change_rows, compared_detectors
+from adv_detect.measures.detector_keys import MARGIN, describe_detectors
+from adv_detect.networks.target import TargetNetwork
+from adv_detect.params import EvaluationParams, RuntimeParams
+from adv_detect.sharding import ShardPlan, ShardStore
+
+CLASSES = ("label", "predicted", "before")
+
+
+def compute_benign_activations(
+    adversarials: ShardStore,
+    network_weights: TargetNetwork,
+    representatives: Representatives,
+    twin: TargetNetwork | Absent,
+    detectors: ShardStore,
+    evaluation: EvaluationParams,
+    runtime: RuntimeParams,
+) -> ShardPlan:
+    """Plan the activations of the natural test images after every benign change, rounded to 8 bits.
+
+    Args:
+        adversarials: Natural images among others.
+        network_weights: The network under attack.
+        representatives: Class representatives.
+        twin: The second network.
+        detectors: The trained detectors, for what they read.
+        evaluation: The changes.
+        runtime: Seed of the noise, batch size, device, engine.
+
+    Returns:
+        A plan with the shards ``benign/<change>/test-<number>``.
+    """
+    blocks = benign_blocks(adversarials, evaluation.active_benign_changes, seed=runtime.seed)
+    views, second = views_of(detectors), twin_that_is_read(twin, configurations_of(detectors))
+    return activation_plan(
+        adversarials, network_weights, representatives, blocks, runtime=runtime, views=views, twin=second
+    )
+
+
+def measure_benign_changes(
+    benign_activations: ShardStore,
+    activations: ShardStore,
+    detectors: ShardStore,
+    control_detectors: ShardStore,
+    detector_summary: pd.DataFrame,
+    thresholds: pd.DataFrame,
+    representatives: Representatives,
+    evaluation: EvaluationParams,
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, float]]:
+    """Measure the false alarms of detectors on benignly changed images, at thresholds fixed on clean ones.
+
+    Args:
+        benign_activations: Activations of the changed images.
+        activations: Activations of the unchanged ones.
+        detectors: The trained detectors.
+        control_detectors: The controls.
+        detector_summary: One row per trained detector.
+        thresholds: The thresholds of both.
+        representatives: Class representatives.
+        evaluation: The changes, the false-positive rates, the level of confidence.
+
+    Returns:
+        The table that :func:`adv_detect.measures.benign_changes.benign_table` describes, for parquet and for CSV, and
+        metrics for MLflow. It holds the margin and, of each configuration and criterion, the detector of the first seed
+        that learned from everything.
+    """
+    best, changes = best_detector(detector_summary), evaluation.active_benign_changes
+    compared = [restore(detectors, key, representatives) for key in compared_detectors(detector_summary)]
+    scored = [*compared, restore(control_detectors, MARGIN, representatives)]
+    limits = _limits(thresholds, evaluation.fprs)
+    rows = []
+    for name, images in changed_images(activations, benign_activations, list(changes)):
+        rows += change_rows(
+            name,
+            {part: getattr(images, part).numpy() for part in CLASSES},
+            {one.key: score_activations(one.detector, images.activations).numpy() for one in scored},
+            limits,
+            confidence_level=evaluation.confidence_level,
+        )
+    table = benign_table(rows, describe_detectors(detector_summary), changes)
+    return table, table, benign_metrics(table, best)
+
+
+def draw_benign_changes(benign_changes: pd.DataFrame) -> dict[str, Any]:
+    """Draw the false alarms of detectors on benign changes.
+
+    Args:
+        benign_changes: The table of false alarms.
+
+    Returns:
+        The figure ``benign_changes``.
+    """
+    return {"benign_changes": plots.benign_heat_map(benign_changes)}
+
+
+def _limits(thresholds: pd.DataFrame, fprs: tuple[float, ...]) -> dict[str, dict[str, float]]:
+    """Thresholds by detector and rate."""
+    rows = thresholds[thresholds["fpr"].isin(fprs)]
+    return {
+        str(key): dict(zip(part["rate"], part["threshold"].astype(float), strict=True))
+        for key, part in rows.groupby("detector", observed=True)
+    }

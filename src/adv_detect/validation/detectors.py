@@ -1,0 +1,135 @@
+"""Check that every configured detector can be trained, or read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adv_detect.algorithms.detectors import (
+    LearnsFrom,
+    learns_from,
+    parse_reference_name,
+    reads_twin,
+    with_members,
+)
+from adv_detect.errors import ConfigurationError
+from adv_detect.jobs.activations import no_twin
+from adv_detect.names import BOTH_CRITERIA, TARGETED, UNTARGETED
+from adv_detect.params import AdversarialGenerationParams, DetectorParams, DetectorTrainingParams, TwinTrainingParams
+
+LOGGER = logging.getLogger(__name__)
+
+
+def check_kinds(params: DetectorTrainingParams) -> bool:
+    """Check that the kind of every detector exists.
+
+    Args:
+        params: The detectors.
+
+    Returns:
+        Whether one of them learns from attacks.
+
+    Raises:
+        ConfigurationError: A kind is unknown.
+    """
+    learning = []
+    for name, one in params.active.items():
+        with _named(name):
+            learning.append(learns_from(one) is LearnsFrom.ATTACKS)
+    return any(learning)
+
+
+def check_detectors(params: DetectorTrainingParams, attacks: AdversarialGenerationParams | None) -> None:
+    """Check that detectors have attacks to train on and published checkpoints can be read.
+
+    Args:
+        params: The detectors.
+        attacks: The attacks.
+
+    Raises:
+        ConfigurationError: A criterion has no attack, or a checkpoint is missing or has a name that says nothing.
+    """
+    learning = check_kinds(params)
+    for name, path in params.reference_checkpoints.items():
+        if not Path(path).is_file():
+            raise ConfigurationError(
+                f"detector_training.reference_checkpoints.{name}: expected an existing file, got {path!r}"
+            )
+        parse_reference_name(path)
+    trained = [one for one in attacks.active.values() if one.train] if attacks else []
+    for criterion in params.criteria if attacks and learning else ():
+        wanted = {TARGETED, UNTARGETED} if criterion == BOTH_CRITERIA else {criterion}
+        if not all(any(one in attack.criteria for attack in trained) for one in wanted):
+            raise ConfigurationError(
+                f"detector_training.criteria: {criterion!r} needs an attack with train: true and that criterion in "
+                "adversarial_generation.attacks, got none"
+            )
+
+
+def check_twin_is_there(detectors: DetectorTrainingParams, twin: TwinTrainingParams | None) -> None:
+    """Refuse detectors that read a twin where none is configured.
+
+    Args:
+        detectors: The detectors.
+        twin: Its block.
+
+    Raises:
+        ConfigurationError: One reads it.
+    """
+    readers = reads_twin(detectors.active)
+    if readers and twin is not None and twin.network is None:
+        raise ConfigurationError(no_twin(readers))
+
+
+def warn_of_nothing_left_out(params: DetectorTrainingParams, attacks: AdversarialGenerationParams | None) -> None:
+    """Warn where ``leave_one_out`` asks for something, but training has no attack to spare or no single criterion.
+
+    Args:
+        params: The detectors.
+        attacks: The attacks.
+    """
+    if attacks is None or not params.leave_one_out:
+        return
+    trained = [one.criteria for one in attacks.active.values() if one.train]
+    if not any(sum(criterion in one for one in trained) > 1 for criterion in params.criteria):
+        LOGGER.warning(
+            "detector_training.leave_one_out: %s: expected at least two attacks with train: true of one of "
+            "the criteria %s, got %d attacks; no detector is trained without one of them",
+            ", ".join(params.leave_one_out),
+            [criterion for criterion in params.criteria if criterion != BOTH_CRITERIA],
+            len(trained),
+        )
+
+
+def check_top_k(detectors: DetectorTrainingParams, classes: int) -> None:
+    """Check that no detector reads more classes than there are.
+
+    Args:
+        detectors: The detectors.
+        classes: Number of classes.
+
+    Raises:
+        ConfigurationError: One does.
+    """
+    every: list[tuple[str, DetectorParams]] = []
+    for name, one in detectors.active.items():
+        with _named(name):
+            every += with_members(one, name)
+    for name, one in every:
+        if one.top_k is not None and one.top_k > classes:
+            raise ConfigurationError(
+                f"detector_training.configurations.{name}.top_k: expected at most the {classes} classes of the data, "
+                f"got {one.top_k}"
+            )
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Name the configuration of a detector in an error about its kind or its arguments."""
+    try:
+        yield
+    except ConfigurationError as exc:
+        place = "" if str(exc).startswith("arguments") else "kind: "
+        raise ConfigurationError(f"detector_training.configurations.{name}.{place}{exc}") from exc
