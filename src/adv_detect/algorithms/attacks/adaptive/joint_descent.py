@@ -31,7 +31,6 @@ from adv_detect.algorithms.attacks.adaptive.gradients import (
 )
 from adv_detect.algorithms.attacks.adaptive.joint_front import (
     DETECTOR_ALONE,
-    FIRST_STEP,
     LEAST_SCALE,
     SLACK,
     Front,
@@ -45,7 +44,7 @@ from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, EndToEndMo
 from adv_detect.algorithms.attacks.adaptive.tracker import NEVER, Tracker
 from adv_detect.algorithms.attacks.margins import logit_margin
 from adv_detect.algorithms.finite import per_row
-from adv_detect.fields import Block
+from adv_detect.fields import Block, PositiveNumber
 
 MOMENTUM = 0.75
 """Share of the gradient's step in a step; the rest repeats the last step (Croce and Hein 2020: alpha)."""
@@ -69,6 +68,8 @@ class JointDescentArguments(Block):
         starts: Where the runs start, in turn: ``clean``, the image; ``warm``, adversarials of the detector alone;
             ``random``, a point of the budget. None: in this order, or, where the detector reads the twin alone, with
             the second first.
+        relative_steps: First step size of the runs, in turn, as a share of the budget: 2 is the published one, but
+            detectors that were not trained to be robust fall to smaller ones.
         confidence: Class margin (logits) that has to be exceeded for an image to count as misclassified.
         return_early: An image that is misclassified and passes leaves the batch.
         detector_margin: How far below the threshold (logits) it has to be to leave early.
@@ -77,6 +78,7 @@ class JointDescentArguments(Block):
     steps: int = Field(PAPER_STEPS, ge=1)
     restarts: int = Field(5, ge=1)
     starts: tuple[Start, ...] | None = Field(None, min_length=1)
+    relative_steps: tuple[PositiveNumber, ...] = Field((0.5, 2.0, 0.1), min_length=1)
     confidence: float = Field(1e-4, ge=0)
     return_early: bool = True
     detector_margin: float = Field(1e-3, ge=0)
@@ -111,6 +113,7 @@ class JointDescent:
         self._restart, self._pairs = restart, 1
         starts = arguments.starts or (CHEAP_STARTS if _stands_alone(model) else STARTS)
         self._start = starts[restart % len(starts)]
+        self._size = arguments.relative_steps[restart % len(arguments.relative_steps)]
         self._alone = int(arguments.steps * OWN_PART) if self._start == "warm" else 0
 
     def run(self, rows: Tensor, aims: Tensor) -> None:
@@ -143,7 +146,7 @@ class JointDescent:
         return Front(
             rows=rows, aims=aims, images=images, before=images, losses=unknown, best=images, best_losses=unknown,
             scales=clean.abs().clamp_min(LEAST_SCALE), odds=odds,
-            step_sizes=StepSizes.start(FIRST_STEP, clean[:, 0]),
+            step_sizes=StepSizes.start(self._size, clean[:, 0]),
         )  # fmt: skip
 
     def _evaluate(self, front: Front, images: Tensor) -> Evaluation:
@@ -155,7 +158,7 @@ class JointDescent:
 
     def _step(self, front: Front, step: int) -> Front:
         if step >= self._alone:
-            front = meet_network(front, front.alone & self._within_reach(front))
+            front = meet_network(front, front.alone & self._within_reach(front), size=self._size)
         joint, alone = (torch.nonzero(part).squeeze(1) for part in (~front.alone, front.alone))
         if not len(alone):
             return self._step_joint(front, step)

@@ -11,8 +11,6 @@ from torch import Tensor
 from adv_detect.algorithms.attacks.adaptive.step_sizes import StepSizes
 from adv_detect.algorithms.finite import per_row
 
-FIRST_STEP = 2.0
-"""First step size as a share of the budget."""
 WEIGHT_RATE = 0.1
 """By how much the log-odds of two weights move in a step in which one of the two alone resists."""
 LARGEST_ODDS = 2.0
@@ -111,8 +109,8 @@ def halve(front: Front, period: int) -> Front:
     return replace(front, step_sizes=step_sizes, images=images, before=torch.where(back, images, front.before))
 
 
-def meet_network(front: Front, met: Tensor) -> Front:
-    """Let the network count where ``met`` ``(n,)``: from the best point, with fresh step sizes and even weights."""
+def meet_network(front: Front, met: Tensor, *, size: float) -> Front:
+    """Let the network count where ``met`` ``(n,)``: from the best point, with a fresh step size and even weights."""
     unknown, back = torch.full_like(front.losses, float("inf")), per_row(met, front.images)
     images = torch.where(back, front.best, front.images)
     return replace(
@@ -121,6 +119,6 @@ def meet_network(front: Front, met: Tensor) -> Front:
         before=torch.where(back, images, front.before),
         losses=torch.where(met[:, None], unknown, front.losses),
         best_losses=torch.where(met[:, None], unknown, front.best_losses),
-        step_sizes=front.step_sizes.renew(met, FIRST_STEP),
+        step_sizes=front.step_sizes.renew(met, size),
         odds=torch.where(met[:, None], torch.zeros_like(front.odds), front.odds),
     )
