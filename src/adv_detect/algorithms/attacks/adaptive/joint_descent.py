@@ -54,9 +54,10 @@ WITHIN_REACH = 0.25
 """Loss of the detector, as a share of its largest, from which on it is worth asking the network too."""
 
 Start = Literal["warm", "clean", "random"]
-STARTS: tuple[Start, ...] = ("clean", "warm", "random")
-CHEAP_STARTS: tuple[Start, ...] = ("warm", "clean", "random")
-"""Where the detector can be followed without the network, that comes first."""
+Runs = tuple[tuple[Start, ...], tuple[float, ...]]
+USUAL_RUNS: Runs = (("clean", "warm", "random"), (0.5, 2.0, 0.1))
+ALONE_RUNS: Runs = (("warm", "clean", "random"), (2.0, 0.5, 0.1))
+"""Starting points and first step sizes; a detector that can be followed without the network is followed alone first."""
 
 
 class JointDescentArguments(Block):
@@ -68,8 +69,8 @@ class JointDescentArguments(Block):
         starts: Where the runs start, in turn: ``clean``, the image; ``warm``, adversarials of the detector alone;
             ``random``, a point of the budget. None: in this order, or, where the detector reads the twin alone, with
             the second first.
-        relative_steps: First step size of the runs, in turn, as a share of the budget: 2 is the published one, but
-            detectors that were not trained to be robust fall to smaller ones.
+        relative_steps: First step size of the runs, in turn, as a share of the budget. None: the published 2, a fourth
+            of it and less, or, where the detector is no twin, which falls to smaller ones, with the second first.
         confidence: Class margin (logits) that has to be exceeded for an image to count as misclassified.
         return_early: An image that is misclassified and passes leaves the batch.
         detector_margin: How far below the threshold (logits) it has to be to leave early.
@@ -78,7 +79,7 @@ class JointDescentArguments(Block):
     steps: int = Field(PAPER_STEPS, ge=1)
     restarts: int = Field(5, ge=1)
     starts: tuple[Start, ...] | None = Field(None, min_length=1)
-    relative_steps: tuple[PositiveNumber, ...] = Field((0.5, 2.0, 0.1), min_length=1)
+    relative_steps: tuple[PositiveNumber, ...] | None = Field(None, min_length=1)
     confidence: float = Field(1e-4, ge=0)
     return_early: bool = True
     detector_margin: float = Field(1e-3, ge=0)
@@ -111,9 +112,9 @@ class JointDescent:
     ) -> None:
         self._model, self._task, self._tracker, self._arguments = model, task, tracker, arguments
         self._restart, self._pairs = restart, 1
-        starts = arguments.starts or (CHEAP_STARTS if _stands_alone(model) else STARTS)
-        self._start = starts[restart % len(starts)]
-        self._size = arguments.relative_steps[restart % len(arguments.relative_steps)]
+        usual = ALONE_RUNS if _stands_alone(model) else USUAL_RUNS
+        starts, sizes = arguments.starts or usual[0], arguments.relative_steps or usual[1]
+        self._start, self._size = starts[restart % len(starts)], sizes[restart % len(sizes)]
         self._alone = int(arguments.steps * OWN_PART) if self._start == "warm" else 0
 
     def run(self, rows: Tensor, aims: Tensor) -> None:
