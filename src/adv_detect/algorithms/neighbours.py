@@ -12,6 +12,8 @@ from adv_detect.errors import ConfigurationError, DataError
 
 BLOCK_ELEMENTS = 2**23
 """Numbers that a block of distances, or of differences, holds at most."""
+QUERIES = 1024
+"""Queries that are compared with a block of references at once."""
 SPARE = 8
 """Candidates beyond k: they are found in float32 and ordered by exact distances."""
 FAISS_FROM = 50_000
@@ -80,8 +82,8 @@ def _candidates(queries: Tensor, references: Tensor, k: int, elements: int) -> T
 def _by_products(queries: Tensor, references: Tensor, k: int, elements: int) -> Tensor:
     """Search block by block of the references, keeping the k best so far; centred, so that float32 suffices."""
     centre = references.mean(dim=0)
-    columns = max(k, min(len(references), elements // max(len(queries), references.shape[1], 1)))
-    rows = max(1, elements // columns)
+    rows = max(1, min(len(queries), QUERIES, elements // k))
+    columns = max(k, min(len(references), elements // max(rows, references.shape[1])))
     return torch.cat([_search(part - centre, references, centre, k, columns) for part in torch.split(queries, rows)])
 
 

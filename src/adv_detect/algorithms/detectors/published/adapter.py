@@ -18,8 +18,10 @@ from adv_detect.errors import ConfigurationError, DataError
 
 LIBRARY = "pytorch_ood"
 LOGITS, FEATURES, STRUCTURED = "logits", "features", "structured"
-WITH_GRADIENT = ("Entropy", "EnergyBased", "GEN", "KLMatching", "MaxLogit", "MaxSoftmax")
-"""Detectors of pytorch-ood 0.4 whose scores pass a gradient; all others detach, or leave torch."""
+WITH_GRADIENT = (
+    "Entropy", "EnergyBased", "GEN", "KLMatching", "MaxLogit", "MaxSoftmax", "SHE", "TemperatureScaling",
+)  # fmt: skip
+"""Detectors of pytorch-ood 0.4 whose scores pass a gradient; the others detach, or leave torch."""
 NETWORK = ("model", "encoder")
 """Arguments of constructors that stand for the network, which is not needed for activations."""
 HEAD, HEAD_WEIGHT, HEAD_BIAS = "head", "w", "b"
@@ -77,10 +79,10 @@ class PytorchOodDetector(Detector):
                 "more images or a smaller k"
             )
         clean = clean.detach().to("cpu")
-        if self._takes(HEAD, HEAD_WEIGHT):
-            self._made = self._make(*linear_head(clean.features[self.layers[-1]], clean.logits))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
+            if self._takes(HEAD, HEAD_WEIGHT):
+                self._made = self._make(*linear_head(clean.features[self.layers[-1]], clean.logits))
             if hasattr(self._made, f"fit_{self.reading}"):
                 self._fit_wrapped(clean)
         self._keep(captured_state(self._made, self.wrapped.__name__))
@@ -102,9 +104,11 @@ class PytorchOodDetector(Detector):
             ) from exc
 
     def _read(self, activations: Activations) -> Any:
+        """Give the part of the activations that the wrapped detector reads; fitted ones take float32 alone."""
         if self.reading == LOGITS:
-            return activations.logits
+            return activations.logits.float() if self.learns_from is LearnsFrom.CLEAN else activations.logits
         parts = activations.of_layers(self.layers if self.reading == STRUCTURED else self.layers[-1:])
+        parts = [part.float() for part in parts]
         return parts if self.reading == STRUCTURED else parts[0]
 
     def _keep(self, state: Mapping[str, Tensor]) -> None:

@@ -27,9 +27,10 @@ class DkNNDetector(Detector):
 
     Source: Papernot and McDaniel, "Deep k-nearest neighbors: towards confident, interpretable and robust deep
     learning", 2018 (arXiv 1803.04765), section 4, algorithm 1. An image's nonconformity with a class is the number,
-    over all layers, of its k neighbours with another label; its credibility is the p-value of the least nonconformity of any
-    class. Features are centred and scaled to length one, as there; search is exact where it hashes. Labels are those
-    that the network gives to the clean images, which it classifies correctly.
+    over all layers, of its k neighbours with another label; its credibility is the p-value of the least nonconformity
+    of any class. Features are centred and scaled to length one, as there; search is exact where it hashes. Labels are
+    those that the network gives to the clean images, which it classifies correctly. The published k is for thousands
+    of images a class: above their number neighbours of other labels are counted for every image.
 
     Many images share a credibility, above all 0. Among them the nonconformity decides, then the mean distance to the
     farthest of the k neighbours; both together move a score by less than half the step between two p-values.
@@ -72,9 +73,11 @@ class DkNNDetector(Detector):
 
     def forward(self, activations: Activations) -> Tensor:
         """Score images: minus the credibility, ``(N,)``, in [-1, 1 / n)."""
-        nonconformity, far = self._neighbours(activations)
-        least = nonconformity.amin(dim=1)
-        return (self._breaking_ties(least, far) - self.credibility(least).double()).to(activations.logits.dtype)
+        with torch.no_grad():
+            nonconformity, far = self._neighbours(activations)
+            least = nonconformity.amin(dim=1)
+            scores = self._breaking_ties(least, far) - self.credibility(least).double()
+        return scores.to(activations.logits.dtype)
 
     def credibility(self, nonconformity: Tensor) -> Tensor:
         """Give the share of calibration images whose nonconformity is at least as large, ``(N,)``."""
