@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adv_detect.fields import Block
-from adv_detect.params import BLOCKS
+from adv_detect.networks.registry import REGISTRY, default_layers
+from adv_detect.params import BLOCKS, NetworkParams
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
@@ -73,6 +74,18 @@ class Run:
         if "network_weights" in self.from_disk:
             return tuple(self.catalog.load("network_weights").spec.class_names)
         return tuple(self.catalog.load("train_images").class_names) if "train_images" in self.inputs else None
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers read: of the network on disk where that is read, else as configured; empty if unknown."""
+        if "network_weights" in self.from_disk:
+            return tuple(self.catalog.load("network_weights").spec.layers)
+        network = self.block(NetworkParams)
+        if network is None:
+            return ()
+        if network.layers is None:
+            return default_layers(network.name) if network.name in REGISTRY else ()
+        return tuple(one if isinstance(one, str) else one.name for one in network.layers)
 
 
 def block_of(catalog: DataCatalog, kind: type[BlockT]) -> BlockT | None:

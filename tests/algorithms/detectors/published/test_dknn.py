@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -52,7 +54,7 @@ def test_among_ties_more_nonconformity_scores_higher(fitted, attacked):
     highest = {one: scores[least == one].max() for one in np.unique(least)}
     lowest = {one: scores[least == one].min() for one in np.unique(least)}
     steps = np.unique(least[order])
-    assert all(highest[below] < lowest[above] for below, above in zip(steps[:-1], steps[1:], strict=True))
+    assert all(highest[below] < lowest[above] for below, above in itertools.pairwise(steps))
 
 
 def test_calibration_images_are_none_of_those_compared_with(fitted, clean):

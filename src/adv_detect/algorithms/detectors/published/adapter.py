@@ -173,7 +173,7 @@ def adapted(found: type) -> type[Detector]:
     takes_head = any(name in signature(found).parameters for name in (HEAD, HEAD_WEIGHT))
     learns = bool(getattr(found, "requires_fit", False)) or takes_head
     facts: dict[str, Any] = {
-        "__module__": found.__module__,
+        "__module__": __name__,
         "__doc__": found.__doc__,
         "wrapped": found,
         "reading": reading,
