@@ -113,10 +113,14 @@ def test_attacks_find_the_gradients_of_logits_only(library):
 @pytest.mark.parametrize(
     ("name", "match"),
     [
-        ("ODIN", "pytorch_ood.detector.odin.ODIN: it needs gradients to the image, and detectors read activations"),
-        ("ReAct", "it needs images or whole feature maps"),
-        ("Gram", "it needs images or whole feature maps"),
-        ("MCD", "it needs images or whole feature maps"),
+        (
+            "ODIN",
+            "pytorch_ood.detector.odin.ODIN: it needs the network and its gradients, and detectors read activations",
+        ),
+        ("ReAct", "it needs images or unpooled feature maps"),
+        ("Gram", "it needs unpooled feature maps"),
+        ("OpenMax", "it needs an object of its own as fitted state, and detectors .* are stored as tensors"),
+        ("MCD", "it needs images or unpooled feature maps"),
     ],
 )
 def test_those_that_need_more_than_activations_are_refused(name, match, library):
@@ -190,7 +194,7 @@ def test_one_of_ones_own_of_the_librarys_interface_is_taken(library, representat
 
     refused = build_detector(DetectorParams(kind="someones.Forgetful"), representatives)
     with pytest.raises(
-        ConfigurationError, match="Forgetful: its state cannot be stored, attribute 'learned' is a dict"
+        ConfigurationError, match="Forgetful: its state cannot be stored, attribute 'learned' is of type dict"
     ):
         refused.fit(clean, None, seed=0)
 

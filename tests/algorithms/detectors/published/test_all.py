@@ -155,7 +155,7 @@ def test_the_same_seed_gives_the_same_detector(representatives, clean):
 
 @pytest.mark.parametrize(
     ("kind", "arguments", "few"),
-    [("dknn", {"k": 40}, 45), ("lid", {"minibatch": 40}, 45), ("nic", {}, 15), ("kde", {}, 1)],
+    [("dknn", {"k": 40}, 45), ("lid", {"minibatch": 40}, 45), ("nic", {}, 9), ("kde", {}, 1)],
 )
 def test_too_few_clean_images_are_counted(kind, arguments, few, representatives, clean, attacked):
     detector = build_detector(DetectorParams(kind=kind, arguments=arguments), representatives)

@@ -46,7 +46,7 @@ def test_the_readout_is_a_logistic_regression_on_standardised_figures():
 
     nearest = min(np.abs(model.decision_function(scaled) - readout(rows).numpy()).max() for model in models)
 
-    assert nearest < 1e-3
+    assert nearest < 5e-3  # how far the solver goes
 
 
 def test_one_attacked_image_is_too_few():

@@ -55,13 +55,14 @@ class PytorchOodDetector(Detector):
             arguments: Those of the wrapped class beside the network and its last layer.
 
         Raises:
-            ConfigurationError: They are of values that it does not take.
+            ConfigurationError: They are of values that it does not take, or its state cannot be stored.
         """
         super().__init__()
         self.layers, self.arguments = representatives.layers, arguments
         self.shape = len(representatives.class_names), representatives.centroids[-1].shape[1]
         self.clean_needed = max(int(arguments.get("k", 0)), 1) if self.learns_from is LearnsFrom.CLEAN else 0
         self._made = self._make(torch.zeros(self.shape), torch.zeros(self.shape[0]))
+        captured_state(self._made, self.wrapped.__name__)  # refuses here, not after the attacks, what cannot be stored
         self._in_use: tuple[tuple[int, int], ...] = ()
 
     def forward(self, activations: Activations) -> Tensor:
@@ -219,14 +220,19 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 def _reading(found: type) -> str:
     """Name the part of the activations that a class of the library reads."""
     for reading in (LOGITS, FEATURES, STRUCTURED):
-        if callable(getattr(found, f"predict_{reading}", None)) and found.__name__ not in NOT_FITTING:
+        if callable(getattr(found, f"predict_{reading}", None)) and found.__name__ not in UNUSABLE:
             return reading
-    needs = "gradients to the image" if "Gradient" in str(found.__mro__) else "images or whole feature maps"
+    needs = "the network and its gradients" if "Gradient" in str(found.__mro__) else "images or unpooled feature maps"
     raise ConfigurationError(
-        f"detector kind {found.__module__}.{found.__name__}: it needs {needs}, and detectors read activations "
-        "(logits and pooled features of layers); use one of pytorch-ood with predict_logits or predict_features"
+        f"detector kind {found.__module__}.{found.__name__}: it needs {UNUSABLE.get(found.__name__, needs)}, and "
+        "detectors read activations (logits and pooled features of layers) and are stored as tensors; use one of "
+        "pytorch-ood with predict_logits or predict_features"
     )
 
 
-NOT_FITTING = ("Gram", "MCM")
-"""Of those that read parts of the activations: Gram reads unpooled maps, MCM embeddings of texts."""
+UNUSABLE = {
+    "Gram": "unpooled feature maps",
+    "MCM": "embeddings of texts",
+    "OpenMax": "an object of its own as fitted state",
+}
+"""Classes of the library that read parts of the activations by name only, or cannot be stored, with the reason."""

@@ -109,7 +109,7 @@ class DkNNDetector(Detector):
         for number, part in enumerate(activations.of_layers(self.layers)):
             prepared = self._prepared(number, part)
             distances, rows = nearest(prepared, self.get_buffer(f"references_{number}"), self.k)
-            agreeing += functional.one_hot(self.labels[rows], self.classes).sum(dim=1)
+            agreeing.scatter_add_(1, self.labels[rows], torch.ones_like(rows))
             far += distances[:, -1].double()
         return self.k * len(self.layers) - agreeing, far / len(self.layers)
 

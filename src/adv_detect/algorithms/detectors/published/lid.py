@@ -16,7 +16,7 @@ from adv_detect.errors import ConfigurationError, DataError
 MINIBATCH = 100
 """Published: natural images among which neighbours are sought."""
 NEIGHBOURS = 20
-"""Published for digits and small colour images."""
+"""Of the published order; the paper tunes it for each data set and attack."""
 LEFT_TO_LEARN = 10
 """Natural images that must remain to learn from beside the minibatch."""
 

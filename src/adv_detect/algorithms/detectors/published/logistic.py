@@ -65,15 +65,17 @@ class LogisticReadout(nn.Module):
 
 
 def _fitted(rows: object, targets: object, folds: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Fit weights and intercept: the penalty by AUC over the folds, both kinds of images weighted equally."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    """Fit weights and intercept: the penalty by log loss over the folds, both kinds of images weighted equally."""
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.model_selection import StratifiedKFold
 
-    search = GridSearchCV(
-        LogisticRegression(class_weight="balanced", max_iter=1000),
-        {"C": torch.logspace(-4, 4, STRENGTHS).tolist()},
-        scoring="roc_auc",
+    model = LogisticRegressionCV(
+        Cs=STRENGTHS,
         cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
+        scoring="neg_log_loss",
+        class_weight="balanced",
+        max_iter=1000,
+        l1_ratios=(0,),
+        use_legacy_attributes=False,
     ).fit(rows, targets)
-    model = search.best_estimator_
     return torch.from_numpy(model.coef_[0]).float(), torch.tensor(float(model.intercept_[0]))

@@ -20,7 +20,7 @@ COMPONENTS = 64
 """Principal components of a layer; the paper reduces wide layers likewise."""
 IMAGES = 2000
 """Clean images that the one-class models learn from: they compare all pairs."""
-FEWEST = 20
+FEWEST = 10
 
 
 class NICDetector(Detector):

@@ -14,7 +14,7 @@ from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, DataError
 
 PUBLISHED_BITS = {"mnist": 1, "cifar10": 5, "imagenet": 5}
-"""Published bit depths; the squeezers beside it are a median of 2 x 2 pixels and, in colour, non-local means 11-3-4."""
+"""Published bit depths; beside them stand a median of 2 x 2 pixels and, in colour, non-local means (13-3-2, 11-3-4)."""
 SQUEEZERS = ("bit-depth-4", "median-3")
 """Views read by default: those of the base configuration that are squeezers (a median needs a middle: 3 x 3)."""
 

@@ -72,11 +72,12 @@ def _parts(attribute: str, value: Any, name: str) -> Iterator[tuple[str, Tensor]
         for number, one in enumerate(value):
             yield SEPARATOR.join(("list", attribute, str(number))), _copied(one)
     elif hasattr(value, "kneighbors"):
-        yield f"neighbours{SEPARATOR}{attribute}", torch.from_numpy(np.array(value._fit_X))
+        if hasattr(value, "_fit_X"):  # it has none before it is fitted
+            yield f"neighbours{SEPARATOR}{attribute}", torch.from_numpy(np.array(value._fit_X))
     elif not _is_constructed(value):
         raise ConfigurationError(
-            f"{name}: its state cannot be stored, attribute {attribute!r} is a {type(value).__name__}; only numbers, "
-            "tensors, lists of tensors, modules and scikit-learn's nearest neighbours can"
+            f"{name}: its state cannot be stored, attribute {attribute!r} is of type {type(value).__name__}; only "
+            "numbers, tensors, lists of tensors, modules and scikit-learn's nearest neighbours can"
         )
 
 
