@@ -12,7 +12,7 @@ from adv_detect.params import DetectorTrainingParams, ServingParams
 from adv_detect.pipelines import detector_training, evaluation
 from adv_detect.serving.bundle import ScoringBundle, score_images
 
-GIVEN = ("adversarials", "network_weights", "representatives", "test_images", "source_splits", "attack_records")
+GIVEN = ("twin", "adversarials", "network_weights", "representatives", "test_images", "source_splits", "attack_records")
 CONFIGURATIONS = {
     "mahalanobis": {"kind": "mahalanobis"},
     "dknn": {"kind": "dknn", "arguments": {"k": 5}},
