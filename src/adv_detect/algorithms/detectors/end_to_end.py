@@ -84,6 +84,12 @@ class DetectionModel(nn.Module):
             return activations.logits, scores, scores
         return activations.logits, scores, self.detector.score_as(activations, targets, scores=scores)
 
+    @property
+    def detector_stands_alone(self) -> bool:
+        """Whether the detector reads the twin, and of the network no more than the class that it names."""
+        reads = self.detector.reads
+        return self.twin is not None and not reads.layers and not reads.views
+
     def scores_as(self, images: Tensor, targets: Tensor) -> Tensor:
         """Score images as if the network named other classes; it is not run where the detector reads the twin alone.
 
@@ -94,8 +100,7 @@ class DetectionModel(nn.Module):
         Returns:
             Scores ``(N,)``.
         """
-        reads = self.detector.reads
-        if self.twin is None or reads.layers or reads.views:
+        if self.twin is None or not self.detector_stands_alone:
             return self.evade(images, targets)[2]
         said = log_probabilities(self.twin(images), self.twin.spec.head)
         supposed = functional.one_hot(targets, said.shape[1]).to(said)

@@ -6,6 +6,7 @@ attacks", ICML 2020, section 3 and algorithm 1 (APGD).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -62,6 +63,17 @@ class StepSizes:
             halved=torch.ones_like(like, dtype=torch.bool),  # the first checkpoint has nothing to compare with
             best_before=torch.full_like(like, float("inf")),
         )
+
+    @classmethod
+    def join(cls, parts: Sequence[StepSizes]) -> StepSizes:
+        """Put the images of several below each other."""
+        return cls(**{one.name: torch.cat([getattr(part, one.name) for part in parts]) for one in fields(cls)})
+
+    def renew(self, rows: Tensor, size: float) -> StepSizes:
+        """Start again where ``rows`` ``(N,)``."""
+        fresh = StepSizes.start(size, self.sizes)
+        names = [one.name for one in fields(self)]
+        return StepSizes(**{name: torch.where(rows, getattr(fresh, name), getattr(self, name)) for name in names})
 
     def select(self, rows: Tensor) -> StepSizes:
         """Keep some images."""

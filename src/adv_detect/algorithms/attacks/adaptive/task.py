@@ -26,6 +26,10 @@ Describe = Callable[[Tensor], Tensor]
 class EvadableModel(Protocol):
     """An end-to-end model whose detector says what it would answer if the network named another class."""
 
+    @property
+    def detector_stands_alone(self) -> bool:
+        """Whether :meth:`scores_as` does without the network."""
+
     def evade(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Give class logits ``(N, C)``, detector logits ``(N,)`` and those under the targets; None: those named."""
 
