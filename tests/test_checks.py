@@ -317,6 +317,7 @@ def test_the_whole_job_is_checked_pipeline_by_pipeline_in_the_order_in_which_the
     assert found.index("target_training") < found.index("detector_training") < found.index("evaluation")
     assert {name for name in pipeline_names() if checks_of(name)} == {
         "target_training",
+        "twin_training",
         "adversarial_generation",
         "detector_training",
         "evaluation",

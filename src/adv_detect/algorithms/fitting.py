@@ -52,7 +52,7 @@ class Checkpoint(Protocol):
 
 
 class Task:
-    """What a network learns, and what is kept beside its weights; by default nothing is."""
+    """Loss that a network learns from, and state beside its weights; by default there is none."""
 
     @abstractmethod
     def loss(self, target: TargetNetwork, images: Tensor, classes: Tensor, *, done: float) -> tuple[Tensor, Tensor]:
