@@ -23,7 +23,7 @@ from adv_detect.errors import AttackError, ConfigurationError
 SHORT = {"steps": 25}
 CW = {"steps": 30, "binary_search_steps": 3, "learning_rate": 0.05, "initial_constant": 1.0, "detector_weight": 10.0}
 MULTI = {"steps": 12, "restarts": 2}
-QUERIES = {"steps": 4, "initial_gradient_eval_steps": 20}
+QUERIES = {"steps": 1, "initial_gradient_eval_steps": 8, "gamma": 30.0}
 DEEP = {"steps": 25, "max_thres": 40, "detector_weight": 1.0}
 CASES = [
     ("classifier_only", SHORT, {"norm": "linf", "epsilon": 0.15}),
@@ -52,7 +52,7 @@ FIELDS = ("images", "fooled", "evaded", "detector_score", "l2", "linf", "gradien
 def _shorter(name, arguments, steps, *, restarts=None):
     """The same attack with fewer steps, where it takes steps, and more starting points, where it takes those."""
     known = attack_kind(name).arguments.model_fields
-    changes = {"steps": steps, "samples": steps, "restarts": restarts}
+    changes = {"steps": min(steps, arguments.get("steps", steps)), "samples": steps, "restarts": restarts}
     return arguments | {key: value for key, value in changes.items() if key in known and value is not None}
 
 
