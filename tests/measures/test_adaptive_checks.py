@@ -13,7 +13,12 @@ from adv_detect.measures.adaptive_checks import (
     scores_vary,
     unreliable_detectors,
 )
-from adv_detect.measures.adaptive_comparisons import gradients_beat, iterative_beats_single_step, unbounded_succeeds
+from adv_detect.measures.adaptive_comparisons import (
+    gradients_beat,
+    is_unbounded,
+    iterative_beats_single_step,
+    unbounded_succeeds,
+)
 
 
 def table(rates: dict, *, n: int = 20, **changes) -> pd.DataFrame:
@@ -102,6 +107,8 @@ def test_where_any_pixel_may_become_any_other_every_image_must_be_lost():
     assert "success 0.600 where any pixel may become any other" in bad.detail
     assert unbounded_succeeds(records[records["epsilon"] < 1], 1.0) == []
     assert unbounded_succeeds(records.assign(norm="l2"), 1.0) == []
+    assert is_unbounded(records, 1.0).equals(records["epsilon"] == 1.0)
+    assert not is_unbounded(records.assign(epsilon=float("nan")), 1.0).any(), "a search for the smallest has no budget"
 
 
 @pytest.mark.parametrize(

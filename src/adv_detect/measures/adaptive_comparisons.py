@@ -107,6 +107,19 @@ def gradients_beat(
     return results
 
 
+def is_unbounded(records: pd.DataFrame, pixel_range: float) -> pd.Series:
+    """Tell which records have a budget that bounds nothing: they check attacks and say nothing of detectors.
+
+    Args:
+        records: The record table.
+        pixel_range: Highest minus lowest pixel value.
+
+    Returns:
+        Bool per record.
+    """
+    return (records["norm"] == "linf") & (records["epsilon"] >= pixel_range * (1 - BUDGET_TOLERANCE))
+
+
 def unbounded_succeeds(
     records: pd.DataFrame,
     pixel_range: float,
@@ -128,9 +141,10 @@ def unbounded_succeeds(
         A result per detector, classifier and criterion that was attacked so.
     """
     check_records(records)
-    free = (records["norm"] == "linf") & (records["epsilon"] >= pixel_range * (1 - BUDGET_TOLERANCE))
     results = []
-    for keys, part in records[free].groupby(["detector", "classifier", "criterion"], sort=True):
+    for keys, part in records[is_unbounded(records, pixel_range)].groupby(
+        ["detector", "classifier", "criterion"], sort=True
+    ):
         rate = float(part.groupby("source_id")[f"evaded_fpr_{fpr}"].any().mean())
         passed = rate >= 1 - slack(tolerance, part["source_id"].nunique())
         detail = f"{join_words(keys[1:])}: success {rate:.3f} where any pixel may become any other"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from adv_detect.algorithms.detectors import StoredDetector, score_activations
+from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.algorithms.roc import roc_auc
-from adv_detect.jobs.activations import successful_attacks
 from adv_detect.jobs.detectors import restore
+from adv_detect.measures.adaptive_comparisons import is_unbounded
 from adv_detect.measures.adaptive_metrics import (
     UNION,
     WORST,
@@ -24,12 +21,11 @@ from adv_detect.measures.adaptive_metrics import (
 )
 from adv_detect.measures.adaptive_steps import loss_by_steps
 from adv_detect.measures.intervals import wilson_interval
-from adv_detect.names import BOTH_CRITERIA, NO_CRITERION
 from adv_detect.params import AdaptiveAttackParams, AdversarialGenerationParams, EvaluationParams
 from adv_detect.pipelines.adaptive_attack.attacking import Scene
 from adv_detect.pipelines.adaptive_attack.checking import attacks_that_follow, check_attacks, with_reliability
+from adv_detect.pipelines.adaptive_attack.clean_costs import clean_cost, with_costs
 from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
-from adv_detect.pipelines.adaptive_attack.models import STRICT, USUAL
 from adv_detect.sharding import ShardStore
 
 TABLES = ("summary", "curves", "steps", "half_loss", "auc", "checks", "reference", "hardening")
@@ -59,7 +55,8 @@ def measure_adaptive(
         evaluation: Level of confidence.
 
     Returns:
-        The tables `TABLES`. All but ``reference`` leave out attacks in the published form. ``summary``, ``curves``,
+        The tables `TABLES`. All but ``reference`` leave out attacks in the published form, all but ``checks`` budgets
+        that bound nothing. ``summary``, ``curves``,
         ``half_loss`` and ``auc`` are those of :mod:`adv_detect.measures.adaptive_metrics`, ``summary`` with the
         columns ``kind`` of the detector, ``rounds`` of its hardening, ``clean_fpr_05`` (realised on ``n_clean`` clean
         test images), ``reliable`` and ``reasons``; ``steps`` that of :mod:`adv_detect.measures.adaptive_steps`;
@@ -78,13 +75,15 @@ def measure_adaptive(
         return dict.fromkeys(TABLES, pd.DataFrame()) | {"reference": reference}
     sparse = attacks_that_follow("queries", adaptive_attack)
     checks = check_attacks(records, adaptive_attack, naturals, bounds=bounds)
+    bounded = records[~is_unbounded(records, bounds[1] - bounds[0])]
+    records = bounded if len(bounded) else records
     summary = attack_summary(records, confidence_level=level, sparse=sparse)
     cost = [
         {"detector": key, **clean_cost(one, activations, representatives, adversarial_generation)}
         for key, one in known.items()
     ]
     return {
-        "summary": with_reliability(_about_detectors(summary, known, cost), checks),
+        "summary": with_reliability(with_costs(summary, known, cost), checks),
         "curves": epsilon_curves(records, confidence_level=level, sparse=sparse),
         "steps": loss_by_steps(records, confidence_level=level),
         "half_loss": half_loss_table(records),
@@ -93,23 +92,6 @@ def measure_adaptive(
         "reference": reference,
         "hardening": hardening_table(records, pd.DataFrame(cost), hardened_detectors, confidence_level=level),
     }
-
-
-def _about_detectors(
-    summary: pd.DataFrame, known: Mapping[str, StoredDetector], cost: Sequence[Mapping[str, Any]]
-) -> pd.DataFrame:
-    """Say beside each figure what kind of detector it is of, and what that costs on clean images."""
-    about = pd.DataFrame(
-        {
-            "detector": row["detector"],
-            "kind": known[row["detector"]].params.kind,
-            "rounds": len(known[row["detector"]].facts.get("rounds", [])),
-            "n_clean": row["n_clean"],
-            "clean_fpr_05": row["fpr_05"],
-        }
-        for row in cost
-    )
-    return summary.merge(about, on="detector", how="left")
 
 
 def store_tables(adaptive_tables: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, ...]:
@@ -216,54 +198,6 @@ def _three_figures(part: pd.DataFrame, column: str, level: float) -> dict[str, A
         low, high = wilson_interval(hits, total, confidence_level=level) if total else (np.nan, np.nan)
         figures |= {name: hits / total if total else np.nan, f"{name}_low": low, f"{name}_high": high}
     return figures
-
-
-def clean_cost(
-    known: StoredDetector,
-    activations: ShardStore,
-    representatives: Representatives,
-    params: AdversarialGenerationParams,
-) -> dict[str, float | int]:
-    """Measure a detector on clean test images and on the ordinary attacks.
-
-    Args:
-        known: The detector.
-        activations: Activations of natural and attacked images.
-        representatives: Class representatives.
-        params: The ordinary attacks.
-
-    Returns:
-        ``n_clean``, realised ``fpr_01`` and ``fpr_05``, ``macro_auc`` over the training attacks of the detector's
-        criteria, and ``macro_auc_confident`` over the confident forms; NaN where there are none.
-    """
-    clean = score_naturals(activations, "test", known, representatives)["score"].to_numpy()
-    trained = str(known.facts["trained_criterion"])
-    forms: dict[str, list[float]] = {"early": [], "confident": []}
-    for name, attack in params.active.items():
-        for criterion in attack.criteria if trained in (BOTH_CRITERIA, NO_CRITERION) else (trained,):
-            scores = _attacked_scores(known, activations, name, criterion)
-            if len(scores) and (attack.train or attack.form == "confident"):
-                labels = np.concatenate([np.zeros(len(clean), dtype=bool), np.ones(len(scores), dtype=bool)])
-                forms[attack.form].append(roc_auc(np.concatenate([clean, scores]), labels))
-    means = {form: float(np.mean(values)) if values else float("nan") for form, values in forms.items()}
-    return {
-        "n_clean": len(clean),
-        "fpr_01": float((clean > known.threshold(STRICT)).mean()),
-        "fpr_05": float((clean > known.threshold(USUAL)).mean()),
-        "macro_auc": means["early"],
-        "macro_auc_confident": means["confident"],
-    }
-
-
-def _attacked_scores(
-    known: StoredDetector, activations: ShardStore, attack: str, criterion: str
-) -> NDArray[np.float32]:
-    """Scores of the test images with which an ordinary attack succeeded."""
-    found = successful_attacks(activations, split="test", attacks=(attack,), criteria=(criterion,))
-    if found is None:
-        return np.zeros(0, dtype=np.float32)
-    scores: NDArray[np.float32] = score_activations(known.detector, found).numpy()
-    return scores
 
 
 def hardening_table(
