@@ -164,7 +164,7 @@ KEPT = (
     "form", "classifier", "budgets", "train", "substitute.network", "substitute.attacks", "hardening.attacks",
     "hardening.test_attacks", "hardening.detectors", "reference_checkpoints", "runtime.ray.address",
     "target_training.head_only", "adaptive_attack.max_images_per_class", "runtime.progress",
-    "target_training.weight_decay",
+    "target_training.weight_decay", "kind",
 )  # fmt: skip
 """Names and free-form values that are left as they are."""
 

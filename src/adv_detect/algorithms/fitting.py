@@ -52,7 +52,7 @@ class Checkpoint(Protocol):
 
 
 class Task:
-    """Task that a network learns, with what is kept beside its weights (by default nothing)."""
+    """Loss that a network learns from, and state beside its weights; by default there is none."""
 
     @abstractmethod
     def loss(self, target: TargetNetwork, images: Tensor, classes: Tensor, *, done: float) -> tuple[Tensor, Tensor]:

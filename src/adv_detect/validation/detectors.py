@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from adv_detect.algorithms.detectors import (
     LearnsFrom,
+    build_detector,
     learns_from,
     parse_reference_name,
     reads_twin,
     with_members,
 )
+from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError
 from adv_detect.jobs.activations import no_twin
 from adv_detect.names import BOTH_CRITERIA, TARGETED, UNTARGETED
 from adv_detect.params import AdversarialGenerationParams, DetectorParams, DetectorTrainingParams, TwinTrainingParams
 
 LOGGER = logging.getLogger(__name__)
+STAND_IN_WIDTH = 64
+"""Width of the layers of class representatives that stand in for those that a run is going to make."""
 
 
 def check_kinds(params: DetectorTrainingParams) -> bool:
@@ -101,6 +107,50 @@ def warn_of_nothing_left_out(params: DetectorTrainingParams, attacks: Adversaria
             [criterion for criterion in params.criteria if criterion != BOTH_CRITERIA],
             len(trained),
         )
+
+
+def check_arguments(
+    params: DetectorTrainingParams, *, layers: Sequence[str], class_names: Sequence[str], clean: int | None
+) -> None:
+    """Construct every detector that takes arguments, with class representatives that stand in for those to come.
+
+    Args:
+        params: The detectors.
+        layers: Names of the layers read.
+        class_names: Classes of the network.
+        clean: Most natural images of the train split; None where that is not known.
+
+    Raises:
+        ConfigurationError: A detector refuses its arguments or the number of layers, or needs more images.
+    """
+    given = _stand_in(layers, class_names)
+    for name, one in params.active.items():
+        if one.reads_trajectories:
+            continue
+        try:
+            made = build_detector(one, given)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"detector_training.configurations.{name}: {exc}") from exc
+        except (ArithmeticError, LookupError, RuntimeError, ValueError):
+            continue  # it may be the stand-in that does not suit it: training says more
+        if clean is not None and made.clean_needed > clean:
+            raise ConfigurationError(
+                f"detector_training.configurations.{name}: {one.kind} with arguments {one.arguments} needs at least "
+                f"{made.clean_needed} natural images of the train split, there are at most {clean}; lower what it asks "
+                "for, or use more images"
+            )
+
+
+def _stand_in(layers: Sequence[str], class_names: Sequence[str]) -> Representatives:
+    points = [torch.zeros(len(class_names), STAND_IN_WIDTH) for _ in layers]
+    return Representatives(
+        layers=tuple(layers),
+        class_names=tuple(class_names),
+        medoids=points,
+        centroids=points,
+        whitening=[torch.eye(STAND_IN_WIDTH) for _ in layers],
+        medoid_source_ids=[[""] * len(class_names) for _ in layers],
+    )
 
 
 def check_top_k(detectors: DetectorTrainingParams, classes: int) -> None:

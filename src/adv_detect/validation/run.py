@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from adv_detect.fields import Block
 from adv_detect.images import shape_of
+from adv_detect.networks.registry import REGISTRY, default_layers
 from adv_detect.networks.target import TargetNetwork, build_target
 from adv_detect.params import BLOCKS, NetworkParams, TargetTrainingParams
 
@@ -90,6 +91,18 @@ class Run:
             image_shape=shape_of(images),
             strict_head=not training.head_only,
         )
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers read: of the network on disk where that is read, else as configured; empty if unknown."""
+        if "network_weights" in self.from_disk:
+            return tuple(self.catalog.load("network_weights").spec.layers)
+        network = self.block(NetworkParams)
+        if network is None:
+            return ()
+        if network.layers is None:
+            return default_layers(network.name) if network.name in REGISTRY else ()
+        return tuple(one if isinstance(one, str) else one.name for one in network.layers)
 
 
 def block_of(catalog: DataCatalog, kind: type[BlockT]) -> BlockT | None:

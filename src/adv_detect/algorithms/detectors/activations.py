@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -56,6 +56,26 @@ class Activations:
         if key not in self._derived:
             self._derived[key] = compute()
         return self._derived[key]
+
+    def of_layers(self, layers: Sequence[str]) -> list[Tensor]:
+        """Give the features of some layers.
+
+        Args:
+            layers: Their names.
+
+        Returns:
+            One ``(N, D_l)`` tensor per layer, in the order of the names.
+
+        Raises:
+            DataError: A layer was not read.
+        """
+        missing = [name for name in layers if name not in self.features]
+        if missing:
+            raise DataError(
+                f"activations: expected features of the layers {list(layers)}, missing are {missing}; read them "
+                "with the layers that the representatives come from"
+            )
+        return [self.features[name] for name in layers]
 
     def select(self, rows: Tensor) -> Activations:
         """Keep some images.

@@ -74,17 +74,20 @@ class Detector(nn.Module):
 
     A detector is constructed with the class representatives of the network under attack (which name its layers,
     their widths and its classes) and the ``arguments`` of its configuration. Its fitted state lies in parameters and
-    buffers: it is stored as their state dict, and the shapes must follow from the arguments of the constructor.
+    buffers: it is stored as their state dict. The shapes of parameters must follow from the arguments of the
+    constructor; a buffer may be of any size after :meth:`fit`, as one that holds images to compare with is.
 
     Attributes:
         learns_from: What :meth:`fit` needs.
         reads: Parts of the activations that :meth:`forward` reads.
         differentiable: Whether an attack may follow the gradient of the score to the images.
+        clean_needed: Natural images that :meth:`fit` needs at least.
     """
 
     learns_from: ClassVar[LearnsFrom] = LearnsFrom.CLEAN
     reads: Reads = Reads()
     differentiable: ClassVar[bool] = True
+    clean_needed: int = 0
 
     @classmethod
     def members_of(cls, arguments: Mapping[str, Any]) -> dict[str, DetectorParams]:
@@ -169,6 +172,18 @@ class Detector(nn.Module):
             Shape ``(N, M)``, on the scale of the scores; by default the one score.
         """
         return self.score_as(activations, targets, scores=scores)[:, None]
+
+    def make_room(self, state: Mapping[str, Tensor]) -> None:
+        """Let the buffers take the sizes of a stored state, before it is read into them.
+
+        Args:
+            state: Fitted state, by name.
+        """
+        for place, module in self.named_modules():
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                stored = state.get(f"{place}.{name}" if place else name)
+                if stored is not None and stored.dim() == buffer.dim() and stored.shape != buffer.shape:
+                    setattr(module, name, torch.empty_like(stored, device=buffer.device))
 
     def describe(self, activations: Activations) -> Tensor:
         """Give what an attack must make look natural: by default all features of all layers.

@@ -85,7 +85,7 @@ class DetectionModel(nn.Module):
 
     @property
     def detector_stands_alone(self) -> bool:
-        """Whether the detector reads the twin, and of the network no more than the class that it names."""
+        """Tell whether the detector reads the twin, and of the network no more than the class that it names."""
         reads = self.detector.reads
         return self.twin is not None and not reads.layers and not reads.views
 

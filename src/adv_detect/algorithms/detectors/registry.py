@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import get_args
 
 import torch
@@ -10,6 +11,17 @@ import torch
 from adv_detect.algorithms.detectors.base import Detector, LearnsFrom, Reads
 from adv_detect.algorithms.detectors.controls import MarginDetector
 from adv_detect.algorithms.detectors.joined import JoinedDetector
+from adv_detect.algorithms.detectors.published import (
+    DkNNDetector,
+    KDEDetector,
+    LIDDetector,
+    MahalanobisDetector,
+    NICDetector,
+    SqueezingDetector,
+    adapted,
+    is_library_detector,
+)
+from adv_detect.algorithms.detectors.published.adapter import LIBRARY
 from adv_detect.algorithms.detectors.trajectory.detector import TrajectoryDetector
 from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
 from adv_detect.algorithms.detectors.twin import TwinDetector
@@ -23,6 +35,12 @@ REGISTERED: dict[str, type[Detector]] = {
     "margin": MarginDetector,
     "twin": TwinDetector,
     "joined": JoinedDetector,
+    "mahalanobis": MahalanobisDetector,
+    "lid": LIDDetector,
+    "kde": KDEDetector,
+    "feature-squeezing": SqueezingDetector,
+    "dknn": DkNNDetector,
+    "nic": NICDetector,
 }
 """Detectors that take the class representatives and the configured arguments, by name."""
 
@@ -161,10 +179,10 @@ def detector_class(kind: str) -> type[Detector]:
         kind: Registered name or dotted path.
 
     Returns:
-        A subclass of :class:`Detector`.
+        A subclass of :class:`Detector`; a class of pytorch-ood is made one.
 
     Raises:
-        ConfigurationError: There is none of that name.
+        ConfigurationError: There is none of that name, or it reads what activations do not hold.
     """
     if kind in get_args(TrajectoryKind):
         return TrajectoryDetector
@@ -173,7 +191,18 @@ def detector_class(kind: str) -> type[Detector]:
     choices = (*detector_kinds(), "<dotted path of a Detector>")
     if "." not in kind:
         raise unknown_choice("detector kind", kind, choices)
-    found = import_dotted("detector kind", kind, f"one of [{', '.join(choices)}]")
+    return _imported(kind, f"one of [{', '.join(choices)}]")
+
+
+def _imported(kind: str, expected: str) -> type[Detector]:
+    """Import a detector class; one of pytorch-ood is adapted."""
+    if kind.split(".", maxsplit=1)[0] == LIBRARY and find_spec(LIBRARY) is None:
+        raise ConfigurationError(
+            f"detector kind {kind!r}: pytorch-ood is not installed; pip install 'adv-detect[ood]', or leave it out"
+        )
+    found = import_dotted("detector kind", kind, expected)
+    if is_library_detector(found):
+        return adapted(found)
     if not (isinstance(found, type) and issubclass(found, Detector)):
         raise ConfigurationError(
             f"detector kind {kind!r}: expected a subclass of adv_detect.algorithms.detectors.Detector, got {found!r}"

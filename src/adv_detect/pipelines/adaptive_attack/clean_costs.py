@@ -1,4 +1,4 @@
-"""What detectors cost on clean images, and what they do on ordinary attacks."""
+"""Costs of detectors on clean images, and their performance on ordinary attacks."""
 
 from __future__ import annotations
 

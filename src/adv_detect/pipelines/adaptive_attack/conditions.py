@@ -134,7 +134,7 @@ def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParam
 
 
 def _check_gradients(params: AdaptiveAttackParams, training: DetectorTrainingParams) -> None:
-    """Refuse detectors without a gradient that meet no attack which needs none: they would seem robust for want."""
+    """Refuse attacks that follow gradients on detectors without one, which would seem robust for want of it."""
     for name in params.detectors:
         if is_differentiable(training.active[name]):
             continue

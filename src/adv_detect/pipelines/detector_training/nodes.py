@@ -14,6 +14,7 @@ from adv_detect.absent import Absent
 from adv_detect.algorithms.detectors import parse_reference_name
 from adv_detect.algorithms.detectors.registry import detector_reads, detector_source, needed_views
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
+from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
 from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_fingerprint, twin_that_is_read
@@ -32,7 +33,7 @@ from adv_detect.jobs.detectors import (
     restore_all,
 )
 from adv_detect.measures.detector_keys import SUMMARY_FIGURES, rate_label
-from adv_detect.names import REFERENCE, WITHOUT
+from adv_detect.names import LEARNED_FROM_ALL, REFERENCE, WITHOUT
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import (
     AdversarialGenerationParams,
@@ -169,7 +170,8 @@ def make_controls(
 
     Args:
         detectors: The trained detectors.
-        detector_summary: Their validation figures; the best gives the untrained ones their form.
+        detector_summary: Their validation figures; the best that reads trajectories gives the untrained ones their
+            form.
         activations: Activations of natural images.
         representatives: Class representatives.
         runtime: Engine, progress.
@@ -177,7 +179,9 @@ def make_controls(
     Returns:
         A plan with the shards ``margin`` and, where a detector reads trajectories, ``untrained/<draw>``.
     """
-    return control_plan(detectors, best_detector(detector_summary), activations, representatives, runtime)
+    readers = detector_summary[detector_summary["kind"].isin(readout_kinds())]
+    like = best_detector(readers if readers["trained_on"].isin(LEARNED_FROM_ALL).any() else detector_summary)
+    return control_plan(detectors, like, activations, representatives, runtime)
 
 
 def collect_histories(detectors: ShardStore) -> pd.DataFrame:

@@ -135,7 +135,7 @@ def _best_row(history: Any) -> dict[str, float]:
 
 
 def _origin(target: TargetNetwork, network: TwinNetworkParams) -> list[Any]:
-    """Ingredients of a twin before it learns."""
+    """Name the ingredients of a twin before it learns."""
     from pathlib import Path
 
     file = Path(network.checkpoint) if network.checkpoint else None

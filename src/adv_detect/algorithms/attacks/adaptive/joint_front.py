@@ -67,7 +67,7 @@ class Front:
 
     @property
     def alone(self) -> Tensor:
-        """Where the detector is followed whatever the network says, bool, ``(n,)``."""
+        """Pairs whose detector is followed whatever the network says, bool, ``(n,)``."""
         return self.odds[:, 0] == DETECTOR_ALONE
 
     def resistance(self, losses: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class EvadableModel(Protocol):
 
     @property
     def detector_stands_alone(self) -> bool:
-        """Whether :meth:`parts_as` does without the network."""
+        """Tell whether :meth:`parts_as` does without the network."""
 
     def evade(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Give class logits ``(N, C)``, detector logits ``(N,)``, and their parts under the targets ``(N, M)``.
