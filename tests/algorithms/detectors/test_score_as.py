@@ -31,6 +31,7 @@ def test_it_is_the_score_where_the_network_names_the_class(make):
     scores = detector(seen)
     named = seen.logits.argmax(dim=1)
     assert torch.allclose(detector.score_as(seen, named, scores=scores), scores)
+    assert torch.allclose(detector.score_parts(seen, named, scores=scores).amax(dim=1), scores)
 
 
 def test_a_twin_answers_about_the_class_and_the_margin_about_the_image():
@@ -52,6 +53,17 @@ def test_joined_detectors_ask_their_members():
     )
     expected = -own.amin(dim=0) - torch.log(torch.tensor(2.0))
     assert torch.allclose(detector.score_as(seen, targets, scores=detector(seen)), expected)
+    parts = detector.score_parts(seen, targets, scores=detector(seen))
+    assert parts.shape == (12, 2)
+    assert torch.allclose(parts.amax(dim=1), expected)
+
+
+def test_a_product_of_p_values_has_one_part():
+    detector, seen, targets = joined(), activations(), torch.arange(12) % 4
+    detector.rule = "fisher"
+    parts = detector.score_parts(seen, targets, scores=detector(seen))
+    assert parts.shape == (12, 1)
+    assert torch.allclose(parts[:, 0], detector.score_as(seen, targets, scores=detector(seen)))
 
 
 class Counted(nn.Module):
@@ -69,12 +81,14 @@ class Counted(nn.Module):
 def test_the_network_is_not_run_where_the_twin_alone_is_read(tiny_twin):
     network, images, targets = Counted(), torch.rand(5, 1, 2, 3), torch.tensor([0, 1, 2, 3, 0])
     model = DetectionModel(network, TwinDetector(), ("layer",), twin=tiny_twin)
-    alone = model.scores_as(images, targets)
+    assert model.detector_stands_alone
+    alone = model.parts_as(images, targets)
     assert network.runs == 0
+    assert alone.shape == (5, 1)
     assert torch.allclose(alone, model.evade(images, targets)[2])
     assert network.runs == 1
     logits, by_class = model.scores_by_class(images)
-    assert torch.allclose(by_class.gather(1, targets[:, None]).squeeze(1), alone)
+    assert torch.allclose(by_class.gather(1, targets[:, None]), alone)
     assert torch.equal(logits, network.layer(images.flatten(1)))
 
 

@@ -160,6 +160,19 @@ class Detector(nn.Module):
         """
         return scores
 
+    def score_parts(self, activations: Activations, targets: Tensor, *, scores: Tensor) -> Tensor:
+        """Give the parts of which :meth:`score_as` is the largest: an attack brings down each of them.
+
+        Args:
+            activations: Of N images.
+            targets: Classes that the attacker wants the network to name, int64, ``(N,)``.
+            scores: What :meth:`forward` gives for these activations, ``(N,)``.
+
+        Returns:
+            Shape ``(N, M)``, on the scale of the scores; by default the one score.
+        """
+        return self.score_as(activations, targets, scores=scores)[:, None]
+
     def make_room(self, state: Mapping[str, Tensor]) -> None:
         """Let the buffers take the sizes of a stored state, before it is read into them.
 

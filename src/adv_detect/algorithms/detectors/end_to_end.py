@@ -69,20 +69,19 @@ class DetectionModel(nn.Module):
         return network_activations(self.network, images, self.layers, views=self.views, twin=self.twin)
 
     def evade(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Classify images, score them, and score them as if the network named other classes.
+        """Classify images, score them, and say what they would score if the network named other classes.
 
         Args:
             images: Shape ``(N, channels, H, W)``, in the pixel range of the network.
             targets: The other classes, int64, ``(N,)``; None for those that the network names.
 
         Returns:
-            Class logits ``(N, C)``, scores ``(N,)``, and :meth:`Detector.score_as` of the same pass, ``(N,)``.
+            Class logits ``(N, C)``, scores ``(N,)``, and :meth:`Detector.score_parts` of the same pass, ``(N, M)``.
         """
         activations = self.activations(images)
-        scores = self.detector(activations)
-        if targets is None:
-            return activations.logits, scores, scores
-        return activations.logits, scores, self.detector.score_as(activations, targets, scores=scores)
+        logits, scores = activations.logits, self.detector(activations)
+        named = logits.detach().argmax(dim=1) if targets is None else targets
+        return logits, scores, self.detector.score_parts(activations, named, scores=scores)
 
     @property
     def detector_stands_alone(self) -> bool:
@@ -90,22 +89,22 @@ class DetectionModel(nn.Module):
         reads = self.detector.reads
         return self.twin is not None and not reads.layers and not reads.views
 
-    def scores_as(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Score images as if the network named other classes; it is not run where the detector reads the twin alone.
+    def parts_as(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Score images as if the network named other classes; it is not run where the detector stands alone.
 
         Args:
             images: Shape ``(N, channels, H, W)``.
             targets: The other classes, int64, ``(N,)``.
 
         Returns:
-            Scores ``(N,)``.
+            Parts of the scores, ``(N, M)``.
         """
         if self.twin is None or not self.detector_stands_alone:
             return self.evade(images, targets)[2]
         said = log_probabilities(self.twin(images), self.twin.spec.head)
         supposed = functional.one_hot(targets, said.shape[1]).to(said)
-        scores: Tensor = self.detector(Activations(logits=supposed, features={}, twin=said))
-        return scores
+        activations = Activations(logits=supposed, features={}, twin=said)
+        return self.detector.score_parts(activations, targets, scores=self.detector(activations))
 
     def scores_by_class(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Score images as if the network named each class in turn.

@@ -115,8 +115,18 @@ class JoinedDetector(Detector):
 
     def score_as(self, activations: Activations, targets: Tensor, *, scores: Tensor) -> Tensor:
         """Join what the members would say if the network named the targets."""
+        return self._join(self._members_as(activations, targets))
+
+    def score_parts(self, activations: Activations, targets: Tensor, *, scores: Tensor) -> Tensor:
+        """Give the members apart, where the most unusual one alone decides."""
+        found = self._members_as(activations, targets)
+        if self.rule != "bonferroni":
+            return self._join(found)[:, None]
+        return -torch.stack([self.log_p_value(name, one) for name, one in found.items()], dim=1) - math.log(len(found))
+
+    def _members_as(self, activations: Activations, targets: Tensor) -> dict[str, Tensor]:
         own = {name: self._member_scores(name, activations) for name, _ in self._each()}
-        return self._join({name: one.score_as(activations, targets, scores=own[name]) for name, one in self._each()})
+        return {name: one.score_as(activations, targets, scores=own[name]) for name, one in self._each()}
 
     def _member_scores(self, name: str, activations: Activations) -> Tensor:
         return activations.derived((id(self), name), lambda: self.members[name](activations))

@@ -22,7 +22,7 @@ from adv_detect.errors import AttackError, ConfigurationError
 
 SHORT = {"steps": 25}
 CW = {"steps": 30, "binary_search_steps": 3, "learning_rate": 0.05, "initial_constant": 1.0, "detector_weight": 10.0}
-MULTI = {"steps": 12, "restarts": 2}
+MULTI = {"steps": 12, "restarts": 2, "relative_steps": [2.0]}
 QUERIES = {"steps": 1, "initial_gradient_eval_steps": 8, "gamma": 30.0}
 DEEP = {"steps": 25, "max_thres": 40, "detector_weight": 1.0}
 CASES = [

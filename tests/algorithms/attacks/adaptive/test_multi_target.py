@@ -40,6 +40,24 @@ class Plane(DetectionModel):
         return Activations(logits=logits, features={}, twin=twin.log_softmax(dim=1))
 
 
+class Apart(Plane):
+    """The same, whose detector is followed without the network until it nearly passes."""
+
+    asked = 0
+
+    @property
+    def detector_stands_alone(self) -> bool:
+        return True
+
+    def activations(self, images: Tensor) -> Activations:
+        self.asked += len(images)
+        return super().activations(images)
+
+    def parts_as(self, images: Tensor, targets: Tensor) -> Tensor:
+        said = super().activations(images).twin
+        return -said.gather(1, targets[:, None])
+
+
 def points(count: int = 40) -> Tensor:
     drawn = torch.rand(count, 2, generator=torch.Generator().manual_seed(0))
     return (drawn * torch.tensor([0.15, 0.3]) + torch.tensor([0.44, 0.39])).reshape(count, 1, 1, 2)
@@ -70,6 +88,16 @@ def task_of(images: Tensor, **changes) -> AdaptiveTask:
 
 def run(name, model, task, **arguments):
     return run_adaptive_attack(build_adaptive_attack(name, arguments), model, task)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_detector_followed_alone_loses_the_same_images_for_fewer_runs_of_the_network(norm):
+    together, apart, task = Plane(), Apart(), task_of(points(), norm=norm)
+    found = [run("multi_target", one, task, steps=60, restarts=2, detector_margin=0) for one in (together, apart)]
+    assert torch.equal(found[0].evaded, found[1].evaded)
+    assert 0 < found[1].evaded.sum() < len(task)
+    counted = int(found[1].gradient_evaluations.sum())
+    assert apart.asked < counted / 2
 
 
 def test_it_finds_every_image_that_can_be_lost_and_one_without_targets_misses_some():

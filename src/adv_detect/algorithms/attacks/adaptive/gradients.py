@@ -36,7 +36,8 @@ class Evaluation:
         images: The iterates, requiring grad, ``(N, channels, H, W)``.
         class_logits: Shape ``(N, C)``.
         detector_logits: Shape ``(N,)``.
-        evasion: Detector logits above the threshold, as if the network named the class aimed at, ``(N,)``.
+        evasions: How far the parts of the detector logit lie above the threshold, as if the network named the class
+            aimed at, ``(N, M)``: the detector passes where none does.
         description: Trajectories or features to compare with the guide; None where no guide is used.
         margin: Class margin without gradient, ``(N,)``, positive where the attack succeeds.
     """
@@ -44,7 +45,7 @@ class Evaluation:
     images: Tensor
     class_logits: Tensor
     detector_logits: Tensor
-    evasion: Tensor
+    evasions: Tensor
     description: Tensor | None
     margin: Tensor
 
@@ -52,6 +53,11 @@ class Evaluation:
     def score(self) -> Tensor:
         """Detector logits without gradient, ``(N,)``."""
         return self.detector_logits.detach()
+
+    @property
+    def evasion(self) -> Tensor:
+        """The largest of the evasions, ``(N,)``."""
+        return self.evasions.amax(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,25 +97,24 @@ def evaluate(
         if task.guide is None:
             raise ConfigurationError("guide: this attack moves images towards a guide, got none; give the task a guide")
         class_logits, detector_logits, description = task.guide.describe(leaf)
-        evasion = detector_logits - task.threshold
+        parts = detector_logits[:, None]
     elif isinstance(model, EvadableModel):
-        class_logits, detector_logits, under = model.evade(leaf, task.targets if aims is None else aims)
-        evasion = under - task.threshold
+        class_logits, detector_logits, parts = model.evade(leaf, task.targets if aims is None else aims)
     else:
         class_logits, detector_logits = model(leaf)
-        evasion = detector_logits - task.threshold
+        parts = detector_logits[:, None]
     return Evaluation(
         images=leaf,
         class_logits=class_logits,
         detector_logits=detector_logits,
-        evasion=evasion,
+        evasions=parts - task.threshold,
         description=description,
         margin=class_margin(class_logits.detach(), task),
     )
 
 
-def scores_under(model: EndToEndModel, images: Tensor, aims: Tensor) -> Tensor:
-    """Give detector logits as if the network named certain classes, without the rest where that costs less.
+def parts_under(model: EndToEndModel, images: Tensor, aims: Tensor) -> Tensor:
+    """Give the parts of the detector logits as if the network named certain classes, without the rest where it can be.
 
     Args:
         model: Images to class and detector logits.
@@ -117,9 +122,9 @@ def scores_under(model: EndToEndModel, images: Tensor, aims: Tensor) -> Tensor:
         aims: The classes, int64, ``(N,)``.
 
     Returns:
-        Detector logits ``(N,)``; as they are where the model cannot tell.
+        Shape ``(N, M)``; the detector logits as they are where the model cannot tell.
     """
-    return model.scores_as(images, aims) if isinstance(model, EvadableModel) else model(images)[1]
+    return model.parts_as(images, aims) if isinstance(model, EvadableModel) else model(images)[1][:, None]
 
 
 def classifier_loss(class_logits: Tensor, task: AdaptiveTask, kind: ClassifierLoss, confidence: float) -> Tensor:

@@ -26,12 +26,11 @@ from adv_detect.algorithms.attacks.adaptive.gradients import (
     counts,
     evaluate,
     is_absent,
+    parts_under,
     raw_gradient,
-    scores_under,
 )
 from adv_detect.algorithms.attacks.adaptive.joint_front import (
     DETECTOR_ALONE,
-    FIRST_STEP,
     LEAST_SCALE,
     SLACK,
     Front,
@@ -45,16 +44,20 @@ from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, EndToEndMo
 from adv_detect.algorithms.attacks.adaptive.tracker import NEVER, Tracker
 from adv_detect.algorithms.attacks.margins import logit_margin
 from adv_detect.algorithms.finite import per_row
-from adv_detect.fields import Block
+from adv_detect.fields import Block, PositiveNumber
 
 MOMENTUM = 0.75
 """Share of the gradient's step in a step; the rest repeats the last step (Croce and Hein 2020: alpha)."""
-OWN_PART = 0.75
+OWN_PART = 0.5
 """Share of the steps of a warm start that go to the detector alone."""
 WITHIN_REACH = 0.25
 """Loss of the detector, as a share of its largest, from which on it is worth asking the network too."""
 
 Start = Literal["warm", "clean", "random"]
+Runs = tuple[tuple[Start, ...], tuple[float, ...]]
+USUAL_RUNS: Runs = (("clean", "warm", "random"), (0.5, 2.0, 0.1))
+ALONE_RUNS: Runs = (("warm", "clean", "random"), (2.0, 0.5, 0.1))
+"""Starting points and first step sizes; a detector that can be followed without the network is followed alone first."""
 
 
 class JointDescentArguments(Block):
@@ -63,8 +66,11 @@ class JointDescentArguments(Block):
     Attributes:
         steps: Gradient steps of one run.
         restarts: Runs per image and target class.
-        starts: Where the runs start, in turn: ``warm``, adversarials of the detector alone, which cost little where it
-            reads the twin alone; ``clean``, the image; ``random``, a point of the budget.
+        starts: Where the runs start, in turn: ``clean``, the image; ``warm``, adversarials of the detector alone;
+            ``random``, a point of the budget. None: in this order, or, where the detector reads the twin alone, with
+            the second first.
+        relative_steps: First step size of the runs, in turn, as a share of the budget. None: the published 2, a fourth
+            of it and less, or, where the detector is no twin, which falls to smaller ones, with the second first.
         confidence: Class margin (logits) that has to be exceeded for an image to count as misclassified.
         return_early: An image that is misclassified and passes leaves the batch.
         detector_margin: How far below the threshold (logits) it has to be to leave early.
@@ -72,7 +78,8 @@ class JointDescentArguments(Block):
 
     steps: int = Field(PAPER_STEPS, ge=1)
     restarts: int = Field(5, ge=1)
-    starts: tuple[Start, ...] = Field(("warm", "clean", "random"), min_length=1)
+    starts: tuple[Start, ...] | None = Field(None, min_length=1)
+    relative_steps: tuple[PositiveNumber, ...] | None = Field(None, min_length=1)
     confidence: float = Field(1e-4, ge=0)
     return_early: bool = True
     detector_margin: float = Field(1e-3, ge=0)
@@ -105,7 +112,9 @@ class JointDescent:
     ) -> None:
         self._model, self._task, self._tracker, self._arguments = model, task, tracker, arguments
         self._restart, self._pairs = restart, 1
-        self._start = arguments.starts[restart % len(arguments.starts)]
+        usual = ALONE_RUNS if _stands_alone(model) else USUAL_RUNS
+        starts, sizes = arguments.starts or usual[0], arguments.relative_steps or usual[1]
+        self._start, self._size = starts[restart % len(starts)], sizes[restart % len(sizes)]
         self._alone = int(arguments.steps * OWN_PART) if self._start == "warm" else 0
 
     def run(self, rows: Tensor, aims: Tensor) -> None:
@@ -130,27 +139,27 @@ class JointDescent:
     def _begin(self, rows: Tensor, aims: Tensor) -> Front:
         batch = self._task.select(rows)
         images = starting_points(batch, 0 if self._start == "clean" else self._restart)
-        apart = self._alone > 0 or (isinstance(self._model, EvadableModel) and self._model.detector_stands_alone)
-        empty = images.new_full((len(rows),), DETECTOR_ALONE if apart else 0.0)
-        unknown = images.new_full((len(rows), 2), float("inf"))
-        front = Front(
-            rows=rows, aims=aims, images=images, before=images, losses=unknown, best=images, best_losses=unknown,
-            scales=unknown, odds=empty, step_sizes=StepSizes.start(FIRST_STEP, empty),
-        )  # fmt: skip
         with torch.no_grad():
-            clean = self._losses(front, self._evaluate(front, batch.images))
-        return replace(front, scales=clean.abs().clamp_min(LEAST_SCALE))
+            clean = self._losses(evaluate(self._model, batch.images, batch, aims=aims), aims)
+        odds, unknown = torch.zeros_like(clean), torch.full_like(clean, float("inf"))
+        if self._alone or _stands_alone(self._model):
+            odds[:, 0] = DETECTOR_ALONE
+        return Front(
+            rows=rows, aims=aims, images=images, before=images, losses=unknown, best=images, best_losses=unknown,
+            scales=clean.abs().clamp_min(LEAST_SCALE), odds=odds,
+            step_sizes=StepSizes.start(self._size, clean[:, 0]),
+        )  # fmt: skip
 
     def _evaluate(self, front: Front, images: Tensor) -> Evaluation:
         return evaluate(self._model, images, self._task.select(front.rows), aims=front.aims)
 
-    def _losses(self, front: Front, evaluation: Evaluation) -> Tensor:
-        of_network = self._arguments.confidence - logit_margin(evaluation.class_logits, front.aims, targeted=True)
-        return torch.stack([of_network, evaluation.evasion + self._arguments.detector_margin], dim=1)
+    def _losses(self, evaluation: Evaluation, aims: Tensor) -> Tensor:
+        of_network = self._arguments.confidence - logit_margin(evaluation.class_logits, aims, targeted=True)
+        return torch.cat([of_network[:, None], evaluation.evasions + self._arguments.detector_margin], dim=1)
 
     def _step(self, front: Front, step: int) -> Front:
         if step >= self._alone:
-            front = meet_network(front, front.alone & self._within_reach(front))
+            front = meet_network(front, front.alone & self._within_reach(front), size=self._size)
         joint, alone = (torch.nonzero(part).squeeze(1) for part in (~front.alone, front.alone))
         if not len(alone):
             return self._step_joint(front, step)
@@ -162,11 +171,12 @@ class JointDescent:
     def _step_joint(self, front: Front, step: int) -> Front:
         evaluation = self._evaluate(front, front.images)
         self._judge(front, evaluation, step)
-        losses = self._losses(front, evaluation)
+        losses = self._losses(evaluation, front.aims)
         front = take_in(front, losses.detach())
         objective = front.joint(losses)
         if not self._arguments.return_early:
-            objective = objective + SLACK * (losses[:, 1] / front.scales[:, 1]).clamp_max(-SLACK)
+            highest = (losses / front.scales)[:, 1:].amax(dim=1)
+            objective = objective + SLACK * highest.clamp_max(-SLACK)
         direction = probed_direction(objective, evaluation, probing=step % PROBE_EVERY == 0)
         self._spend(front, direction)
         return replace(self._moved(front, direction.values), odds=moved_odds(front))
@@ -174,11 +184,11 @@ class JointDescent:
     def _step_alone(self, front: Front) -> Front:
         """Follow the detector, whatever the network says; it need not even be run for that."""
         leaf = front.images.detach().requires_grad_(True)
-        evasion = scores_under(self._model, leaf, front.aims) - self._task.threshold + self._arguments.detector_margin
-        losses = torch.stack([torch.zeros_like(evasion), evasion], dim=1)
+        evasions = parts_under(self._model, leaf, front.aims) - self._task.threshold + self._arguments.detector_margin
+        losses = torch.cat([torch.zeros_like(evasions[:, :1]), evasions], dim=1)
         front = take_in(front, losses.detach())
         values = raw_gradient(front.joint(losses), leaf)
-        passing = front.losses[:, 1] <= -SLACK * front.scales[:, 1]
+        passing = (front.losses <= -SLACK * front.scales)[:, 1:].all(dim=1)
         evaluated, zero = counts(DETECTOR, is_absent(values) & ~passing)
         self._spend(front, Direction(values=values, evaluated=evaluated, zero=zero))
         return self._moved(front, values)
@@ -213,9 +223,13 @@ class JointDescent:
 
     def _within_reach(self, front: Front) -> Tensor:
         """Find the images with which the detector passes, or nearly does, under the name of one class at least."""
-        near = front.losses[:, 1] <= WITHIN_REACH * front.scales[:, 1]
+        near = (front.losses <= WITHIN_REACH * front.scales)[:, 1:].all(dim=1)
         return near.reshape(-1, self._pairs).any(dim=1).repeat_interleave(self._pairs)
 
     def _drop_done(self, front: Front) -> Front:
         left = ~self._tracker.done[front.rows]
         return front if bool(left.all()) else front.select(torch.nonzero(left).squeeze(1))
+
+
+def _stands_alone(model: EndToEndModel) -> bool:
+    return isinstance(model, EvadableModel) and model.detector_stands_alone

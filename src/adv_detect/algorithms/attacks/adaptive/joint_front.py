@@ -11,11 +11,9 @@ from torch import Tensor
 from adv_detect.algorithms.attacks.adaptive.step_sizes import StepSizes
 from adv_detect.algorithms.finite import per_row
 
-FIRST_STEP = 2.0
-"""First step size as a share of the budget."""
 WEIGHT_RATE = 0.1
-"""By how much the log-odds of the weights move in a step in which one of the two models alone resists."""
-LARGEST_ODDS = 4.0
+"""By how much the log-odds of two weights move in a step in which one of the two alone resists."""
+LARGEST_ODDS = 2.0
 DETECTOR_ALONE = -50.0
 """Log-odds at which the network weighs nothing."""
 LEAST_SCALE = 1e-3
@@ -27,8 +25,8 @@ SLACK = 0.02
 class Front:
     """The pairs still in a run, one per row; all pairs of an image stay or leave together.
 
-    Losses are those of network and detector side by side, ``(n, 2)``: at most 0 where the model is on the attacker's
-    side.
+    Losses are those of the network and of the parts of the detector side by side, ``(n, 1 + M)``: at most 0 where that
+    one is on the attacker's side.
 
     Attributes:
         rows: Row of the image in the task.
@@ -38,8 +36,8 @@ class Front:
         losses: Losses there.
         best: Its point with the lowest joint loss.
         best_losses: Losses there.
-        scales: Largest size of either loss so far.
-        odds: Log-odds of the weight of the network's loss; `DETECTOR_ALONE` where the network is not asked.
+        scales: Largest size of each loss so far.
+        odds: Logarithms of their weights; that of the network is `DETECTOR_ALONE` where it is not asked.
         step_sizes: Sizes and progress.
     """
 
@@ -70,16 +68,15 @@ class Front:
     @property
     def alone(self) -> Tensor:
         """Pairs whose detector is followed whatever the network says, bool, ``(n,)``."""
-        return self.odds == DETECTOR_ALONE
+        return self.odds[:, 0] == DETECTOR_ALONE
 
     def resistance(self, losses: Tensor) -> Tensor:
-        """Give losses ``(n, 2)`` as shares of the largest, 0 from a little beyond the boundary on."""
+        """Give losses ``(n, 1 + M)`` as shares of the largest, 0 from a little beyond the boundary on."""
         return (losses / self.scales + SLACK).clamp_min(0.0)
 
     def joint(self, losses: Tensor) -> Tensor:
-        """Join losses ``(n, 2)`` under the weights of the moment, ``(n,)``."""
-        share, resistance = self.odds.sigmoid(), self.resistance(losses)
-        return share * resistance[:, 0] + (1 - share) * resistance[:, 1]
+        """Join losses ``(n, 1 + M)`` under the weights of the moment, ``(n,)``."""
+        return (self.odds.softmax(dim=1) * self.resistance(losses)).sum(dim=1)
 
 
 def take_in(front: Front, losses: Tensor) -> Front:
@@ -98,9 +95,9 @@ def take_in(front: Front, losses: Tensor) -> Front:
 
 
 def moved_odds(front: Front) -> Tensor:
-    """Give weight to the one model that still resists."""
-    network, detector = (front.losses > 0).unbind(dim=1)
-    change = WEIGHT_RATE * (network.to(front.odds) - detector.to(front.odds))
+    """Give weight to those that still resist, at the cost of the others."""
+    resists = (front.losses > 0).to(front.odds)
+    change = WEIGHT_RATE * (resists - resists.mean(dim=1, keepdim=True))
     return (front.odds + change).clamp(-LARGEST_ODDS, LARGEST_ODDS)
 
 
@@ -112,8 +109,8 @@ def halve(front: Front, period: int) -> Front:
     return replace(front, step_sizes=step_sizes, images=images, before=torch.where(back, images, front.before))
 
 
-def meet_network(front: Front, met: Tensor) -> Front:
-    """Let the network count where ``met`` ``(n,)``: from the best point, with fresh step sizes and even weights."""
+def meet_network(front: Front, met: Tensor, *, size: float) -> Front:
+    """Let the network count where ``met`` ``(n,)``: from the best point, with a fresh step size and even weights."""
     unknown, back = torch.full_like(front.losses, float("inf")), per_row(met, front.images)
     images = torch.where(back, front.best, front.images)
     return replace(
@@ -122,6 +119,6 @@ def meet_network(front: Front, met: Tensor) -> Front:
         before=torch.where(back, images, front.before),
         losses=torch.where(met[:, None], unknown, front.losses),
         best_losses=torch.where(met[:, None], unknown, front.best_losses),
-        step_sizes=front.step_sizes.renew(met, FIRST_STEP),
-        odds=torch.where(met, torch.zeros_like(front.odds), front.odds),
+        step_sizes=front.step_sizes.renew(met, size),
+        odds=torch.where(met[:, None], torch.zeros_like(front.odds), front.odds),
     )

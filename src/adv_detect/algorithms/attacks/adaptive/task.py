@@ -28,13 +28,16 @@ class EvadableModel(Protocol):
 
     @property
     def detector_stands_alone(self) -> bool:
-        """Tell whether :meth:`scores_as` does without the network."""
+        """Tell whether :meth:`parts_as` does without the network."""
 
     def evade(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Give class logits ``(N, C)``, detector logits ``(N,)`` and those under the targets; None: those named."""
+        """Give class logits ``(N, C)``, detector logits ``(N,)``, and their parts under the targets ``(N, M)``.
 
-    def scores_as(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Give detector logits ``(N,)`` under the targets alone, which may cost less."""
+        The largest part is the detector logit if the network names the target. None means the classes that it names.
+        """
+
+    def parts_as(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Give the parts ``(N, M)`` under the targets alone, which may cost less."""
 
     def scores_by_class(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Give class logits and the detector logits under the name of each class, ``(N, C)`` both."""
