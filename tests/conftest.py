@@ -10,12 +10,13 @@ import pytest
 import torch
 from tests.projects import DEADLINE_SECONDS, command, new_project
 
+from adv_detect.memory import keep_freed_memory
+
 pytest_plugins = ["tests.workshop"]
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "1000000000")
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "1000000000")
+keep_freed_memory()
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,7 @@ TABLES = (
     "scores",
     "detection_metrics",
     "benign_changes",
+    "class_false_alarms",
 )
 
 
@@ -198,7 +199,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     main = (target_training, twin_training, feature_extraction, representatives, adversarial_generation)
     for module in (*main, detector_training):
         shop.run(module.create_pipeline())
-    shop.run(evaluation.create_pipeline().to_nodes("measure_detection", "measure_benign_changes"))
+    shop.run(evaluation.create_pipeline().to_nodes("measure_detection", "measure_classes", "measure_benign_changes"))
     return shop
 
 
