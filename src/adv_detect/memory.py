@@ -15,8 +15,8 @@ VARIABLES = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
 def keep_freed_memory() -> bool:
     """Let glibc keep freed memory in the process: gradient work on a CPU is up to twice as fast.
 
-    Each step of an attack frees tensors of the sizes that the next one asks for. Given back to the system, each of their
-    pages is cleared and mapped again. What the user's environment sets stays as it is.
+    Each step of an attack frees tensors of the sizes that the next one asks for. Given back to the system, each of
+    their pages is cleared and mapped again. What the user's environment sets stays as it is.
 
     Returns:
         Whether freed memory is kept; False where the C library is another.
