@@ -208,6 +208,7 @@ def read_activations(content: ShardContent, group: str = "") -> Activations:
         features={name: tensors[f"{FEATURES}{name}"] for name in content.metadata["layers"]},
         views={name: tensors[f"{VIEWS}{name}"] for name in content.metadata.get("views", ())},
         groups=(group,) * len(tensors[LOGITS]) if group else (),
+        sources=tensors.get("source_index"),
     )
 
 

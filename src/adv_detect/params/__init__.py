@@ -32,6 +32,7 @@ from adv_detect.params.splits import SplitParams
 from adv_detect.params.target_training import TargetTrainingParams
 from adv_detect.params.terms import (
     SPLITS,
+    AttackForm,
     Budgets,
     ClassOrder,
     Criteria,
@@ -62,6 +63,7 @@ BLOCKS: dict[str, type[Block]] = {
 
 
 __all__ = [
+    "AttackForm",
     "BLOCKS",
     "FEWEST_TAILS",
     "RESERVED_ADAPTIVE",

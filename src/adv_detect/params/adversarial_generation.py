@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Collection
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
 from adv_detect.fields import Arguments, Block, Count, Once, PositiveNumber, check_names, parse_fraction
-from adv_detect.names import NATURAL, VARIANTS
-from adv_detect.params.terms import SPLITS, Criteria, Norm, Split
+from adv_detect.names import CONFIDENT, NATURAL, VARIANTS
+from adv_detect.params.terms import SPLITS, AttackForm, Criteria, Norm, Split
 
 RESERVED_ATTACKS = (NATURAL, *VARIANTS, "all", "macro", "worst")
 """Names of other rows in the tables, or of other shards."""
@@ -33,7 +34,7 @@ class AttackParams(Block):
     batch_size: Count | None = None
 
     @property
-    def form(self) -> Literal["early", "confident"]:
+    def form(self) -> AttackForm:
         """``early`` stops at the boundary; ``confident`` takes all steps or asks for a margin."""
         confident = not self.return_early or float(str(parse_fraction(self.arguments.get("confidence", 0)))) > 0
         return "confident" if confident else "early"
@@ -53,7 +54,10 @@ class AttackParams(Block):
 
 
 class AdversarialGenerationParams(Block):
-    """The attacks by name; an environment removes one by setting it to null."""
+    """The attacks by name; an environment removes one by setting it to null.
+
+    Without any attack natural images alone are stored: enough for detectors that learn from clean images.
+    """
 
     attacks: dict[str, AttackParams | None]
 
@@ -62,14 +66,24 @@ class AdversarialGenerationParams(Block):
         """The attacks that are not null, in configured order."""
         return {name: attack for name, attack in self.attacks.items() if attack is not None}
 
+    def trained(self, forms: Collection[AttackForm]) -> dict[str, Criteria]:
+        """Criteria of the attacks for training that have one of some forms, by name."""
+        return {name: one.criteria for name, one in self.active.items() if one.train and one.form in forms}
+
+    def splits_of(self, name: str, forms: Collection[AttackForm]) -> tuple[Split, ...]:
+        """List the splits whose images an attack is run on.
+
+        Args:
+            name: The attack.
+            forms: Forms that some detector learns from. An early attack for training is always made, since the best
+                detector is chosen on such; a confident one costs as much again, so it is made where it is learned from.
+        """
+        one = self.active[name]
+        unread = one.train and one.form == CONFIDENT and CONFIDENT not in forms
+        return ("test",) if unread else one.splits
+
     @field_validator("attacks")
     @classmethod
     def _names_are_usable(cls, attacks: dict[str, AttackParams | None]) -> dict[str, AttackParams | None]:
         check_names(attacks, reserved=RESERVED_ATTACKS)
         return attacks
-
-    @model_validator(mode="after")
-    def _there_are_some(self) -> AdversarialGenerationParams:
-        if not self.active:
-            raise ValueError("attacks: expected at least one attack, got none")
-        return self

@@ -9,6 +9,8 @@ import torch
 
 from adv_detect.algorithms.detectors.base import Detector, Reads
 from adv_detect.algorithms.detectors.controls import MarginDetector
+from adv_detect.algorithms.detectors.multiview.clean import DensityDetector, ViewConsistencyDetector
+from adv_detect.algorithms.detectors.multiview.detector import MultiviewDetector
 from adv_detect.algorithms.detectors.trajectory.detector import TrajectoryDetector
 from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
 from adv_detect.algorithms.representatives import Representatives
@@ -17,7 +19,12 @@ from adv_detect.errors import ConfigurationError, unknown_choice
 from adv_detect.params import DetectorParams, ImageChangeParams, TrajectoryKind
 from adv_detect.sharding.sources import source_identity
 
-REGISTERED: dict[str, type[Detector]] = {"margin": MarginDetector}
+REGISTERED: dict[str, type[Detector]] = {
+    "margin": MarginDetector,
+    "density": DensityDetector,
+    "view-consistency": ViewConsistencyDetector,
+    "multiview": MultiviewDetector,
+}
 """Detectors that take the class representatives and the configured arguments, by name."""
 
 

@@ -28,6 +28,7 @@ def create_pipeline(**_: Any) -> Pipeline:
                     "source_splits",
                     "params:adversarial_generation",
                     "params:runtime",
+                    "params:detector_training",
                 ],
                 outputs="adversarials",
                 name="generate_adversarials",

@@ -16,6 +16,7 @@ from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
 from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_fingerprint
+from adv_detect.jobs.benign_changes import benign_blocks, chosen_changes
 from adv_detect.jobs.controls import control_plan
 from adv_detect.jobs.detectors import (
     CRITERIA,
@@ -31,7 +32,7 @@ from adv_detect.jobs.detectors import (
     restore_all,
 )
 from adv_detect.measures.detector_keys import SUMMARY_FIGURES, rate_label
-from adv_detect.names import REFERENCE, WITHOUT
+from adv_detect.names import EARLY, REFERENCE, WITHOUT
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import (
     AdversarialGenerationParams,
@@ -53,20 +54,24 @@ def compute_activations(
     representatives: Representatives,
     detector_training: DetectorTrainingParams,
     runtime: RuntimeParams,
+    evaluation: EvaluationParams | None = None,
 ) -> ShardPlan:
-    """Plan the activations of all stored images.
+    """Plan the activations of all stored images, and of benign changes that detectors are trained against.
 
     Args:
         adversarials: Attacked and natural images.
         network_weights: The network under attack.
         representatives: Class representatives, which judge attacks on deep features.
         detector_training: The detectors, for the views that they read.
-        runtime: Batch size, device, engine.
+        runtime: Batch size, device, engine, seed of noise.
+        evaluation: The benign changes.
 
     Returns:
-        A plan with one shard per shard of images.
+        A plan with one shard per shard of images, and ``benign/<change>/<split>-<number>`` for training and validation.
     """
     blocks = {key: ActivationBlock(shard=key) for key in adversarials}
+    changes = chosen_changes(evaluation, detector_training.asked_changes)
+    blocks |= benign_blocks(adversarials, changes, seed=runtime.seed, splits=LEARNING_SPLITS)
     views = needed_views(detector_training.active, detector_training.active_views)
     return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime, views=views)
 
@@ -255,12 +260,17 @@ def assemble_champion(
 def _jobs(params: DetectorTrainingParams, attacks: AdversarialGenerationParams) -> list[DetectorJob]:
     learned = {name: attack.criteria for name, attack in attacks.active.items() if attack.train}
     trained = plan_jobs(
-        params.active, learned, criteria=params.criteria, seeds=params.seeds, leave_one_out=params.leave_one_out
+        params.active,
+        learned,
+        criteria=params.criteria,
+        seeds=params.seeds,
+        leave_one_out=params.leave_one_out,
+        forms={name: attack.form for name, attack in attacks.active.items()},
     )
     published = []
     for name, path in params.reference_checkpoints.items():
         one, criterion = parse_reference_name(path)
-        fitting = attacks_of(learned, criterion)
+        fitting = attacks_of(attacks.trained((EARLY,)), criterion)
         published.append(DetectorJob(name, one, criterion, REFERENCE, fitting, 0, checkpoint=path))
     return [*trained, *published]
 

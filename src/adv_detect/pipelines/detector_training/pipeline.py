@@ -29,6 +29,7 @@ def create_pipeline(**_: Any) -> Pipeline:
                     "representatives",
                     "params:detector_training",
                     "params:runtime",
+                    "params:evaluation",
                 ],
                 outputs="activations",
                 name="compute_activations",
