@@ -131,6 +131,7 @@ class DetectorWork:
             "attacks": list(job.attacks),
             "seed": job.seed,
             "history": history,
+            "forward_passes": detector.forward_passes(clean),
             "learned_from": {
                 key: read_fingerprint(self.activations, key, tuple(views)) for key in job.shards(self.activations)
             },

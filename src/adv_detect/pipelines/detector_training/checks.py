@@ -13,7 +13,7 @@ from adv_detect.params import (
     ServingParams,
 )
 from adv_detect.validation.attacks import check_attacks
-from adv_detect.validation.detectors import check_detectors, check_top_k, warn_of_nothing_left_out
+from adv_detect.validation.detectors import check_changes, check_detectors, check_top_k, warn_of_nothing_left_out
 from adv_detect.validation.image_changes import check_views
 from adv_detect.validation.run import Run
 
@@ -35,6 +35,7 @@ def check(run: Run) -> None:
     if detectors is not None:
         check_detectors(detectors, attacks)
         check_views(detectors)
+        check_changes(detectors, run.block(EvaluationParams))
         warn_of_nothing_left_out(detectors, attacks)
         if run.class_names is not None:
             _check_published(detectors, len(run.class_names))
