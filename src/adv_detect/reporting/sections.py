@@ -11,6 +11,7 @@ from adv_detect.measures.detector_keys import (
     BOTH_CRITERIA,
     CONTROLS,
     MACRO,
+    NATURAL,
     REFERENCE,
     TRAINED_ON_ALL,
     rate_text,
@@ -57,6 +58,8 @@ def figures(results: EvaluationResults, name: str, criterion: str | None = None)
 
 def attacks_section(results: EvaluationResults) -> Section:
     """Write the section on success and size of the attacks on the network."""
+    if results.attack_records.empty:
+        return Section("Attacks", [Text(sentences.NO_ATTACKS)])
     table = attack_table(results.attack_records, confidence_level=results.confidence_level)
     rates = zip(table["success_rate"], table["success_low"], table["success_high"], strict=True)
     table["success_rate"] = [f"{rate:.1%} ({100 * low:.1f} to {100 * high:.1f})" for rate, low, high in rates]
@@ -85,7 +88,19 @@ def detection_section(results: EvaluationResults) -> Section:
                 caption += f" {sentences.ON_FEATURES}" if attacks_on_features(results.metrics) else ""
                 blocks.append(Table(table, caption, mark_best=list(table.columns[1:])))
         blocks += figures(results, "auc_overview", criterion)
-    return Section("Detection", blocks)
+    return Section("Detection", [*blocks, *_without_attacks(results)])
+
+
+def _without_attacks(results: EvaluationResults) -> list[Block]:
+    """False alarms on natural test images, where nothing else was measured."""
+    rows = results.metrics[results.metrics["attack"] == NATURAL]
+    if rows.empty:
+        return []
+    rates = [str(name).removeprefix("fpr_") for name in rows.columns if re.fullmatch(r"fpr_\d+", str(name))]
+    shown = rows[["detector", "n_natural", *(f"fpr_{rate}" for rate in rates)]]
+    headers = {"n_natural": "n"} | {f"fpr_{rate}": f"flagged at {rate_text(rate)}" for rate in rates}
+    formats = {f"fpr_{rate}": ".1%" for rate in rates}
+    return [Table(shown, sentences.FALSE_ALARMS_ALONE, formats, headers)]
 
 
 def _spread(results: EvaluationResults) -> str:

@@ -61,6 +61,7 @@ class ConsistencyArguments(DensityArguments):
     logit_gaps: Literal[False] = False
     neighbours: Literal[0] = 0
     views: Annotated[Names, Field(min_length=1)]
+    model: OneClassModel = "neighbours"
 
 
 class MultiviewArguments(DescriptionArguments):

@@ -27,9 +27,8 @@ NO_ATTACKS = "a multiview detector learns from attacks, got none; give attacked 
 class MultiviewDetector(Detector):
     """One read-out of all that the activations say of an image, whatever the number of classes.
 
-    With a cascade, a first read-out sees no views. Where its score says clean or attacked for sure it stands alone, and
-    views are read for the rest. The three kinds of scores follow each other, each rising: surely clean below -1, unsure
-    in (-1, 1), surely attacked above 1.
+    With a cascade, a first read-out sees no views. Where its score says clean or attacked for sure it stands, and views
+    are read for the rest.
 
     Attributes:
         arguments: What is read and how.
@@ -150,15 +149,16 @@ class MultiviewDetector(Detector):
 def join_scores(cheap: Tensor, full: Tensor, sure: Tensor) -> Tensor:
     """Put scores of two read-outs into one order.
 
+    Both are logits learned from the same rows with the same weights: log-odds, which compare. Scores that were cut off
+    from each other, all surely attacked images above all unsure ones, would put the few clean images that the first
+    read-out is wrong about above every attack that the second has found.
+
     Args:
         cheap: Of the first read-out, ``(N,)``.
         full: Of the second, ``(N,)``; read only where the first is not sure.
         sure: Bounds of the first, ``(2,)``: below the one surely clean, above the other surely attacked.
 
     Returns:
-        Shape ``(N,)``: below -1 and rising with ``cheap`` where clean for sure, within [-1, 1] and rising with ``full``
-        where not sure, above 1 and rising with ``cheap`` where attacked for sure.
+        Shape ``(N,)``: ``full`` where not sure, else ``cheap``.
     """
-    unsure = full / (1 + full.abs())
-    found = torch.where(cheap < sure[0], -1 - (sure[0] - cheap), unsure)
-    return torch.where(cheap > sure[1], 1 + (cheap - sure[1]), found)
+    return torch.where((cheap < sure[0]) | (cheap > sure[1]), cheap, full)
