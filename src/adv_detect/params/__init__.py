@@ -63,7 +63,6 @@ BLOCKS: dict[str, type[Block]] = {
 
 
 __all__ = [
-    "AttackForm",
     "BLOCKS",
     "FEWEST_TAILS",
     "RESERVED_ADAPTIVE",
@@ -72,6 +71,7 @@ __all__ = [
     "AdaptiveAttackParams",
     "AdaptiveAttackSpec",
     "AdversarialGenerationParams",
+    "AttackForm",
     "AttackParams",
     "BenignChangeParams",
     "Budgets",

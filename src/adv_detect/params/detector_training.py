@@ -10,8 +10,15 @@ from pydantic import Field, field_validator, model_validator
 from adv_detect.fields import Arguments, Block, Count, Decay, LearningRate, Names, Once, Seed, check_names
 from adv_detect.names import CONTROLS, EARLY
 from adv_detect.params.image_changes import ImageChangeParams
-from adv_detect.params.terms import AttackForm, ClassOrder, Distance, LearnsFromTerm, Representative, TrainedCriteria, TrajectoryKind
-
+from adv_detect.params.terms import (
+    AttackForm,
+    ClassOrder,
+    Distance,
+    LearnsFromTerm,
+    Representative,
+    TrainedCriteria,
+    TrajectoryKind,
+)
 
 TRAINING_DATA = ("learns_from", "train_forms", "train_against")
 """Keys of a configuration that say what it learns from, whatever its kind."""

@@ -38,7 +38,9 @@ class DescriptionArguments(Block):
     @model_validator(mode="after")
     def _something_is_read(self) -> DescriptionArguments:
         if not (self.distances or self.logit_gaps or self.neighbours or self.views):
-            raise ValueError("expected at least one of distances, logit_gaps, neighbours and views to be read, got none")
+            raise ValueError(
+                "expected at least one of distances, logit_gaps, neighbours and views to be read, got none"
+            )
         return self
 
     @property

@@ -107,7 +107,9 @@ class Description(nn.Module):
         missing = [name for name in read if name not in activations.features]
         missing += [name for name in self.arguments.views if views and name not in activations.views]
         if missing:
-            raise DataError(f"activations: expected the layers and views that the detector reads, missing are {missing}")
+            raise DataError(
+                f"activations: expected the layers and views that the detector reads, missing are {missing}"
+            )
 
 
 def unchanged(clean: Activations) -> Activations:

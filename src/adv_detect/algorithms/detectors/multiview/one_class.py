@@ -66,7 +66,9 @@ class OneClass(nn.Module):
         values = self._even(descriptions)
         for number in range(len(self.centres)):
             chosen = values[predicted == number] if len(self.centres) > 1 else values
-            self.centres[number] = (chosen.sum(dim=0) + PRIOR_IMAGES * values.mean(dim=0)) / (len(chosen) + PRIOR_IMAGES)
+            self.centres[number] = (chosen.sum(dim=0) + PRIOR_IMAGES * values.mean(dim=0)) / (
+                len(chosen) + PRIOR_IMAGES
+            )
         centred = (values - self._centre(predicted)).to(torch.float64)
         shrinkage = shrinkage_coefficient(centred, "ledoit_wolf")
         covariance = shrunk_covariance(centred.T @ centred / len(centred), shrinkage)
