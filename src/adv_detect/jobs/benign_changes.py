@@ -80,8 +80,8 @@ def chosen_changes(evaluation: EvaluationParams | None, names: Collection[str]) 
             raise unknown_choice("train_against: benign change of evaluation.benign_changes", name, changes)
         if not changes[name].train:
             raise ConfigurationError(
-                f"train_against: {name!r} stands in evaluation.benign_changes with train: false, which keeps it for the "
-                f"test; choose of [{', '.join(one for one, change in changes.items() if change.train)}]"
+                f"train_against: {name!r} stands in evaluation.benign_changes with train: false, which keeps it "
+                f"for the test; choose of [{', '.join(one for one, change in changes.items() if change.train)}]"
             )
     return {name: changes[name] for name in names}
 

@@ -43,11 +43,19 @@ from adv_detect.names import (
     DetectorKey,
     ShardKey,
 )
-from adv_detect.params import AttackForm, Criterion, DetectorFitParams, DetectorParams, ImageChangeParams, RuntimeParams
+from adv_detect.params import (
+    AttackForm,
+    Criterion,
+    DetectorFitParams,
+    DetectorParams,
+    ImageChangeParams,
+    RuntimeParams,
+    Split,
+)
 from adv_detect.sharding import ShardContent, ShardStore
 
 CRITERIA: tuple[Criterion, ...] = ("targeted", "untargeted")
-LEARNING_SPLITS = ("train", "validation")
+LEARNING_SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -159,7 +167,7 @@ class DetectorWork:
         return detector, job.params, history
 
 
-def train_detector(
+def train_detector(  # noqa: PLR0913
     detector: Detector,
     activations: ShardStore,
     *,

@@ -132,6 +132,6 @@ NO_ATTACKS = (
     "measured. Shown are false alarms, on natural test images and on images after benign changes."
 )
 FALSE_ALARMS_ALONE = (
-    "Natural test images flagged, at the false-alarm rates that thresholds were set to on clean validation images. Each "
-    "image's p-value, the share of clean validation images that score as high, stands in the table of scores."
+    "Natural test images flagged, at the false-alarm rates that thresholds were set to on clean validation images. "
+    "Each image's p-value, the share of clean validation images that score as high, stands in the table of scores."
 )

@@ -134,8 +134,8 @@ def summarise_detectors(
     Returns:
         One row per detector: detector (key), configuration, kind, representative, distance, order, top_k, hidden,
         trained_criterion, trained_on, seed, epochs, validation_macro_auc (the attacks that it learned from; all where
-        it learned from none), validation_macro_auc_all (all attacks for training, of both criteria), forward_passes (of the
-        network, per clean image).
+        it learned from none), validation_macro_auc_all (all attacks for training, of both criteria), forward_passes
+        (per clean image).
     """
     attacks = {name: attack.criteria for name, attack in adversarial_generation.active.items() if attack.train}
     validation, rows = ValidationScores(activations, attacks), []

@@ -21,8 +21,9 @@ class Description(nn.Module):
     """Numbers that do not depend on how many classes there are, first those of each layer, then the others.
 
     Classes are ranked by the logits of the image, best first; the ranking is without gradient. Per layer: whitened
-    distances to the centroids of the first ``top_k`` classes, and what :class:`Neighbourhood` says. Beside them: how far
-    the other logits lie below the largest, and by how much each view changes the three largest logits and their softmax.
+    distances to the centroids of the first ``top_k`` classes, and what :class:`Neighbourhood` says. Beside them: how
+    far the other logits lie below the largest, and by how much each view changes the three largest logits and their
+    softmax.
 
     Attributes:
         arguments: Parts that are read.

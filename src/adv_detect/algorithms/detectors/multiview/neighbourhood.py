@@ -15,7 +15,7 @@ SHOWN = 3
 FURTHER = 2
 """Distances beside the shares: to the first and to the k-th neighbour."""
 SHARPNESS = 4.0
-"""Weight of a neighbour is exp(-SHARPNESS * distance / typical distance): of two, one at half the distance counts 7 times."""
+"""Weight of a neighbour: exp(-SHARPNESS * distance / typical distance)."""
 LEAST_SQUARE = 1e-12
 
 

@@ -19,8 +19,8 @@ class OneClass(nn.Module):
     """A model of the descriptions of clean images.
 
     ``gaussian``: distance from the mean, whitened by the covariance after Ledoit and Wolf. ``class_gaussian``: the same
-    around a mean of each predicted class, drawn towards the common one, with one covariance. ``neighbours``: distance to
-    the k-th nearest clean description after that whitening. Values pass through asinh of their standardised form.
+    around a mean of each predicted class, drawn towards the common one, with one covariance. ``neighbours``: distance
+    to the k-th nearest clean description after that whitening. Values pass through asinh of their standardised form.
 
     Attributes:
         model: Which of the three.

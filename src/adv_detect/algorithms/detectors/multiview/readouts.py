@@ -36,7 +36,7 @@ class DescriptionReadout(TrajectoryReadout):
         """Cut a description into layers ``(N, L, P)`` and the rest ``(N, R)``."""
         values = standardised.squeeze(1).asinh()
         cut = self.form[0] * self.form[1]
-        return values[:, :cut].unflatten(1, self.form) if cut else values[:, :0], values[:, cut:]
+        return values[:, :cut].view(len(values), *self.form) if cut else values[:, :0], values[:, cut:]
 
 
 class JoinedMLP(DescriptionReadout):
