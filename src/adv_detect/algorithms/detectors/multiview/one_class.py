@@ -1,4 +1,4 @@
-"""How unlike clean images a description is, learned from clean images alone."""
+"""Distance of a description from those of clean images, learned from clean images alone."""
 
 from __future__ import annotations
 
