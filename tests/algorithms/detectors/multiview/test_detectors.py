@@ -103,7 +103,7 @@ def test_the_joint_model_runs_the_network_on_views_of_unsure_images_alone():
     made = fitted(cascade=True, sure_clean=0.6, sure_attacked=0.1)
     torch.manual_seed(0)
     network = Network()
-    views = Views.build({"v": ImageChangeParams(kind="blur")}, (0.0, 1.0))
+    views = Views.build({"v": ImageChangeParams(kind="brightness", arguments={"factor": 0.5})}, (0.0, 1.0))
     model, images = DetectionModel(network, made, ("a", "b"), views), torch.rand(20, 1, 2, 2)
 
     with torch.no_grad():
