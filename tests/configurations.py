@@ -46,6 +46,7 @@ FURTHER = ("__default__", "face_recognition", "adaptive_attack")
 SMALL = {
     "runtime": {"device": "cpu", "shard_size": 64, "progress": False},
     "target_training": {"epochs": 4, "batch_size": 16, "min_accuracy": 0.3},
+    "twin_training": {"epochs": 2, "batch_size": 32, "steps": 1, "holdout_steps": 1, "min_accuracy": 0.0},
     "splits": {"max_images": None},
     "adversarial_generation": {
         "attacks": {
@@ -62,6 +63,7 @@ SMALL = {
             "lstm-medoid-cosine": {"hidden": 8},
             "lstm-centroid-mahalanobis-ranked": None,
             "mlp-centroid-mahalanobis-ranked": {"hidden": 8},
+            "twin-joined": {"arguments": {"members": {"reader": {"hidden": 8}}}},
         },
     },
     "face_recognition": {"pairs": {"number": 20, "folds": 2}},
@@ -102,6 +104,23 @@ LEGAL: dict[str, list[Any]] = {
     "target_training.optimizer": ["adam"],
     "target_training.workers": [0],
     "target_training.min_accuracy": [0.0, 0.3],
+    "twin_training.epochs": [0, 2],
+    "twin_training.losses": [["softmax"], ["one_vs_all"]],
+    "twin_training.method": ["pgd", "fast"],
+    "twin_training.epsilon": [0.1, "1/10"],
+    "twin_training.steps": [1, 2],
+    "twin_training.relative_step": [None, 0.5],
+    "twin_training.learning_rate": [1e-3, 4e-3],
+    "twin_training.weight_decay": [0.0],
+    "twin_training.optimizer": ["adam"],
+    "twin_training.batch_size": [16, 32],
+    "twin_training.workers": [0],
+    "twin_training.averaging": [0.0, 0.9],
+    "twin_training.ramp": [0, 0.5, 1],
+    "twin_training.beta": [6.0],
+    "twin_training.holdout": [0, 20],
+    "twin_training.holdout_steps": [1, 2],
+    "twin_training.min_accuracy": [0.0],
     "feature_extraction.max_images_per_class": [None, 1, 3],
     "epsilon": [0.25, "3/10"],
     "splits_of_attack": [["train", "validation", "test"]],
@@ -136,14 +155,16 @@ LEGAL: dict[str, list[Any]] = {
     "adaptive_attack.hardening.rounds": [0, 1],
     "adaptive_attack.hardening.train_images": [1, 3],
     "adaptive_attack.substitute.epochs": [2],
+    "adaptive_attack.substitute.twin_epochs": [1],
     "adaptive_attack.substitute.max_images": [20, 30],
 }
 """Legal values by dotted name or by last name, where more is meant than the type says, or others would take long."""
 KEPT = (
-    "network.name", "network.checkpoint", "arguments", "attack", "norm", "detectors", "role", "form", "classifier",
-    "budgets", "train", "substitute.network", "substitute.attacks", "hardening.attacks", "hardening.test_attacks",
-    "hardening.detectors", "reference_checkpoints", "runtime.ray.address", "target_training.head_only",
-    "adaptive_attack.max_images_per_class", "runtime.progress", "target_training.weight_decay",
+    "network.name", "network.checkpoint", "twin_training.network", "arguments", "attack", "norm", "detectors", "role",
+    "form", "classifier", "budgets", "train", "substitute.network", "substitute.attacks", "hardening.attacks",
+    "hardening.test_attacks", "hardening.detectors", "reference_checkpoints", "runtime.ray.address",
+    "target_training.head_only", "adaptive_attack.max_images_per_class", "runtime.progress",
+    "target_training.weight_decay", "kind",
 )  # fmt: skip
 """Names and free-form values that are left as they are."""
 

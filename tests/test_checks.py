@@ -58,6 +58,36 @@ def check(configured, tmp_path, monkeypatch):
     return run
 
 
+def test_detectors_that_read_a_twin_need_one(check):
+    wanted = "detector_training.configurations: twin, twin-joined read the twin, which is configured away with"
+    with pytest.raises(ConfigurationError, match=wanted):
+        check(twin_training={"network": None})
+
+    without = {"configurations": {"twin": None, "twin-joined": None}}
+    check(twin_training={"network": None}, detector_training=without)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"members": {"twin": {"kind": "twn"}}}, "configurations.twin-joined.kind: detector kind: .*'twn'"),
+        ({"members": {"reader": {"hiden": 3}}}, "twin-joined.arguments.members.reader: expected .*mean 'hidden'"),
+        ({"members": {"reader": {"hidden": 0}}}, "twin-joined.arguments.members.reader.hidden: Input should be gr"),
+        ({"members": {"reader": {"top_k": 11}}}, "twin-joined.arguments.members.reader.top_k: expected at most the 10"),
+        ({"rule": "vote"}, "configurations.twin-joined.arguments.rule: expected one of .*got 'vote'"),
+        ({"sides": {"writer": "two"}}, "configurations.twin-joined.arguments.sides: expected .*'writer'"),
+    ],
+)
+def test_a_bad_member_of_a_joined_detector_is_named_before_work(check, changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        check(detector_training={"configurations": {"twin-joined": {"arguments": changes}}})
+
+
+def test_a_twin_that_does_not_take_the_images_is_named_before_work(check):
+    with pytest.raises(ConfigurationError, match=r"twin_training.network.name: 'strided' with arguments .*in_channels"):
+        check(twin_training={"network": {"arguments": {"in_channels": 3}}})
+
+
 def attack(**changes):
     return {"adversarial_generation": {"attacks": {"bim": changes}}}
 
@@ -82,7 +112,7 @@ def test_the_tested_configuration_passes_and_nothing_is_written(check, tmp_path)
     ("changes", "messages"),
     [
         (attack(attack="bimm"), ["attacks.bim.attack: expected one of [", "bim, cw, deep-features", "got 'bimm'"]),
-        (attack(attack="foolbox.attacks.Nothing"), ["attacks.bim.attack", "'foolbox.attacks.Nothing'", "cannot be"]),
+        (attack(attack="foolbox.attacks.Nothing"), ["attacks.bim.attack", "foolbox.attacks.Nothing", "has no 'No"]),
         (
             attack(arguments={"step": 3}),
             ["attacks.bim.arguments", "got 'step' (did you mean 'steps'?)", "random_start"],
@@ -289,4 +319,5 @@ def test_the_whole_job_is_checked_pipeline_by_pipeline_in_the_order_in_which_the
         "evaluation",
         "face_recognition",
         "adaptive_attack",
+        "twin_training",
     }

@@ -52,7 +52,8 @@ def test_legal_values_pass_or_do_not_fit_together(tiny):
     refused = [one for one in outcomes if one]
 
     assert len(refused) < LEGAL / 2
-    assert all("expected" in one or "needs" in one for one in refused)
+    odd = [one for one in refused if not any(word in one for word in ("expected", "needs", "only with"))]
+    assert not odd
 
 
 def fault(project, parameters):
@@ -74,9 +75,9 @@ def test_detectors_of_one_criterion_run_to_the_report(tiny):
     SequentialRunner().run(pipelines["__default__"], catalog)
 
     metrics = catalog.load("detection_metrics")
-    trained = metrics[metrics["kind"] != "control"]
-    assert set(trained["trained_criterion"]) == {"untargeted"}
-    assert set(trained["criterion"]) == {"targeted", "untargeted"}
+    learned = metrics[~metrics["kind"].isin(["control", "twin"])]  # the twin learns from no attack
+    assert set(learned["trained_criterion"]) == {"untargeted"}
+    assert set(learned["criterion"]) == {"targeted", "untargeted"}
     assert "Detection of adversarial attacks" in catalog.load("report")
 
 

@@ -39,6 +39,7 @@ from adv_detect.tracking.config import tracking_config
 
 PIPELINES = (
     "target_training",
+    "twin_training",
     "feature_extraction",
     "representatives",
     "adversarial_generation",
@@ -354,7 +355,7 @@ def test_one_run_at_a_time_writes_and_who_reads_is_not_asked(finished_run):
             one.run(pipeline_names=["representatives"])
 
     assert modified(finished_run) == before
-    with pytest.raises(ConfigurationError), session(finished_run, serving={"fpr": 0.2}) as one:
+    with pytest.raises(ConfigurationError), session(finished_run, runtime={"device": "nowhere"}) as one:
         one.run(pipeline_names=["representatives"])
     RunLock(finished_run / RESULTS).acquire().release()
 

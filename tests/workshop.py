@@ -15,6 +15,7 @@ from kedro.runner import SequentialRunner
 from kedro_datasets.pandas import ParquetDataset
 
 from adv_detect.datasets.network import NetworkDataset
+from adv_detect.datasets.optional import OptionalDataset
 from adv_detect.datasets.representatives import RepresentativesDataset
 from adv_detect.datasets.sharded import ShardedSafetensorsDataset
 from adv_detect.params import (
@@ -28,6 +29,7 @@ from adv_detect.params import (
     ServingParams,
     SplitParams,
     TargetTrainingParams,
+    TwinTrainingParams,
 )
 from adv_detect.pipelines import (
     adversarial_generation,
@@ -36,6 +38,7 @@ from adv_detect.pipelines import (
     feature_extraction,
     representatives,
     target_training,
+    twin_training,
 )
 from adv_detect.sharding import ShardContent, ShardStore
 
@@ -93,6 +96,7 @@ def default_blocks() -> dict[str, Any]:
         "runtime": RuntimeParams(device="cpu", batch_size=16, shard_size=20, progress=False),
         "network": NetworkParams(),
         "target_training": TargetTrainingParams(epochs=4, batch_size=16, learning_rate=2e-3, min_accuracy=0.5),
+        "twin_training": TwinTrainingParams(network=None),
         "feature_extraction": FeatureExtractionParams(max_images_per_class=30),
         "representatives": RepresentativesParams(),
         "splits": SplitParams(train=0.5, validation=0.2, test=0.3),
@@ -156,6 +160,9 @@ def make_workshop(folder: Any, **blocks: Any) -> Workshop:
         "train_images": MemoryDataset(Stripes(50, seed=0, name="train"), copy_mode="assign"),
         "test_images": MemoryDataset(Stripes(30, seed=1, name="test"), copy_mode="assign"),
         "network_weights": NetworkDataset(filepath=str(folder / "network.safetensors")),
+        "twin": OptionalDataset(
+            dataset="adv_detect.datasets.network.NetworkDataset", filepath=folder / "twin.safetensors"
+        ),
         "representatives": RepresentativesDataset(filepath=str(folder / "representatives.safetensors")),
         "champion_model": MemoryDataset(copy_mode="assign"),
         "benign_metrics": MemoryDataset(),
@@ -188,7 +195,8 @@ def blocks() -> dict[str, Any]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """All pipelines up to the metrics have run; read-only."""
     shop = make_workshop(tmp_path_factory.mktemp("finished"))
-    for module in (target_training, feature_extraction, representatives, adversarial_generation, detector_training):
+    main = (target_training, twin_training, feature_extraction, representatives, adversarial_generation)
+    for module in (*main, detector_training):
         shop.run(module.create_pipeline())
     shop.run(evaluation.create_pipeline().to_nodes("measure_detection", "measure_benign_changes"))
     return shop

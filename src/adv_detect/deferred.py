@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -19,4 +19,17 @@ class Deferred(Generic[T]):
     """
 
     fingerprint: str
-    make: Callable[[], T]
+    make: Callable[..., T]
+
+
+@dataclass(frozen=True)
+class Resumable(Deferred[T]):
+    """Something whose making goes on where an earlier run ended.
+
+    Its ``make`` takes, if it is given one, a checkpoint (:class:`adv_detect.algorithms.fitting.Checkpoint`) that keeps
+    what is unfinished.
+    """
+
+    def resume(self, checkpoint: Any) -> T:
+        """Make it with a checkpoint."""
+        return self.make(checkpoint)

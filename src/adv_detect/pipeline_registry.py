@@ -12,6 +12,7 @@ from adv_detect.reporting import PARTS
 
 MAIN_ORDER = (
     "target_training",
+    "twin_training",
     "feature_extraction",
     "representatives",
     "adversarial_generation",

@@ -114,7 +114,7 @@ def test_tiff_with_white_as_zero_is_not_a_negative(load):
         (".tif", GRADIENT.astype(np.float32), "mode F .* got 0 to 255"),
         (".tif", -GRADIENT.astype(np.float32), "mode F .* got -255 to"),
         (".tif", np.full((16, 16), np.nan, dtype=np.float32), "mode F .* got nan"),
-        (".tif", RAMP.astype(np.int32), "mode I of a TIFF file has no range that is known; save it with 8 or 16 bits"),
+        (".tif", RAMP.astype(np.int32), "mode I of a TIFF file has no defined range; save it with 8 or 16 bits"),
     ],
 )
 def test_a_range_that_is_unclear_is_refused_before_work(load, suffix, values, problem):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from adv_detect.jobs.controls import control_plan
 from adv_detect.jobs.detectors import best_detector, restore
 from adv_detect.names import CONTROL_KEYS
 from adv_detect.params import DetectorTrainingParams
-from adv_detect.pipelines.detector_training.nodes import train_detectors
+from adv_detect.pipelines.detector_training.nodes import make_controls, train_detectors
 from adv_detect.sharding import ShardStore, execute_plan
 
 
@@ -87,3 +88,14 @@ def test_where_the_best_reads_no_trajectories_the_first_that_does_is_resembled(
     likes = {spec.arguments.key: spec.arguments.like for spec in plan.shards}
     assert likes["margin"] is None
     assert set(likes.values()) <= {None, "read/both/all/0"}
+
+
+def test_a_better_detector_that_reads_no_trajectories_leaves_the_untrained_ones_their_form(finished, blocks):
+    summary = finished["detector_summary"]
+    second = summary.iloc[[0]].assign(detector="a/none/nothing/0", kind="twin", validation_macro_auc_all=1.0)
+    stores = (finished["activations"], finished["representatives"], blocks["runtime"])
+
+    alone = make_controls(finished["detectors"], summary, *stores)
+    beside = make_controls(finished["detectors"], pd.concat([summary, second]), *stores)
+
+    assert beside.fingerprints == alone.fingerprints

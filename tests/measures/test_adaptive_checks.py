@@ -9,11 +9,15 @@ from adv_detect.errors import DataError
 from adv_detect.measures.adaptive_checks import (
     epsilon_never_hurts,
     gradients_present,
-    iterative_beats_single_step,
     run_checks,
     scores_vary,
     unreliable_detectors,
-    white_box_beats_transfer,
+)
+from adv_detect.measures.adaptive_comparisons import (
+    gradients_beat,
+    is_unbounded,
+    iterative_beats_single_step,
+    unbounded_succeeds,
 )
 
 
@@ -74,17 +78,45 @@ def test_many_steps_must_not_do_worse_than_one():
     assert "pgd 0.200, single 0.500; many steps achieve less than one" in bad.detail
 
 
-def test_transfer_must_not_beat_the_best_white_box_attack():
-    rates = {("weak", 1.0): 0.1, ("strong", 1.0): 0.5, ("transfer", 1.0): 0.4}
-    assert white_box_beats_transfer(table(rates), ["transfer"])[0].passed
-    (bad,) = white_box_beats_transfer(table(rates | {("transfer", 1.0): 0.9}), ["transfer"])
+@pytest.mark.parametrize("kind", ["transfer", "queries", "random noise"])
+def test_what_uses_no_gradient_must_not_beat_the_best_white_box_attack(kind):
+    rates = {("weak", 1.0): 0.1, ("strong", 1.0): 0.5, ("blind", 1.0): 0.4}
+    assert gradients_beat(table(rates), {kind: ["blind"]})[0].passed
+    (bad,) = gradients_beat(table(rates | {("blind", 1.0): 0.9}), {kind: ["blind"]})
     assert not bad.passed
-    assert "white-box strong 0.500, transfer transfer 0.900" in bad.detail
-    assert white_box_beats_transfer(table({("strong", 1.0): 0.5}), []) == []
+    assert bad.name == f"white-box beats {kind}"
+    assert f"white-box strong 0.500, {kind} blind 0.900" in bad.detail
+    assert gradients_beat(table({("strong", 1.0): 0.5}), {kind: []}) == []
+
+
+def test_an_attack_on_few_images_is_compared_over_these_and_narrows_no_other_comparison():
+    """Ten images: queries get through with two of the five that they met, white box with six of ten, transfer with
+    five."""
+    records = table({("strong", 1.0): 0.6, ("far", 1.0): 0.5, ("asked", 1.0): 0.2}, n=10)
+    records = records[(records["attack"] != "asked") | records["source_id"].isin([f"i{one}" for one in range(5)])]
+    transfer, queries = gradients_beat(records, {"transfer": ["far"], "queries": ["asked"]})
+    assert "white-box strong 0.600, transfer far 0.500" in transfer.detail
+    assert "white-box strong 1.000, queries asked 0.400" in queries.detail
+
+
+def test_where_any_pixel_may_become_any_other_every_image_must_be_lost():
+    records = table({("pgd", 0.3): 0.2, ("pgd", 1.0): 0.6, ("other", 1.0): 1.0}, norm="linf")
+    assert [one.passed for one in unbounded_succeeds(records, 1.0)] == [True]
+    (bad,) = unbounded_succeeds(records[records["attack"] == "pgd"], 1.0)
+    assert not bad.passed
+    assert "success 0.600 where any pixel may become any other" in bad.detail
+    assert unbounded_succeeds(records[records["epsilon"] < 1], 1.0) == []
+    assert unbounded_succeeds(records.assign(norm="l2"), 1.0) == []
+    assert is_unbounded(records, 1.0).equals(records["epsilon"] == 1.0)
+    assert not is_unbounded(records.assign(epsilon=float("nan")), 1.0).any(), "a search for the smallest has no budget"
 
 
 @pytest.mark.parametrize(
-    "check", [white_box_beats_transfer, lambda r, names: iterative_beats_single_step(r, {names[0]: []})]
+    "check",
+    [
+        lambda r, names: gradients_beat(r, {"transfer": names}),
+        lambda r, names: iterative_beats_single_step(r, {names[0]: []}),
+    ],
 )
 def test_an_attack_without_records_is_an_error(check):
     with pytest.raises(DataError, match=r"expected attacks \['absent'\], got only \['pgd'\]"):
@@ -96,7 +128,7 @@ def test_zero_gradients_matter_only_on_images_that_withstood():
     assert not gradients_present(masked)[0].passed
     assert gradients_present(table({("pgd", 1.0): 1.0}, zero_gradient_share=0.9))[0].passed
     assert gradients_present(masked, limit=0.95)[0].passed
-    assert gradients_present(masked, transfer=["pgd"]) == []
+    assert gradients_present(masked, blind=["pgd"]) == []
 
 
 def test_caught_images_are_not_hidden_by_images_that_were_never_fooled():

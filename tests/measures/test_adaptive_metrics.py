@@ -242,3 +242,19 @@ def test_classes_named_by_different_judges_are_not_mixed():
     }
     with pytest.raises(DataError, match="one classifier"):
         half_loss_distortion(pd.DataFrame(rows))
+
+
+def test_a_costly_attack_on_few_images_adds_to_the_union_and_narrows_nothing(records):
+    """It met two of four images and got through with one that no other attack got."""
+    asked = pd.DataFrame([through("d", "queries", epsilon=np.nan), record("a", "queries", epsilon=np.nan)])
+    both = pd.concat([records, asked], ignore_index=True)
+
+    plain, sparse = (attack_summary(both, sparse=names) for names in ((), ("queries",)))
+
+    assert _row(plain, attack="union")["n"] == 2
+    union = _row(sparse, attack="union")
+    assert (union["n"], union["success_fpr_05"]) == (4, 1.0)
+    assert _row(sparse, attack="worst")["n"] == 4
+    assert _row(sparse, attack="queries")["n"] == 2
+    alone = attack_summary(asked, sparse=("queries",))
+    assert _row(alone, attack="union")["n"] == 2

@@ -28,7 +28,7 @@ def test_class_count_of_none_keeps_the_default():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("smal", r"network\.name: expected one of \[.*mobilefacenet, senet50, small, wide\], got 'smal'"),
+        ("smal", r"network\.name: expected one of \[.*mobilefacenet, senet50, small, strided, wide\], got 'smal'"),
         (
             "no_such_package.models.net",
             r"network\.name: cannot import module 'no_such_package\.models'.*senet50, small",
@@ -66,7 +66,7 @@ def test_default_layers_need_a_registered_name():
         default_layers("tiny")
 
 
-@pytest.mark.parametrize("name", ["small", "wide", "senet50", "mobilefacenet"])
+@pytest.mark.parametrize("name", ["small", "strided", "wide", "senet50", "mobilefacenet"])
 def test_default_layers_exist_once_each(name):
     with torch.device("meta"):
         network = build_network(name)

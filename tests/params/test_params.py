@@ -20,6 +20,7 @@ from adv_detect.params import (
     EvaluationParams,
     NetworkParams,
     SplitParams,
+    TwinTrainingParams,
 )
 from adv_detect.pipelines import pipeline_names
 
@@ -44,6 +45,15 @@ CONFIGURATION = Path(__file__).parents[2] / "conf" / "base"
         (DetectorTrainingParams, {"configurations": {"a": {}}, "leave_one_out": ["b"]}, r"expected names of \['a'\]"),
         (DetectorTrainingParams, {"configurations": {"a": None}}, "configurations: expected at least one"),
         (NetworkParams, {"bounds": [1, 0]}, "low < high"),
+        (TwinTrainingParams, {"epsilon": "8/zero"}, "a fraction such as '8/255'"),
+        (TwinTrainingParams, {"losses": ["softmax", "one_vs_all"], "holdout": 0}, "compared on the images of holdout"),
+        (TwinTrainingParams, {"losses": ["softmax", "one_vs_all"], "epochs": 0}, "nothing is trained"),
+        (TwinTrainingParams, {"losses": ["one_vs_all"], "method": "trades"}, "takes softmax only"),
+        (
+            TwinTrainingParams,
+            {"network": {"name": "same", "arguments": {"width": 3}}},
+            "arguments: not with name: same",
+        ),
         (SplitParams, {"train": 0.5, "validation": 0.5, "test": 0.5}, "= 1, got 1.5"),
     ],
 )

@@ -28,8 +28,8 @@ def adaptive(**changes):
     ("changes", "message"),
     [
         (adaptive(detectors=["no"], hardening={"rounds": 0}), "adaptive_attack.detectors: expected configurations of"),
-        (adaptive(hardening={"attacks": ["no"]}), "hardening.attacks: expected names of ['selective', 'single-step'"),
-        (adaptive(hardening={"attacks": []}), "hardening.attacks: expected some of ['selective', 'single-step'"),
+        (adaptive(hardening={"attacks": ["no"]}), "hardening.attacks: expected names of ["),
+        (adaptive(hardening={"attacks": []}), "hardening.attacks: expected some of ["),
         (adaptive(hardening={"detectors": ["no"]}), "hardening.detectors: expected some of detectors"),
         (adaptive(substitute={"attacks": ["bim", "no"]}), "substitute.attacks: expected attacks of adversarial_genera"),
         (adaptive(substitute={"attacks": ["bim-confident"]}), "some of ['bim', 'cw'], got ['bim-confident']"),
@@ -112,4 +112,6 @@ def test_what_is_left_out_in_silence_is_said(tiny, caplog):
 
     messages = [record.getMessage() for record in caplog.records]
     assert any("leave_one_out: lstm-medoid-cosine: expected at least two attacks" in one for one in messages)
-    assert any("adaptive_attack.attacks: selective: meant for detectors that are not among" in one for one in messages)
+    idle = [one for one in messages if "meant for detectors that are not among" in one]
+    assert len(idle) == 1
+    assert "selective" in idle[0].removeprefix("adaptive_attack.attacks: ").partition(": ")[0].split(", ")

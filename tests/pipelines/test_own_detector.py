@@ -21,6 +21,7 @@ KEY = "depth/none/clean/0"
 GIVEN = (
     "adversarials",
     "network_weights",
+    "twin",
     "representatives",
     "test_images",
     "source_splits",
@@ -109,7 +110,7 @@ def test_it_is_attacked(shop, adaptive_params, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "match"),
     [
-        ("mine.Nothing", "detector kind: expected one of .*dotted path.*lstm.*'mine.Nothing'"),
+        ("mine.Nothing", "detector kind: .*'mine.Nothing'.*expected one of .*lstm.*dotted path"),
         ("torch.nn.Linear", "expected a subclass of adv_detect.algorithms.detectors.Detector"),
     ],
 )

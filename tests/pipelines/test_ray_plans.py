@@ -95,12 +95,12 @@ def adversarials(finished, blocks, runtime) -> ShardPlan:
 
 
 def activations(finished, blocks, runtime) -> ShardPlan:
-    names = ("adversarials", "network_weights", "representatives", "params:detector_training")
+    names = ("adversarials", "network_weights", "representatives", "twin", "params:detector_training")
     return compute_activations(*(finished[name] for name in names), runtime)
 
 
 def controls(finished, blocks, runtime) -> ShardPlan:
-    names = ("adversarials", "network_weights", "representatives", "detectors")
+    names = ("adversarials", "network_weights", "representatives", "twin", "detectors")
     return compute_control_activations(*(finished[name] for name in names), blocks["adversarial_generation"], runtime)
 
 

@@ -20,7 +20,7 @@ ATTACKS = {"bim": EARLY, "bim-confident": EARLY | {"return_early": False}}
 PLAIN = {"kind": "mlp", "hidden": 4}
 BOTH = PLAIN | {"train_forms": ["early", "confident"], "train_against": ["blur-1"]}
 DENSITY = {"kind": "density", "learns_from": "clean", "arguments": {"neighbours": 3}}
-FURTHER = ("network_weights", "representatives", "test_images", "train_images")
+FURTHER = ("network_weights", "twin", "representatives", "test_images", "train_images")
 
 
 def training(**configurations: Any) -> DetectorTrainingParams:

@@ -41,7 +41,7 @@ from adv_detect.sharding.execution import execute_plan
 from adv_detect.validation.image_changes import check_views
 
 KEY = "squeezed/none/nothing/0"
-GIVEN = ("adversarials", "network_weights", "representatives", "test_images", "source_splits", "attack_records")
+GIVEN = ("twin", "adversarials", "network_weights", "representatives", "test_images", "source_splits", "attack_records")
 VIEWS: dict[str, Any] = {
     "blur": {"kind": "blur", "arguments": {"sigma": 1.0}},
     "unread": {"kind": "median"},
@@ -61,11 +61,11 @@ class Squeezed(Detector):
 
     def __init__(self, representatives, views: list[str]) -> None:
         super().__init__()
-        self.reads = self.reads_for({"views": views})
+        self.reads = self.needs({"views": views})[1]
 
     @classmethod
-    def reads_for(cls, arguments) -> Reads:
-        return Reads(layers=False, views=tuple(arguments["views"]))
+    def needs(cls, arguments) -> tuple[LearnsFrom, Reads]:
+        return cls.learns_from, Reads(layers=False, views=tuple(arguments["views"]))
 
     def forward(self, activations: Activations) -> Tensor:
         own = activations.logits.softmax(dim=1)
@@ -76,7 +76,7 @@ class Squeezed(Detector):
 class Careless(Squeezed):
     """Reads more than its class says."""
 
-    reads_for = classmethod(lambda cls, arguments: Reads())
+    needs = classmethod(lambda cls, arguments: (cls.learns_from, Reads()))
 
     def __init__(self, representatives) -> None:
         super().__init__(representatives, [])
@@ -141,7 +141,7 @@ def test_it_is_served_with_its_views(shop, tmp_path):
     rows = scores[(scores["detector"] == KEY) & (scores["attack"] == "natural") & (scores["split"] == "test")]
     content = shop["adversarials"]["natural/test-0000"]
     stored = restore(shop["detectors"], KEY, shop["representatives"])
-    bundle = ScoringBundle(champion.network, champion.representatives, stored, champion.about)
+    bundle = ScoringBundle(champion.network, champion.representatives, stored, champion.metadata)
     bundle.save(tmp_path)
 
     served = score_images(ScoringBundle.load(tmp_path), content.tensors["images"].numpy())
@@ -196,9 +196,9 @@ def test_it_is_attacked_through_its_views(shop, tmp_path):
 
 
 def planned(shop, params: DetectorTrainingParams, network: Any = None) -> Any:
-    names = ("adversarials", "representatives", "params:runtime")
-    images, classes, runtime = (shop[name] for name in names)
-    return compute_activations(images, network or shop["network_weights"], classes, params, runtime)
+    names = ("adversarials", "representatives", "twin", "params:runtime")
+    images, classes, twin, runtime = (shop[name] for name in names)
+    return compute_activations(images, network or shop["network_weights"], classes, twin, params, runtime)
 
 
 def remade(store: ShardStore, plan: Any) -> int:
@@ -286,7 +286,7 @@ def test_a_view_that_cannot_be_made_is_refused_also_where_nobody_reads_it(view, 
 
 
 def test_a_detector_that_reads_more_than_its_class_says_is_refused(finished):
-    with pytest.raises(ConfigurationError, match="override the class method reads_for"):
+    with pytest.raises(ConfigurationError, match="override the class method needs"):
         build_detector(DetectorParams(kind=f"{__name__}.Careless"), finished["representatives"])
 
 

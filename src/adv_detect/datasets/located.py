@@ -114,12 +114,15 @@ class DeferredDataset(LocatedDataset[_Loaded | Deferred[_Loaded], _Loaded]):
             if self._stored_fingerprint() == data.fingerprint:
                 self._logger.info("%s is up to date", self._path)
             else:
-                self._write(data.make(), data.fingerprint)
+                self._make(data)
         elif isinstance(data, self.KIND):
             self._write(data, None)
         else:
             kind, got = self.KIND.__name__, type(data).__name__
             raise DatasetError(f"{self._path}: expected {kind} or Deferred, got {got}")
+
+    def _make(self, data: Deferred[_Loaded]) -> None:
+        self._write(data.make(), data.fingerprint)
 
     def _stored_fingerprint(self) -> str | None:
         if not self._exists():

@@ -8,14 +8,17 @@ from kedro.io import DatasetError
 from pydantic import ValidationError
 
 from adv_detect.datasets.located import DeferredDataset
+from adv_detect.deferred import Deferred, Resumable
 from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_digest, target_from_spec, target_tensors
 from adv_detect.sharding import files
+from adv_detect.sharding.checkpoint import FileCheckpoint
 
 
 class NetworkDataset(DeferredDataset[TargetNetwork]):
     """Stores a network as ``<name>.safetensors`` and ``<name>.json``.
 
-    A network that is still to be made is made only when the fingerprint on disk is another one.
+    A network that is still to be made is made only when the fingerprint on disk is another one. What can be resumed is
+    given a checkpoint beside it, ``<name>.unfinished.safetensors``, which goes when the network is there.
 
     Example in a catalog::
 
@@ -47,6 +50,14 @@ class NetworkDataset(DeferredDataset[TargetNetwork]):
                 f"{self._path} and {self._spec_path} are of different networks; delete both and {self._remedy}"
             )
         return target_from_spec(self._spec(description), files.read_tensors(self._fs, self._path)).freeze()
+
+    def _make(self, data: Deferred[TargetNetwork]) -> None:
+        if not isinstance(data, Resumable):
+            super()._make(data)
+            return
+        unfinished = FileCheckpoint(self._fs, self._path.removesuffix(self.ENDING), data.fingerprint)
+        self._write(data.resume(unfinished), data.fingerprint)
+        unfinished.remove()
 
     def _write(self, data: TargetNetwork, fingerprint: str | None) -> None:
         """Write the tensors, then the spec; a kill in between leaves no spec and so no network."""

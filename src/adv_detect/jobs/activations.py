@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from adv_detect.absent import Absent
 from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
 from adv_detect.algorithms.attacks.perturbations import noise_of_same_norm
 from adv_detect.algorithms.attacks.registry import BY_NETWORK
-from adv_detect.algorithms.detectors import Activations
+from adv_detect.algorithms.detectors import Activations, Reads, reads_twin
 from adv_detect.algorithms.detectors.end_to_end import network_activations
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.finite import finite_rows
@@ -22,11 +23,12 @@ from adv_detect.algorithms.margins import margin
 from adv_detect.algorithms.pixels import quantise
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.views import Views
-from adv_detect.errors import DataError
+from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.names import BENIGN, EIGHT_BIT, FLOAT, NATURAL, ShardKey
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork, target_digest
-from adv_detect.params import ImageChangeParams, Norm, RuntimeParams
+from adv_detect.networks.twin import check_twin
+from adv_detect.params import DetectorParams, ImageChangeParams, Norm, RuntimeParams
 from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, fingerprint
 
 LOGGER = logging.getLogger(__name__)
@@ -34,9 +36,9 @@ LOGGER = logging.getLogger(__name__)
 Variant = Literal["float", "8bit", "noise", "benign"]
 """Form in which stored images are passed through the network."""
 KEPT = ("label", "source_index", "target", "l2", "linf")
-LOGITS, FEATURES, VIEWS = "logits", "features.", "views."
+LOGITS, FEATURES, VIEWS, TWIN = "logits", "features.", "views.", "twin"
 PARTS, BASE = "parts", "base"
-"""In the facts of a shard with views: fingerprints of its parts, and the name of all that is no view."""
+"""In the facts of a shard with views or a twin: fingerprints of its parts, and the name of all that is neither."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class ActivationBlock:
         seed: Seed of what is drawn.
         change: The benign change.
         made_from: Fingerprint of that shard, kept with the result.
-        parts: Fingerprints of the parts of the result; empty where there is no view.
+        parts: Fingerprints of the parts of the result; empty where there is neither view nor twin.
     """
 
     shard: str
@@ -73,6 +75,7 @@ class ActivationWork:
         judges: Class representatives of the last layer ``(C, D)`` by kind, for attacks that are judged by them.
         runtime: Batch size, device.
         views: The views to run through the network as well.
+        twin: The second network; None where no detector reads it.
     """
 
     adversarials: ShardStore
@@ -80,26 +83,29 @@ class ActivationWork:
     judges: Mapping[str, Tensor]
     runtime: RuntimeParams
     views: Mapping[str, ImageChangeParams] = field(default_factory=dict)
+    twin: TargetNetwork | None = None
 
     def __call__(self, block: ActivationBlock) -> ShardContent:
         """Make one shard: logits ``(n, C)``, a tensor ``(n, D_l)`` per layer, and facts on each image."""
         device = resolve_device(self.runtime.device)
         network = working_form(self.network, device)
+        twin = None if self.twin is None else working_form(self.twin, device)
         content = self.adversarials[block.shard]
         images = self._vary(block, content)
         views, step = Views.build(self.views, network.spec.bounds), self.runtime.batch_size
         with torch.no_grad():
             found = Activations.concatenate(
-                network_activations(network, part.to(device), network.spec.layers, views).to("cpu")
+                network_activations(network, part.to(device), network.spec.layers, views=views, twin=twin).to("cpu")
                 for part in torch.split(images, step)  # one empty part where there is no image
             )
         judged = self._judged(found, content.metadata.get("judge", BY_NETWORK))
         tensors = {LOGITS: found.logits, "predicted": found.logits.argmax(dim=1), "margin": margin(found.logits)}
         tensors |= {f"{FEATURES}{name}": part for name, part in found.features.items()}
         tensors |= {f"{VIEWS}{name}": part for name, part in found.views.items()}
+        tensors |= {} if found.twin is None else {TWIN: found.twin}
         tensors |= {name: content.tensors[name] for name in KEPT}
         facts: dict[str, Any] = {"variant": block.variant, "made_from": block.made_from, "layers": list(found.features)}
-        if found.views:
+        if block.parts:
             facts |= {"views": list(found.views), PARTS: dict(block.parts)}
         made = ShardContent(tensors=tensors | _flags(content, judged), metadata=content.metadata | facts)
         return _without_non_finite(block, made)
@@ -132,6 +138,7 @@ def activation_plan(
     *,
     runtime: RuntimeParams,
     views: Mapping[str, ImageChangeParams] | None = None,
+    twin: TargetNetwork | None = None,
 ) -> ShardPlan:
     """Plan the activations of some shards of images.
 
@@ -142,14 +149,18 @@ def activation_plan(
         blocks: Images and variant by the key of the shard to make.
         runtime: Batch size, device, engine.
         views: The views that detectors read, by name.
+        twin: The second network, where a detector reads it.
 
     Returns:
-        The plan. A further view makes all activations anew; the fingerprint of what detectors without that view read
-        stays (:func:`read_fingerprint`).
+        The plan. A further view or another twin makes all activations anew; the fingerprint of what detectors without
+        them read stays (:func:`read_fingerprint`).
     """
     judges = {"medoid": representatives.medoids[-1], "centroid": representatives.centroids[-1]}
-    work = ActivationWork(adversarials, network, judges, runtime, views or {})
-    of_views = {f"{VIEWS}{name}": change_identity(one) for name, one in work.views.items()}
+    if twin is not None:
+        check_twin(twin, network)
+    work = ActivationWork(adversarials, network, judges, runtime, views or {}, twin)
+    further = {f"{VIEWS}{name}": change_identity(one) for name, one in work.views.items()}
+    further |= {} if twin is None else {TWIN: target_digest(twin, layers=False)}
     of_network, of_judges = target_digest(network), representatives_digest(representatives)
     of_changes = {id(one.change): one.change for one in blocks.values() if one.change is not None}
     identities = {number: change_identity(one) for number, one in of_changes.items()}
@@ -167,29 +178,60 @@ def activation_plan(
             *([identities[id(block.change)]] if block.change is not None else []),
         )
         base = fingerprint(*made_from)
-        parts = {BASE: base} | of_views if of_views else {}
+        parts = {BASE: base} | further if further else {}
         made = replace(block, made_from=marks[block.shard], parts=parts)
         shards.append(ShardSpec(key, fingerprint(parts) if parts else base, made))
     return ShardPlan(work=work, shards=tuple(shards), runtime=runtime, description="activations")
 
 
-def read_fingerprint(store: ShardStore, key: str, views: Collection[str] = ()) -> str | None:
+def read_fingerprint(store: ShardStore, key: str, reads: Reads) -> str | None:
     """Give a fingerprint of what a detector reads of a shard.
 
     Args:
         store: Shards of activations.
         key: Which one.
-        views: Names of the views that it reads.
+        reads: What it reads.
 
     Returns:
-        A fingerprint that covers these views and no others; None where the shard has none.
+        A fingerprint that covers these views, and the twin where it is read, and no others; None where the shard has
+        none.
     """
     parts = store.metadata(key).get(PARTS)
-    if parts is None and not views:
+    further = [*(f"{VIEWS}{name}" for name in sorted(reads.views)), *([TWIN] if reads.twin else [])]
+    if parts is None and not further:
         return store.fingerprint(key)
     held = parts or {}
-    read = {name: held.get(f"{VIEWS}{name}") for name in sorted(views)}
+    read = {name: held.get(name) for name in further}
     return fingerprint(held.get(BASE), read) if read else held.get(BASE)
+
+
+def twin_that_is_read(
+    twin: TargetNetwork | Absent, configurations: Mapping[str, DetectorParams]
+) -> TargetNetwork | None:
+    """Return the twin where a detector reads it.
+
+    Args:
+        twin: The twin, or that there is none.
+        configurations: The configured detectors.
+
+    Returns:
+        The twin; None where nobody reads it.
+
+    Raises:
+        ConfigurationError: A detector reads it, but there is none.
+    """
+    readers = reads_twin(configurations)
+    if readers and isinstance(twin, Absent):
+        raise ConfigurationError(no_twin(readers))
+    return None if not readers or isinstance(twin, Absent) else twin
+
+
+def no_twin(readers: Iterable[str]) -> str:
+    """Say that detectors read a twin that is not configured."""
+    return (
+        f"detector_training.configurations: {', '.join(readers)} read the twin, which is configured away with "
+        "twin_training.network: null; configure one, or set these detectors to null"
+    )
 
 
 def read_activations(content: ShardContent, group: str = "") -> Activations:
@@ -207,6 +249,7 @@ def read_activations(content: ShardContent, group: str = "") -> Activations:
         logits=tensors[LOGITS],
         features={name: tensors[f"{FEATURES}{name}"] for name in content.metadata["layers"]},
         views={name: tensors[f"{VIEWS}{name}"] for name in content.metadata.get("views", ())},
+        twin=tensors.get(TWIN),
         groups=(group,) * len(tensors[LOGITS]) if group else (),
         sources=tensors.get("source_index"),
     )
@@ -255,8 +298,8 @@ def successful_attacks(
 
 def _without_non_finite(block: ActivationBlock, content: ShardContent) -> ShardContent:
     """Leave out images that cannot be scored: with NaN or infinity in a logit or a feature."""
-    read = [tensor for name, tensor in content.tensors.items() if name == LOGITS or name.startswith((FEATURES, VIEWS))]
-    kept = finite_rows(*read)
+    read = (LOGITS, TWIN, *(name for name in content.tensors if name.startswith((FEATURES, VIEWS))))
+    kept = finite_rows(*(content.tensors[name] for name in read if name in content.tensors))
     if bool(kept.all()):
         return content
     LOGGER.warning(

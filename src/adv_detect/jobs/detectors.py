@@ -16,10 +16,11 @@ from adv_detect.algorithms.detectors import (
     FitData,
     FitHistory,
     LearnsFrom,
+    Reads,
     StoredDetector,
     TrajectoryDetector,
     build_detector,
-    detector_class,
+    learns_from,
     load_reference_detector,
     score_activations,
     stored_tensors,
@@ -141,7 +142,7 @@ class DetectorWork:
             "history": history,
             "forward_passes": detector.forward_passes(clean),
             "learned_from": {
-                key: read_fingerprint(self.activations, key, tuple(views)) for key in job.shards(self.activations)
+                key: read_fingerprint(self.activations, key, detector.reads) for key in job.shards(self.activations)
             },
         }
         if views:
@@ -209,6 +210,7 @@ def train_detector(  # noqa: PLR0913
                 successful_attacks(activations, split=split, attacks=attacks, criteria=criteria),
                 (further or {}).get(split),
                 split,
+                detector.reads,
             )
             for split in LEARNING_SPLITS
         }
@@ -251,7 +253,7 @@ def plan_jobs(
     for seed in seeds:
         for criterion in criteria:
             for name, one in configurations.items():
-                if detector_class(one.kind).learns_from is not LearnsFrom.ATTACKS:
+                if learns_from(one) is not LearnsFrom.ATTACKS:
                     continue
                 fitting = tuple(
                     attack
@@ -262,7 +264,7 @@ def plan_jobs(
                 if name in leave_one_out and seed == seeds[0] and criterion != BOTH_CRITERIA:
                     yield from _left_out(name, one, criterion, fitting, seed)
         for name, one in configurations.items():
-            learns = detector_class(one.kind).learns_from
+            learns = learns_from(one)
             if learns is LearnsFrom.CLEAN or (learns is LearnsFrom.NOTHING and seed == seeds[0]):
                 yield DetectorJob(name, one, NO_CRITERION, learns.value, (), seed)
 
@@ -293,6 +295,11 @@ def restore(detectors: ShardStore, key: str, representatives: Representatives) -
 def restore_all(detectors: ShardStore, representatives: Representatives) -> list[StoredDetector]:
     """Read all detectors of a store."""
     return [restore(detectors, key, representatives) for key in detectors]
+
+
+def configurations_of(detectors: ShardStore) -> dict[str, DetectorParams]:
+    """Read the configurations of stored detectors, by their keys."""
+    return {key: DetectorParams.model_validate(detectors.metadata(key)["params"]) for key in detectors}
 
 
 def views_of(detectors: ShardStore) -> dict[str, ImageChangeParams]:
@@ -369,14 +376,15 @@ def _clean(activations: ShardStore, split: str, against: Collection[str]) -> Act
     return Activations.concatenate([natural, *parts])
 
 
-def _joined(own: Activations | None, further: Activations | None, split: str) -> Activations:
+def _joined(own: Activations | None, further: Activations | None, split: str, reads: Reads) -> Activations:
     parts = [part for part in (own, further) if part is not None]
     if not parts or not sum(map(len, parts)):
         raise DataError(
             f"detector_training: expected successful attacks of the {split} split to learn from, got none; use more "
             "images, another split or an attack that succeeds"
         )
-    return Activations.concatenate(parts)
+    read = [part.keep(views=reads.views, twin=reads.twin) for part in parts]  # further ones hold what is read alone
+    return Activations.concatenate(read)
 
 
 def _left_out(

@@ -8,7 +8,7 @@ target) **and** passed by the detector; an image is lost if any attack reaches t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -90,12 +90,15 @@ def spread_over_budgets(records: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([records[records["epsilon"].notna()], spread], ignore_index=True)[list(records.columns)]
 
 
-def attack_summary(records: pd.DataFrame, *, confidence_level: float = 0.95) -> pd.DataFrame:
+def attack_summary(
+    records: pd.DataFrame, *, confidence_level: float = 0.95, sparse: Collection[str] = ()
+) -> pd.DataFrame:
     """Summarise each attack on each detector, with the worst attack and the union of all.
 
     Args:
         records: The record table.
         confidence_level: Coverage of the intervals, in (0, 1).
+        sparse: Costly attacks that met few of the images; see :func:`common_images`.
 
     Returns:
         A row per detector, norm, epsilon, criterion and attack, where the attack may be ``worst`` (the single
@@ -109,14 +112,15 @@ def attack_summary(records: pd.DataFrame, *, confidence_level: float = 0.95) -> 
     """
     check_records(records)
     rows: list[dict[str, Any]] = []
-    lost = lost_images(records)
+    lost = lost_images(records, sparse=sparse)
     for keys, group in spread_over_budgets(records).groupby(GROUP, dropna=False, sort=True):
         condition = dict(zip(GROUP, keys, strict=True))
         singles = [
             {**condition, "attack": attack, **_single_attack(part, confidence_level)}
             for attack, part in group.groupby("attack", sort=True)
         ]
-        shared = common_images(group)
+        shared = common_images(group, sparse=sparse)
+        shared = shared[~shared["attack"].isin(sparse)]
         compared = [
             {**condition, "attack": WORST, "worst_attack": attack, **_single_attack(part, confidence_level)}
             for attack, part in shared.groupby("attack", sort=True)
@@ -128,17 +132,20 @@ def attack_summary(records: pd.DataFrame, *, confidence_level: float = 0.95) -> 
     return pd.DataFrame(rows)
 
 
-def common_images(group: pd.DataFrame) -> pd.DataFrame:
+def common_images(group: pd.DataFrame, *, sparse: Collection[str] = ()) -> pd.DataFrame:
     """Keep the images that every attack of a table met, so that its attacks can be compared.
 
     Args:
         group: Records of one condition.
+        sparse: Attacks that need not have met an image; where there are no others they count like any.
 
     Returns:
         The rows of these images.
     """
-    met = group.groupby("source_id")["attack"].transform("nunique")
-    return group[met == group["attack"].nunique()]
+    needed = group[~group["attack"].isin(sparse)]
+    needed = needed if len(needed) else group
+    met = needed.groupby("source_id")["attack"].nunique()
+    return group[group["source_id"].isin(met.index[met == needed["attack"].nunique()])]
 
 
 def _of_condition(lost: pd.DataFrame, condition: Mapping[str, Any]) -> pd.DataFrame:
@@ -148,11 +155,12 @@ def _of_condition(lost: pd.DataFrame, condition: Mapping[str, Any]) -> pd.DataFr
     return mine.rename(columns={f"lost_fpr_{fpr}": f"evaded_fpr_{fpr}" for fpr in FPRS})
 
 
-def lost_images(records: pd.DataFrame) -> pd.DataFrame:
+def lost_images(records: pd.DataFrame, *, sparse: Collection[str] = ()) -> pd.DataFrame:
     """Tell which images any attack got through with.
 
     Args:
         records: The record table.
+        sparse: Attacks that need not have met an image, and count where they did.
 
     Returns:
         A row per detector, classifier, norm, epsilon, criterion and image that all attacks of that condition met:
@@ -164,7 +172,7 @@ def lost_images(records: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for keys, group in spread_over_budgets(records).groupby(GROUP, dropna=False, sort=True):
         condition: dict[str, Any] = {name: value for name, value in zip(GROUP, keys, strict=True)}
-        met = common_images(group)["source_id"].drop_duplicates()
+        met = common_images(group, sparse=sparse)["source_id"].drop_duplicates()
         reached = _within_reach(records, condition)
         found = reached.groupby("source_id")[flags].any().reindex(met, fill_value=False)
         parts.append(found.reset_index().assign(**condition))
@@ -184,18 +192,21 @@ def _within_reach(records: pd.DataFrame, condition: Mapping[str, Any]) -> pd.Dat
     return cast(pd.DataFrame, mine[within])
 
 
-def epsilon_curves(records: pd.DataFrame, *, confidence_level: float = 0.95) -> pd.DataFrame:
+def epsilon_curves(
+    records: pd.DataFrame, *, confidence_level: float = 0.95, sparse: Collection[str] = ()
+) -> pd.DataFrame:
     """Give success against epsilon, per attack and for the union.
 
     Args:
         records: The record table.
         confidence_level: Coverage of the intervals.
+        sparse: As in :func:`attack_summary`.
 
     Returns:
         Columns detector, classifier, norm, criterion, attack, epsilon (ascending), n, and ``success``, ``success_low``,
         ``success_high`` with suffixes ``fpr_01`` and ``fpr_05``. Rows without an epsilon are left out.
     """
-    summary = attack_summary(records, confidence_level=confidence_level)
+    summary = attack_summary(records, confidence_level=confidence_level, sparse=sparse)
     rates = [f"success{part}_fpr_{fpr}" for fpr in FPRS for part in ("", "_low", "_high")]
     curves = summary[summary["epsilon"].notna() & (summary["attack"] != WORST)]
     order = ["detector", "classifier", "norm", "criterion", "attack", "epsilon"]

@@ -81,15 +81,28 @@ def working_form(target: TargetNetwork, device: torch.device) -> TargetNetwork:
         return forms[state] or target
 
 
-def _best_form(target: TargetNetwork, device: torch.device) -> TargetNetwork | None:
-    """Make the form with the most rewrites that agrees with the network; None where none does."""
+def agreeing_rewrites(target: TargetNetwork, device: torch.device) -> tuple[Rewrite, ...] | None:
+    """Find the most rewrites with which a fast form agrees with the network.
+
+    Args:
+        target: The network, in evaluation mode without parameter gradients, on the device.
+        device: Where the work is done.
+
+    Returns:
+        What :func:`fast_form` takes; None where no form agrees.
+    """
     wanted = _evaluate(target)
     for rewrites in _choices(device):
-        form = fast_form(target, rewrites=rewrites)
-        if _agrees(form, wanted, rewrites):
-            return form
+        if _agrees(fast_form(target, rewrites=rewrites), wanted, rewrites):
+            return rewrites
     LOGGER.warning("no fast form of network %s agrees with it, none is used", target.spec.name)
     return None
+
+
+def _best_form(target: TargetNetwork, device: torch.device) -> TargetNetwork | None:
+    """Make the form with the most rewrites that agrees with the network; None where none does."""
+    rewrites = agreeing_rewrites(target, device)
+    return None if rewrites is None else fast_form(target, rewrites=rewrites)
 
 
 def _choices(device: torch.device) -> Iterator[tuple[Rewrite, ...]]:

@@ -14,6 +14,7 @@ from adv_detect.errors import ConfigurationError, refuse_non_finite, unknown_cho
 from adv_detect.networks.mobilefacenet import MOBILEFACENET_LAYERS, MobileFaceNet
 from adv_detect.networks.senet50 import SENET50_LAYERS, SENet50
 from adv_detect.networks.small import SMALL_LAYERS, SmallNetwork
+from adv_detect.networks.strided import STRIDED_LAYERS, StridedNetwork
 from adv_detect.networks.wide import WideResNet, wide_layers
 from adv_detect.sharding.sources import source_identity
 
@@ -37,6 +38,7 @@ class Registration:
 
 REGISTRY: dict[str, Registration] = {
     "small": Registration(SmallNetwork, SMALL_LAYERS),
+    "strided": Registration(StridedNetwork, STRIDED_LAYERS),
     "wide": Registration(WideResNet, wide_layers()),
     "senet50": Registration(SENet50, SENET50_LAYERS),
     "mobilefacenet": Registration(MobileFaceNet, MOBILEFACENET_LAYERS),
@@ -47,7 +49,7 @@ def build_network(name: str, *, num_classes: int | None = None, **kwargs: Any) -
     """Build a network with fresh weights, drawn from PyTorch's current random state.
 
     Args:
-        name: ``small``, ``wide``, ``senet50``, ``mobilefacenet``, or the dotted path of an importable
+        name: ``small``, ``strided``, ``wide``, ``senet50``, ``mobilefacenet``, or the dotted path of an importable
             constructor (torchvision, timm, one's own).
         num_classes: Number of classes C; passed on only to a constructor that takes ``num_classes``. None keeps
             the constructor's default.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field
@@ -39,6 +39,7 @@ class NetworkSpec(Block):
         preprocessing: What happens to images before the network.
         class_names: Name of each class.
         image_shape: Channels, height and width.
+        head: Meaning of the logits: one distribution over the classes, or a yes or no for each class by itself.
         accuracy: Share of held-out images classified correctly, in [0, 1]; None when not measured.
         history: One row of figures per epoch, where the network was trained here.
     """
@@ -53,6 +54,7 @@ class NetworkSpec(Block):
     preprocessing: PreprocessingParams = PreprocessingParams()
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    head: Literal["softmax", "one_vs_all"] = "softmax"
     accuracy: float | None = None
     history: tuple[dict[str, float], ...] = ()
 

@@ -29,7 +29,7 @@ from adv_detect.params.representatives import RepresentativesParams
 from adv_detect.params.runtime import RayParams, RuntimeParams
 from adv_detect.params.serving import ServingParams
 from adv_detect.params.splits import SplitParams
-from adv_detect.params.target_training import TargetTrainingParams
+from adv_detect.params.target_training import NetworkFitParams, TargetTrainingParams
 from adv_detect.params.terms import (
     SPLITS,
     AttackForm,
@@ -44,6 +44,7 @@ from adv_detect.params.terms import (
     TrainedCriteria,
     TrajectoryKind,
 )
+from adv_detect.params.twin_training import SAME, TwinNetworkParams, TwinTrainingParams
 
 BLOCKS: dict[str, type[Block]] = {
     "runtime": RuntimeParams,
@@ -51,6 +52,7 @@ BLOCKS: dict[str, type[Block]] = {
     "splits": SplitParams,
     "serving": ServingParams,
     "target_training": TargetTrainingParams,
+    "twin_training": TwinTrainingParams,
     "feature_extraction": FeatureExtractionParams,
     "representatives": RepresentativesParams,
     "adversarial_generation": AdversarialGenerationParams,
@@ -67,6 +69,7 @@ __all__ = [
     "FEWEST_TAILS",
     "RESERVED_ADAPTIVE",
     "RESERVED_ATTACKS",
+    "SAME",
     "SPLITS",
     "AdaptiveAttackParams",
     "AdaptiveAttackSpec",
@@ -89,6 +92,7 @@ __all__ = [
     "HardeningParams",
     "ImageChangeParams",
     "LayerParams",
+    "NetworkFitParams",
     "NetworkParams",
     "Norm",
     "PreprocessingParams",
@@ -103,4 +107,6 @@ __all__ = [
     "TargetTrainingParams",
     "TrainedCriteria",
     "TrajectoryKind",
+    "TwinNetworkParams",
+    "TwinTrainingParams",
 ]

@@ -40,11 +40,12 @@ class SubstituteParams(Block):
 
     ``network`` None means the architecture under attack, trained anew; one with a checkpoint is not trained.
     ``attacks`` are configured attacks that its detectors learn from, made on ``max_images`` images of the train and of
-    the validation split.
+    the validation split. ``twin_epochs`` are those of its own twin, made where an attacked detector reads the twin.
     """
 
     network: NetworkParams | None = None
     epochs: Count = 6
+    twin_epochs: Count = 20
     attacks: Names = ("bim", "mi-fgsm")
     max_images: int = Field(400, ge=4, le=LARGEST)
 

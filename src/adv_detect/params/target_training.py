@@ -9,8 +9,8 @@ from pydantic import Field
 from adv_detect.fields import Block, Count, Decay, LearningRate
 
 
-class TargetTrainingParams(Block):
-    """Training of a network under attack that has no checkpoint."""
+class NetworkFitParams(Block):
+    """Epochs, batches, optimiser, schedule and augmentation with which any network is trained."""
 
     epochs: Count = 10
     batch_size: Count = 64
@@ -19,7 +19,12 @@ class TargetTrainingParams(Block):
     optimizer: Literal["adam", "sgd"] = "adam"
     schedule: Literal["constant", "cosine", "onecycle"] = "onecycle"
     augmentation: Literal["none", "shift", "crop_flip"] = "none"
-    head_only: bool = False
     autocast: bool = False
     workers: int = Field(0, ge=0, le=1024)
+
+
+class TargetTrainingParams(NetworkFitParams):
+    """Training of a network under attack that has no checkpoint."""
+
+    head_only: bool = False
     min_accuracy: float = Field(0.0, ge=0, le=1)

@@ -80,21 +80,22 @@ def success_curves(curves: pd.DataFrame, *, fpr: str = "05", title: str = "") ->
             y_label="share of images lost",
         )
         axes.set_ylim(-0.03, 1.03)
-    handles = {label: handle for axes in drawn for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        handles.values(), handles.keys(), fontsize=style.FONT_SIZE - 1, loc="outside right upper", frameon=False
-    )
+    style.joint_legend(figure, drawn)
     style.heading(figure, title)
     return figure
 
 
-def _curve_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def curve_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Give each attack the look of its curve, as arguments of a plot."""
     colours, lines, shapes = style.colours(names), style.line_styles(names), style.markers(names)
-    styles = {
+    return {
         name: {"color": colours[name], "linestyle": lines[name], "marker": shapes[name], "linewidth": 1.3}
         for name in names
     }
-    return styles | {UNION: {"color": style.INK, "linestyle": "-", "marker": "o", "linewidth": 2.4}}
+
+
+def _curve_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return curve_styles(names) | {UNION: {"color": style.INK, "linestyle": "-", "marker": "o", "linewidth": 2.4}}
 
 
 def _curve(axes: Axes, part: pd.DataFrame, fpr: str, name: str, styles: dict[str, dict[str, Any]]) -> None:

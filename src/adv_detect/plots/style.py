@@ -39,6 +39,12 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def joint_legend(figure: Figure, drawn: Iterable[Axes]) -> None:
+    """Put one legend beside the panels, with every label once."""
+    handles = {label: handle for axes in drawn for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), fontsize=FONT_SIZE - 1, loc="outside right upper", frameon=False)
+
+
 def panels(
     count: int,
     *,

@@ -37,7 +37,8 @@ def adaptive_section(
     """
     blocks: list[Block] = [Text(sentences.OPENING)]
     if len(tables["summary"]):
-        blocks += [*_verdicts(tables["summary"]), *_union(tables["summary"]), *_figures(figures)]
+        blocks += [*_verdicts(tables["summary"]), *_overview(tables["summary"]), *_union(tables["summary"])]
+        blocks += [*_figures(figures), *_steps(tables["steps"])]
         blocks += [_per_attack(tables["summary"]), *_distortion(tables["half_loss"])]
         blocks += [_ranking(tables["auc"]), _checks(tables["checks"])]
     blocks += [*_reference(tables["reference"]), *_hardening(tables["hardening"], hardened)]
@@ -66,6 +67,42 @@ def _verdicts(summary: pd.DataFrame) -> list[Block]:
 def _condition(row: pd.Series) -> str:
     size = "smallest perturbation" if np.isnan(row["epsilon"]) else f"{row['norm']} up to {row['epsilon']:.3g}"
     return f"{row['criterion']}, {size}"
+
+
+def _overview(summary: pd.DataFrame) -> list[Block]:
+    """A row per detector and a column per budget: what is lost to any attack, beside what the detector costs."""
+    union = summary[(summary["attack"] == UNION) & summary["epsilon"].notna()]
+    union = union[(union["criterion"] == "untargeted") & (union["classifier"] == "network")]
+    if union.empty:
+        return []
+    shares = zip(*(union[f"success{part}_fpr_05"] for part in ("", "_low", "_high")), union["n"], strict=True)
+    cells = [f"{_share(value, low, high)} [{int(count)}]" for value, low, high, count in shares]
+    budgets = [f"{norm} {epsilon:.3g}" for norm, epsilon in zip(union["norm"], union["epsilon"], strict=True)]
+    what = [
+        f"{kind}, hardened" if rounds else kind for kind, rounds in zip(union["kind"], union["rounds"], strict=True)
+    ]
+    flagged = [f"{rate:.1%} [{count}]" for rate, count in zip(union["clean_fpr_05"], union["n_clean"], strict=True)]
+    table = union.assign(cell=cells, budget=budgets, what=what, flagged=flagged)
+    table = table.pivot_table(
+        index=["detector", "what", "reliable", "flagged"], columns="budget", values="cell", aggfunc="first"
+    )
+    shown = _with_plain_flags(table.reset_index().rename_axis(columns=None).fillna("–"))  # noqa: RUF001
+    headers = {"what": "kind", "flagged": "clean flagged at 5 %"}
+    return [Table(shown, sentences.OVERVIEW_CAPTION, headers=headers)]
+
+
+def _steps(table: pd.DataFrame) -> list[Block]:
+    if table.empty:
+        return []
+    frame = table.copy()
+    frame["lost"] = [
+        _share(*values) for values in zip(table["lost"], table["lost_low"], table["lost_high"], strict=True)
+    ]
+    shown = frame[[*CONDITION, "attack", "n", "steps", "lost", "late"]]
+    headers = {"lost": "lost at FPR 5 %", "late": "gained in the second half"}
+    return [
+        Fold("Lost against steps", [Table(shown, sentences.STEPS_CAPTION, {"late": ".1%", "epsilon": ".3g"}, headers)])
+    ]
 
 
 def _union(summary: pd.DataFrame) -> list[Block]:

@@ -35,8 +35,9 @@ How well the detector still ranks images that were fooled under attack above cle
 so read the row of an attack that takes all steps (`selective-full`).
 """)
 CHECKS_CAPTION = prose("""
-More epsilon never hurts the attacker; many steps beat one; knowing the detector beats a substitute; gradients are
-there to follow; scores vary at all. One failure marks every figure of that detector as unreliable.
+More epsilon never hurts the attacker; many steps beat one; knowing the detector beats a substitute, queries and random
+noise; a budget without bounds loses every image; gradients are there to follow; scores vary at all. One failure marks
+every figure of that detector as unreliable.
 """)
 REFERENCE = prose("""
 The published white-box attack keeps the smallest misclassified image without looking at the detector (on faces: stops
@@ -73,7 +74,18 @@ LIMITS = prose("""
 What these figures do not say: that a detector withstands attacks that were not run, other budgets, more steps or
 restarts, or images other than these. What may be concluded is written in `docs/threat-models.md`.
 """)
+OVERVIEW_CAPTION = prose("""
+Lost to any of the attacks at a threshold of 5 %, untargeted, by detector and budget in pixel units (95 % interval in
+percent; n in brackets), and the share of clean test images flagged at that threshold. A hardened detector met fewer
+attacks, see below; compare it with itself before hardening there.
+""")
+STEPS_CAPTION = prose("""
+Lost at FPR 5 % after so many steps of a run, counted over its restarts and per target class, from one run of each
+attack (95 % interval in percent); last, what the second half of the steps gained. Where that is more than nothing, more
+steps would lose more images.
+""")
 CAPTIONS = {
+    "adaptive_steps": "Share of images lost against the steps of each attack: a curve that still rises has not ended.",
     "adaptive_curves": "Share of images lost against the budget; thick: lost to any attack, with 95 % interval.",
     "adaptive_grid": "Images that got through, beside their clean versions, with distortion and detector score.",
     "adaptive_scores": "Detector scores of fooled images under attack and of clean images.",

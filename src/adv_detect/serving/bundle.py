@@ -32,6 +32,8 @@ from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_from_s
 from adv_detect.sharding import files, fingerprint
 
 PARTS = ("network", "representatives", "detector")
+TWIN = "twin"
+"""A further part, where the detector reads the twin."""
 RANGE_TOLERANCE = 1e-4
 CHUNK, CPU_CHUNK = 256, 32
 """Images a forward pass; more than a few bring no speed on a processor, and take memory."""
@@ -49,12 +51,14 @@ class ScoringBundle:
         metadata: Facts on the model: ``fpr`` (the default rate), ``fprs`` (rates at which thresholds are reported),
             ``name`` (of the registered model), validation figures, ``max_images`` and ``max_bytes`` (of a request to a
             server; absent means the defaults).
+        twin: The second network; None where the detector does not read it.
     """
 
     network: TargetNetwork
     representatives: Representatives
     stored: StoredDetector
     metadata: Mapping[str, Any]
+    twin: TargetNetwork | None = None
 
     @property
     def thresholds(self) -> dict[float, float]:
@@ -83,7 +87,8 @@ class ScoringBundle:
         with _plain_defaults():
             network = working_form(self.network, torch.device("cpu"))
             views = Views.build(self.stored.views, self.network.spec.bounds)
-            return DetectionModel(network, self.stored.detector, self.network.spec.layers, views)
+            twin = None if self.twin is None else working_form(self.twin, torch.device("cpu"))
+            return DetectionModel(network, self.stored.detector, self.network.spec.layers, views=views, twin=twin)
 
     def save(self, folder: Path) -> None:
         """Write the parts as safetensors files, each with its facts as JSON beside it.
@@ -96,6 +101,8 @@ class ScoringBundle:
         _write(folder, "network", target_tensors(self.network), self.network.spec.model_dump(mode="json"))
         _write(folder, "representatives", tensors, metadata)
         _write(folder, "detector", self.stored.tensors(), facts)
+        if self.twin is not None:
+            _write(folder, TWIN, target_tensors(self.twin), self.twin.spec.model_dump(mode="json"))
 
     @classmethod
     def load(cls, folder: Path) -> ScoringBundle:
@@ -110,22 +117,40 @@ class ScoringBundle:
         Raises:
             DataError: A file is missing, or not what was written.
         """
-        kept = [f"{name}{suffix}" for name in PARTS for suffix in (".safetensors", ".json")]
+        names = (*PARTS, TWIN) if (folder / f"{TWIN}.json").is_file() else PARTS
+        kept = [f"{name}{suffix}" for name in names for suffix in (".safetensors", ".json")]
         missing = [name for name in kept if not (folder / name).is_file()]
         if missing:
             raise DataError(f"{folder}: expected the files of a scoring bundle, missing: {missing}")
         try:
-            network, representatives, detector = (_read(folder, name) for name in PARTS)
+            network, representatives, detector, *twin = (_read(folder, name) for name in names)
         except DamagedFileError as exc:
             raise exc.remade_by("make and register it again with: kedro run --pipeline=detector_training") from exc
         with _plain_defaults():
             classes, facts = representatives_from_tensors(*representatives), detector[1]
-            return cls(
-                network=target_from_spec(NetworkSpec.model_validate(network[1]), network[0]).freeze(),
-                representatives=classes,
-                stored=StoredDetector.restore(facts["key"], facts["facts"], detector[0], classes),
-                metadata=facts["metadata"],
+            return _complete(
+                cls(
+                    network=_network(*network),
+                    representatives=classes,
+                    stored=StoredDetector.restore(facts["key"], facts["facts"], detector[0], classes),
+                    metadata=facts["metadata"],
+                    twin=_network(*twin[0]) if twin else None,
+                ),
+                folder,
             )
+
+
+def _network(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> TargetNetwork:
+    return target_from_spec(NetworkSpec.model_validate(spec), tensors).freeze()
+
+
+def _complete(bundle: ScoringBundle, folder: Path) -> ScoringBundle:
+    """Refuse a detector that reads a twin without its files."""
+    if bundle.stored.detector.reads.twin and bundle.twin is None:
+        raise DataError(
+            f"{folder}: expected the files of a scoring bundle, missing: ['{TWIN}.safetensors', '{TWIN}.json']"
+        )
+    return bundle
 
 
 def check_images(images: NDArray[Any], spec: NetworkSpec) -> Tensor:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adv_detect.algorithms.detectors import with_members
 from adv_detect.serving.bundle import ScoringBundle
 from adv_detect.serving.description import model_description, version_description, version_tags
 
@@ -84,10 +85,12 @@ def model_parts(bundle: ScoringBundle) -> list[str]:
         bundle: What is served.
 
     Returns:
-        Registered names or dotted paths of network, detector and views; where there are views, what they need.
+        Registered names or dotted paths of networks, detectors and views; where there are views, what they need.
     """
+    networks = [one.spec.name for one in (bundle.network, bundle.twin) if one is not None]
+    detectors = [one.kind for _, one in with_members(bundle.stored.params)]
     kinds = [one.kind for one in bundle.stored.views.values()]
-    return [bundle.network.spec.name, bundle.stored.params.kind, *kinds, *([VIEWS_NEED] if kinds else [])]
+    return [*networks, *detectors, *kinds, *([VIEWS_NEED] if kinds else [])]
 
 
 def example_images(bundle: ScoringBundle) -> NDArray[np.float32]:

@@ -8,7 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adv_detect.fields import Block
-from adv_detect.params import BLOCKS
+from adv_detect.images import shape_of
+from adv_detect.networks.registry import REGISTRY, default_layers
+from adv_detect.networks.target import TargetNetwork, build_target
+from adv_detect.params import BLOCKS, NetworkParams, TargetTrainingParams
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
@@ -73,6 +76,33 @@ class Run:
         if "network_weights" in self.from_disk:
             return tuple(self.catalog.load("network_weights").spec.class_names)
         return tuple(self.catalog.load("train_images").class_names) if "train_images" in self.inputs else None
+
+    @cached_property
+    def target(self) -> TargetNetwork:
+        """The network under attack: the one on disk where that is read, else one as configured, not yet trained."""
+        if "network_weights" in self.from_disk:
+            found: TargetNetwork = self.catalog.load("network_weights")
+            return found
+        images = self.catalog.load("train_images")
+        training = self.block(TargetTrainingParams) or TargetTrainingParams()
+        return build_target(
+            self.block(NetworkParams) or NetworkParams(),
+            class_names=images.class_names,
+            image_shape=shape_of(images),
+            strict_head=not training.head_only,
+        )
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers read: of the network on disk where that is read, else as configured; empty if unknown."""
+        if "network_weights" in self.from_disk:
+            return tuple(self.catalog.load("network_weights").spec.layers)
+        network = self.block(NetworkParams)
+        if network is None:
+            return ()
+        if network.layers is None:
+            return default_layers(network.name) if network.name in REGISTRY else ()
+        return tuple(one if isinstance(one, str) else one.name for one in network.layers)
 
 
 def block_of(catalog: DataCatalog, kind: type[BlockT]) -> BlockT | None:

@@ -132,6 +132,7 @@ def substitute_datasets(folder: Path) -> dict[str, Any]:
     """Where the attacker's results lie, as in the catalog."""
     kinds = {
         "network_weights": ("adv_detect.datasets.network.NetworkDataset", "network.safetensors"),
+        "twin": ("adv_detect.datasets.network.NetworkDataset", "twin.safetensors"),
         "representatives": ("adv_detect.datasets.representatives.RepresentativesDataset", "classes.safetensors"),
     }
     shards = "adv_detect.datasets.sharded.ShardedSafetensorsDataset"

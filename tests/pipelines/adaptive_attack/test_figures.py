@@ -104,7 +104,8 @@ def draw(finished):
 
     def make(records, curves=CURVES, **params):
         stores = (finished["adversarials"], scene, finished["detectors"])
-        return draw_adaptive(records, {"curves": curves}, *stores, SimpleNamespace(show_examples=2, **params))
+        tables = {"curves": curves, "steps": pd.DataFrame()}
+        return draw_adaptive(records, tables, *stores, SimpleNamespace(show_examples=2, **params))
 
     return make
 

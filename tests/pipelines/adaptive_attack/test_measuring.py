@@ -90,8 +90,7 @@ def test_a_planted_detector_is_called_unreliable(
         records,
         detectors,
         none,
-        scene.activations,
-        scene.representatives,
+        scene,
         params,
         blocks["adversarial_generation"],
         blocks["evaluation"],
@@ -153,7 +152,7 @@ class Kept(MemoryDataset):
 
 def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_datasets, tmp_path) -> None:
     inputs = ("train_images", "test_images", "network_weights", "representatives", "source_splits", "activations",
-              "detector_summary")  # fmt: skip
+              "detector_summary", "twin")  # fmt: skip
     first = ReportPart(
         Report("Title", "subtitle", [Section("Summary", [Text("one")]), Section("Limits", [Text("last")])]),
         detectors_identity(finished["detector_summary"]),
@@ -204,11 +203,13 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_dat
 
 def check_figures(figures) -> None:
     """Each figure says on its axes what it shows."""
-    curves, grid, scores = "adaptive_curves", "adaptive_grid", f"adaptive_scores/{KEY}"
-    assert figures.keys() == {curves, grid, scores}
+    curves, steps = "adaptive_curves", "adaptive_steps"
+    grid, scores = "adaptive_grid", f"adaptive_scores/{KEY}"
+    assert figures.keys() == {curves, steps, grid, scores}
     drawn = {name: [axes for axes in figure.axes if axes.lines or axes.patches] for name, figure in figures.items()}
     assert any("epsilon, " in axes.get_xlabel() for axes in drawn[curves])
     assert drawn[curves][0].get_ylabel() == "share of images lost"
+    assert {axes.get_xlabel() for axes in drawn[steps]} == {"steps"}
     assert all("cosine" in axes.get_title(loc="left") for axes in drawn[curves])
     assert drawn[scores][0].get_ylabel() == "share of images"
     assert any(axes.get_xlabel() == "score (logit)" for axes in drawn[scores])

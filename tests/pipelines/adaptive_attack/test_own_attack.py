@@ -104,7 +104,7 @@ def test_another_set_of_clean_images_makes_only_guided_attacks_anew(scene, detec
         ("smallest", {"budgets": {"linf": [0.1]}}, "budgets: .*searches for the smallest Linf perturbation; leave out"),
         ("by_argument", {"budgets": {"l2": [1.0]}}, "budgets: .*by_argument works in linf only, got l2"),
         ("by_argument", {"arguments": {"levels": 3}}, "arguments.levels: .*takes it from budgets"),
-        ("nowhere", {}, "attacks.mine.attack: .*dotted path of an AttackKind"),
+        ("nowhere", {}, "attacks.mine.attack: .*has no 'nowhere'"),
     ],
 )
 def test_what_an_attack_cannot_use_is_refused_before_work(adaptive, blocks, name, changes, message):

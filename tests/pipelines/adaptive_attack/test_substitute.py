@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from adv_detect.absent import ABSENT, Absent
+from adv_detect.algorithms.detectors import StoredDetector, TwinDetector
 from adv_detect.errors import DataError
 from adv_detect.jobs.detectors import restore
 from adv_detect.networks.target import target_tensors
-from adv_detect.params import AdversarialGenerationParams, RuntimeParams
+from adv_detect.networks.twin import build_twin
+from adv_detect.params import (
+    AdversarialGenerationParams,
+    DetectorTrainingParams,
+    RuntimeParams,
+    TwinNetworkParams,
+    TwinTrainingParams,
+)
 from adv_detect.pipelines import (
     adversarial_generation,
     detector_training,
     feature_extraction,
     representatives,
     target_training,
+    twin_training,
 )
 from adv_detect.pipelines.adaptive_attack.attacking import attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import choose_sources, conditions, score_naturals
+from adv_detect.pipelines.adaptive_attack.models import join
 from adv_detect.pipelines.adaptive_attack.nodes import set_scene
 from adv_detect.pipelines.adaptive_attack.pipeline import create_pipeline
 from adv_detect.pipelines.adaptive_attack.plans import substitute_mark
@@ -31,7 +42,14 @@ from adv_detect.pipelines.adaptive_attack.substitute import (
 )
 
 KEY = "cosine/both/all/0"
-MODULES = (target_training, feature_extraction, representatives, adversarial_generation, detector_training)
+MODULES = (
+    target_training,
+    twin_training,
+    feature_extraction,
+    representatives,
+    adversarial_generation,
+    detector_training,
+)
 SHARDED = ("features", "adversarials", "activations", "detectors")
 
 
@@ -46,8 +64,8 @@ def configured(blocks, adaptive):
 
     def make(**changes):
         given = blocks | {"adaptive_attack": adaptive()} | changes
-        names = ("network", "target_training", "feature_extraction", "representatives", "adversarial_generation",
-                 "detector_training", "runtime", "adaptive_attack")  # fmt: skip
+        names = ("network", "target_training", "twin_training", "feature_extraction", "representatives",
+                 "adversarial_generation", "detector_training", "runtime", "adaptive_attack")  # fmt: skip
         return configure_substitute(*(given[name] for name in names))
 
     return make
@@ -61,8 +79,8 @@ def test_every_step_is_a_node_of_the_main_job():
     own = [one for one in create_pipeline().nodes if one.namespace == "substitute"]
     main = {one.name: one.func for module in MODULES for one in module.create_pipeline().nodes}
     steps = {one.name.removeprefix("substitute."): one.func for one in own}
-    shared = {"train_target", "extract_class_features", "compute_representatives", "generate_adversarials",
-              "compute_activations", "train_detectors"}  # fmt: skip
+    shared = {"train_target", "train_twin", "extract_class_features", "compute_representatives",
+              "generate_adversarials", "compute_activations", "train_detectors"}  # fmt: skip
 
     assert shared == steps.keys() & main.keys()
     assert all(steps[name].__wrapped__ is main[name] for name in shared)
@@ -117,16 +135,52 @@ def test_features_come_from_as_many_images_as_in_the_main_job(trained_attacker, 
 
 
 def test_blocks_are_the_main_jobs_but_for_what_is_the_substitutes(configured, blocks):
-    network, training, features, classes, attacks, detectors, runtime = configured()
+    network, training, twin, features, classes, attacks, detectors, runtime = configured()
 
     assert network == blocks["network"]
     assert training == blocks["target_training"].model_copy(update={"epochs": 4, "min_accuracy": 0.0})
+    assert twin.network is None, "no attacked detector reads a twin"
     assert (features, classes) == (blocks["feature_extraction"], blocks["representatives"])
     assert attacks.active == {"bim": blocks["adversarial_generation"].active["bim"]}
     assert list(detectors.active) == ["cosine"]
     assert (detectors.criteria, detectors.seeds, detectors.leave_one_out) == (("both",), (1,), ())
     assert detectors.fit == blocks["detector_training"].fit
     assert runtime == blocks["runtime"].model_copy(update={"seed": 1})
+
+
+def test_an_attacker_of_a_detector_that_reads_the_twin_trains_a_shorter_one(
+    configured, blocks, adaptive, finished, known
+):
+    detectors = DetectorTrainingParams.model_validate({"configurations": {"twin": {"kind": "twin"}}})
+    attacked = adaptive(detectors=["twin"], substitute={"twin_epochs": 2, "attacks": ["bim"]}, hardening={"rounds": 0})
+    _, _, twin, *_, chosen, runtime = configured(
+        twin_training=TwinTrainingParams(epochs=9, min_accuracy=0.9), detector_training=detectors,
+        adaptive_attack=attacked,
+    )  # fmt: skip
+    short = configured(
+        twin_training=TwinTrainingParams(epochs=1), detector_training=detectors, adaptive_attack=attacked
+    )[2]
+
+    assert (twin.epochs, twin.min_accuracy, twin.network) == (2, 0.0, TwinTrainingParams().network)
+    assert short.epochs == 1
+    assert list(chosen.active) == ["twin"]
+    assert runtime.seed == 1
+    network, second = (
+        finished["network_weights"],
+        build_twin(finished["network_weights"], twin.network, head="softmax", seed=0),
+    )
+    reader = StoredDetector("twin/none/nothing/0", TwinDetector(), detectors.active["twin"], {}, torch.zeros(3))
+    with pytest.raises(DataError, match="reads the twin, and there is none; run the pipeline twin_training"):
+        join(reader, network, torch.device("cpu"))
+    model, images = join(reader, network, torch.device("cpu"), twin=second), torch.rand(2, 1, 28, 28)
+    assert model(images)[1].shape == (2,)
+    assert join(known, network, torch.device("cpu"), twin=second).twin is None, "nobody reads it"
+
+
+def test_the_digest_covers_the_twin(substitute, finished):
+    second = build_twin(finished["network_weights"], TwinNetworkParams(), head="softmax", seed=0)
+
+    assert replace(substitute, twin=second).digest != substitute.digest
 
 
 def test_the_largest_seed_has_another_one_beside_it(configured):
@@ -140,7 +194,7 @@ def test_its_detectors_learn_from_attacks_that_the_victims_never_met(configured,
     attacks = AdversarialGenerationParams.model_validate({"attacks": {"bim": plain, "unseen": unseen}})
 
     chosen = adaptive(substitute={"attacks": ["unseen"]})
-    own = configured(adversarial_generation=attacks, adaptive_attack=chosen)[4]
+    own = configured(adversarial_generation=attacks, adaptive_attack=chosen)[5]
 
     assert list(own.active) == ["unseen"]
     assert own.active["unseen"].train
@@ -163,7 +217,7 @@ def test_nothing_is_made_without_transfer_and_nothing_made_before_is_lost(attack
 
 
 def test_a_scene_has_a_substitute_only_where_there_is_one(substitute):
-    given = ("images", "network", "representatives", "activations")
+    given = ("images", "network", "representatives", "activations", ABSENT)
 
     assert set_scene(*given, ABSENT, RuntimeParams()).substitute is None
     assert set_scene(*given, substitute, RuntimeParams()).substitute is substitute

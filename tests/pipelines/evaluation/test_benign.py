@@ -17,7 +17,7 @@ from adv_detect.params import EvaluationParams
 from adv_detect.pipelines.evaluation.benign import compute_benign_activations
 from adv_detect.validation.image_changes import check_benign_changes
 
-PLANNED = ("adversarials", "network_weights", "representatives", "detectors")
+PLANNED = ("adversarials", "network_weights", "representatives", "twin", "detectors")
 
 
 def test_changed_images_are_those_of_a_file(finished):

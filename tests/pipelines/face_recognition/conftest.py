@@ -29,6 +29,7 @@ from adv_detect.pipelines import (
     feature_extraction,
     representatives,
     target_training,
+    twin_training,
 )
 
 PEOPLE, IMAGES, SIDE = 5, 14, 28
@@ -118,7 +119,8 @@ def faces(workshop):
 def identified(faces, tmp_path_factory):
     """The main job and face_recognition have run, up to the part of the report; read-only."""
     shop = faces(tmp_path_factory.mktemp("faces"))
-    for module in (target_training, feature_extraction, representatives, adversarial_generation, detector_training):
+    main = (target_training, twin_training, feature_extraction, representatives, adversarial_generation)
+    for module in (*main, detector_training):
         shop.run(module.create_pipeline())
     shop.run(evaluation.create_pipeline().to_nodes("measure_detection"))
     shop.run(face_recognition.create_pipeline().to_nodes("write_face_part", "show_face_figures", "summarise_faces"))

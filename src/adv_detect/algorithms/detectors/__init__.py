@@ -12,7 +12,17 @@ from adv_detect.algorithms.detectors.base import (
     score_activations,
 )
 from adv_detect.algorithms.detectors.controls import MarginDetector
-from adv_detect.algorithms.detectors.registry import build_detector, detector_class, detector_kinds
+from adv_detect.algorithms.detectors.joined import JoinedDetector
+from adv_detect.algorithms.detectors.registry import (
+    build_detector,
+    detector_class,
+    detector_kinds,
+    is_differentiable,
+    learns_from,
+    needs_confident,
+    reads_twin,
+    with_members,
+)
 from adv_detect.algorithms.detectors.stored import StoredDetector, stored_tensors
 from adv_detect.algorithms.detectors.trajectory import (
     BidirectionalReadout,
@@ -29,6 +39,7 @@ from adv_detect.algorithms.detectors.trajectory import (
     score_trajectories,
     untrained_detector,
 )
+from adv_detect.algorithms.detectors.twin import TwinDetector
 
 __all__ = [
     "Activations",
@@ -36,6 +47,7 @@ __all__ = [
     "Detector",
     "FitData",
     "FitHistory",
+    "JoinedDetector",
     "LearnsFrom",
     "MLPReadout",
     "MarginDetector",
@@ -45,16 +57,22 @@ __all__ = [
     "StoredDetector",
     "TrajectoryDetector",
     "TrajectoryReadout",
+    "TwinDetector",
     "build_detector",
     "build_readout",
     "detector_class",
     "detector_kinds",
+    "is_differentiable",
+    "learns_from",
     "load_reference_detector",
+    "needs_confident",
     "parse_reference_name",
     "random_readout",
     "readout_kinds",
+    "reads_twin",
     "score_activations",
     "score_trajectories",
     "stored_tensors",
     "untrained_detector",
+    "with_members",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from adv_detect.errors import DataError
+from adv_detect.names import BENIGN
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +20,7 @@ class Activations:
         logits: Class logits of the network under attack, ``(N, C)``.
         features: Pooled features ``(N, D_l)`` by layer name, in network order.
         views: Class logits ``(N, C)`` of altered copies of the images, by the name of the view.
-        twin: Class logits ``(N, C)`` of a second network; None where no detector reads them.
+        twin: Log-probabilities ``(N, C)`` of the classes by a second network; None where no detector reads them.
         groups: ``natural``, ``benign/<change>`` or ``<attack>/<criterion>`` of each row; empty where not known.
         sources: Number of the source image of each row, int64 ``(N,)``; None where not known.
     """
@@ -61,6 +62,26 @@ class Activations:
             self._derived[key] = compute()
         return self._derived[key]
 
+    def of_layers(self, layers: Sequence[str]) -> list[Tensor]:
+        """Give the features of some layers.
+
+        Args:
+            layers: Their names.
+
+        Returns:
+            One ``(N, D_l)`` tensor per layer, in the order of the names.
+
+        Raises:
+            DataError: A layer was not read.
+        """
+        missing = [name for name in layers if name not in self.features]
+        if missing:
+            raise DataError(
+                f"activations: expected features of the layers {list(layers)}, missing are {missing}; read them "
+                "with the layers that the representatives come from"
+            )
+        return [self.features[name] for name in layers]
+
     def select(self, rows: Tensor) -> Activations:
         """Keep some images.
 
@@ -77,6 +98,24 @@ class Activations:
     def to(self, device: torch.device | str) -> Activations:
         """Return the same activations on a device."""
         return self if self.logits.device == torch.device(device) else self._map(lambda part: part.to(device))
+
+    def keep(self, *, views: Collection[str], twin: bool) -> Activations:
+        """Return the same activations without the views and the twin that nobody reads.
+
+        Args:
+            views: Names of the views to keep, where they are there.
+            twin: Whether to keep what the twin says.
+
+        Returns:
+            Logits, features and these.
+        """
+        kept = {name: part for name, part in self.views.items() if name in views}
+        return replace(self, views=kept, twin=self.twin if twin else None)
+
+    def unchanged(self) -> Activations:
+        """Leave out the images that a benign change was made to."""
+        kept = torch.tensor([not group.startswith(BENIGN) for group in self.groups])
+        return self if not self.groups or bool(kept.all()) else self.select(kept)
 
     def detach(self) -> Activations:
         """Return the same activations without their graph."""
@@ -134,4 +173,4 @@ class Activations:
         yield from ((f"layer {name!r}", part) for name, part in self.features.items())
         yield from ((f"view {name!r}", part) for name, part in self.views.items())
         if self.twin is not None:
-            yield "the twin's logits", self.twin
+            yield "the twin", self.twin

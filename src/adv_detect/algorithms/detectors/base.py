@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from adv_detect.algorithms.detectors.activations import Activations
 from adv_detect.algorithms.detectors.scoring import SCORE_BLOCK, score_in_blocks
 from adv_detect.errors import DataError
-from adv_detect.params import DetectorFitParams
+from adv_detect.params import DetectorFitParams, DetectorParams
 
 FitHistory = list[dict[str, float]]
 """One entry per epoch, figures by name; empty for what is fitted in one go."""
@@ -35,12 +35,17 @@ class Reads:
     Attributes:
         layers: Whether it reads the features of the layers.
         views: Names of the views whose logits it reads.
-        twin: Whether it reads the logits of the second network.
+        twin: Whether it reads what the second network, the twin, says of the image.
     """
 
     layers: bool = True
     views: tuple[str, ...] = ()
     twin: bool = False
+
+    def __or__(self, other: Reads) -> Reads:
+        """Return what two detectors read together."""
+        views = tuple(dict.fromkeys((*self.views, *other.views)))
+        return Reads(self.layers or other.layers, views, self.twin or other.twin)
 
 
 @dataclass(frozen=True)
@@ -69,29 +74,37 @@ class Detector(nn.Module):
 
     A detector is constructed with the class representatives of the network under attack (which name its layers,
     their widths and its classes) and the ``arguments`` of its configuration. Its fitted state lies in parameters and
-    buffers: it is stored as their state dict, and the shapes must follow from the arguments of the constructor.
+    buffers: it is stored as their state dict. The shapes of parameters must follow from the arguments of the
+    constructor; a buffer may be of any size after :meth:`fit`, as one that holds images to compare with is.
 
     Attributes:
         learns_from: What :meth:`fit` needs.
         reads: Parts of the activations that :meth:`forward` reads.
         differentiable: Whether an attack may follow the gradient of the score to the images.
+        clean_needed: Natural images that :meth:`fit` needs at least.
     """
 
     learns_from: ClassVar[LearnsFrom] = LearnsFrom.CLEAN
     reads: Reads = Reads()
     differentiable: ClassVar[bool] = True
+    clean_needed: int = 0
 
     @classmethod
-    def reads_for(cls, arguments: Mapping[str, Any]) -> Reads:
-        """Say what a detector made with some arguments is going to read, before there is anything to make it from.
+    def members_of(cls, arguments: Mapping[str, Any]) -> dict[str, DetectorParams]:
+        """Return the configurations of detectors that this one is made of, by name; none by default."""
+        return {}
+
+    @classmethod
+    def needs(cls, arguments: Mapping[str, Any]) -> tuple[LearnsFrom, Reads]:
+        """Say what a detector with these arguments learns from and reads, before there is anything to build it from.
 
         Args:
-            arguments: Those of its configuration.
+            arguments: As the constructor takes them.
 
         Returns:
-            What its attribute ``reads`` will hold; a class whose instances differ in it overrides this.
+            The attributes of the class, unless a subclass derives them from the arguments.
         """
-        return cls.reads
+        return cls.learns_from, cls.reads
 
     @classmethod
     def needs_confident(cls, arguments: Mapping[str, Any]) -> bool:
@@ -171,6 +184,47 @@ class Detector(nn.Module):
             needing = self.needs_views(activations)
         share = 1.0 if needing is None or not len(needing) else float(needing.float().mean())
         return 1.0 + share * len(self.reads.views)
+
+    def score_as(self, activations: Activations, targets: Tensor, *, scores: Tensor) -> Tensor:
+        """Score images as if the network named other classes: what an attack on the detector brings down.
+
+        By default the score as it is. A detector that asks about the class that the network names, such as a second
+        opinion, says here what it would answer about the attacker's.
+
+        Args:
+            activations: Of N images, with gradients to the images.
+            targets: Classes that the attacker wants the network to name, int64, ``(N,)``.
+            scores: What :meth:`forward` gives for these activations, ``(N,)``.
+
+        Returns:
+            Scores ``(N,)``, those of :meth:`forward` wherever the network names the target.
+        """
+        return scores
+
+    def score_parts(self, activations: Activations, targets: Tensor, *, scores: Tensor) -> Tensor:
+        """Give the parts of which :meth:`score_as` is the largest: an attack brings down each of them.
+
+        Args:
+            activations: Of N images.
+            targets: Classes that the attacker wants the network to name, int64, ``(N,)``.
+            scores: What :meth:`forward` gives for these activations, ``(N,)``.
+
+        Returns:
+            Shape ``(N, M)``, on the scale of the scores; by default the one score.
+        """
+        return self.score_as(activations, targets, scores=scores)[:, None]
+
+    def make_room(self, state: Mapping[str, Tensor]) -> None:
+        """Let the buffers take the sizes of a stored state, before it is read into them.
+
+        Args:
+            state: Fitted state, by name.
+        """
+        for place, module in self.named_modules():
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                stored = state.get(f"{place}.{name}" if place else name)
+                if stored is not None and stored.dim() == buffer.dim() and stored.shape != buffer.shape:
+                    setattr(module, name, torch.empty_like(stored, device=buffer.device))
 
     def describe(self, activations: Activations) -> Tensor:
         """Give what an attack must make look natural: by default all features of all layers.

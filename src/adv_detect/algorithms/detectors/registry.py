@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import get_args
 
 import torch
 
-from adv_detect.algorithms.detectors.base import Detector, Reads
+from adv_detect.algorithms.detectors.base import Detector, LearnsFrom, Reads
 from adv_detect.algorithms.detectors.controls import MarginDetector
+from adv_detect.algorithms.detectors.joined import JoinedDetector
 from adv_detect.algorithms.detectors.multiview.clean import DensityDetector, ViewConsistencyDetector
 from adv_detect.algorithms.detectors.multiview.detector import MultiviewDetector
+from adv_detect.algorithms.detectors.published import (
+    DkNNDetector,
+    KDEDetector,
+    LIDDetector,
+    MahalanobisDetector,
+    NICDetector,
+    SqueezingDetector,
+    adapted,
+    is_library_detector,
+)
+from adv_detect.algorithms.detectors.published.adapter import LIBRARY
 from adv_detect.algorithms.detectors.trajectory.detector import TrajectoryDetector
 from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
+from adv_detect.algorithms.detectors.twin import TwinDetector
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.dotted import import_dotted
 from adv_detect.errors import ConfigurationError, unknown_choice
@@ -24,6 +38,14 @@ REGISTERED: dict[str, type[Detector]] = {
     "density": DensityDetector,
     "view-consistency": ViewConsistencyDetector,
     "multiview": MultiviewDetector,
+    "twin": TwinDetector,
+    "joined": JoinedDetector,
+    "mahalanobis": MahalanobisDetector,
+    "lid": LIDDetector,
+    "kde": KDEDetector,
+    "feature-squeezing": SqueezingDetector,
+    "dknn": DkNNDetector,
+    "nic": NICDetector,
 }
 """Detectors that take the class representatives and the configured arguments, by name."""
 
@@ -72,7 +94,7 @@ def detector_reads(configuration: DetectorParams) -> Reads:
     Returns:
         What it reads.
     """
-    return detector_class(configuration.kind).reads_for(configuration.arguments)
+    return detector_class(configuration.kind).needs(configuration.arguments)[1]
 
 
 def needed_views(
@@ -100,16 +122,54 @@ def needed_views(
     return {name: one for name, one in views.items() if name in wanted}
 
 
-def detector_source(kind: str) -> dict[str, str]:
-    """Identify the code of a detector of one's own, so that a change of it makes anew what was learned with it.
+def with_members(configuration: DetectorParams, name: str = "") -> Iterator[tuple[str, DetectorParams]]:
+    """List a configuration and those of the detectors that it is made of.
 
     Args:
-        kind: Registered name or dotted path.
+        configuration: A detector.
+        name: Its key.
+
+    Yields:
+        Key and configuration; members below ``arguments.members``.
+    """
+    yield name, configuration
+    for member, one in detector_class(configuration.kind).members_of(configuration.arguments).items():
+        yield from with_members(one, f"{name}.arguments.members.{member}")
+
+
+def is_differentiable(configuration: DetectorParams) -> bool:
+    """Say whether a white-box attack can follow a detector: all that it is made of."""
+    return all(detector_class(one.kind).differentiable for _, one in with_members(configuration))
+
+
+def learns_from(configuration: DetectorParams) -> LearnsFrom:
+    """Say what a configured detector is fitted on."""
+    return detector_class(configuration.kind).needs(configuration.arguments)[0]
+
+
+def needs_confident(configuration: DetectorParams) -> bool:
+    """Say whether a detector, or one that it is made of, must learn from confident attacks too."""
+    return any(detector_class(one.kind).needs_confident(one.arguments) for _, one in with_members(configuration))
+
+
+def reads_twin(configurations: Mapping[str, DetectorParams]) -> list[str]:
+    """Name the configured detectors that read the twin."""
+    return [name for name, one in configurations.items() if detector_reads(one).twin]
+
+
+def detector_source(configuration: DetectorParams) -> dict[str, str]:
+    """Identify the code of a detector, so that a change of it makes anew what was learned with it.
+
+    Args:
+        configuration: The detector; those that it is made of count.
 
     Returns:
         As from :func:`adv_detect.sharding.sources.source_identity`.
     """
-    return source_identity(detector_class(kind), kind if "." in kind else "")
+    found: dict[str, str] = {}
+    for _, one in with_members(configuration):
+        found |= source_identity(detector_class(one.kind), one.kind if "." in one.kind else "")
+    return found
 
 
 def _check_reads(configuration: DetectorParams, made: Detector) -> None:
@@ -118,7 +178,7 @@ def _check_reads(configuration: DetectorParams, made: Detector) -> None:
     if made.reads != stated:
         raise ConfigurationError(
             f"detector {configuration.kind!r}: it was expected to read {stated}, got {made.reads}; override the class "
-            "method reads_for where that depends on the arguments"
+            "method needs where that depends on the arguments"
         )
 
 
@@ -129,10 +189,10 @@ def detector_class(kind: str) -> type[Detector]:
         kind: Registered name or dotted path.
 
     Returns:
-        A subclass of :class:`Detector`.
+        A subclass of :class:`Detector`; a class of pytorch-ood is made one.
 
     Raises:
-        ConfigurationError: There is none of that name.
+        ConfigurationError: There is none of that name, or it reads what activations do not hold.
     """
     if kind in get_args(TrajectoryKind):
         return TrajectoryDetector
@@ -141,7 +201,18 @@ def detector_class(kind: str) -> type[Detector]:
     choices = (*detector_kinds(), "<dotted path of a Detector>")
     if "." not in kind:
         raise unknown_choice("detector kind", kind, choices)
-    found = import_dotted("detector kind", kind, f"one of [{', '.join(choices)}]")
+    return _imported(kind, f"one of [{', '.join(choices)}]")
+
+
+def _imported(kind: str, expected: str) -> type[Detector]:
+    """Import a detector class; one of pytorch-ood is adapted."""
+    if kind.split(".", maxsplit=1)[0] == LIBRARY and find_spec(LIBRARY) is None:
+        raise ConfigurationError(
+            f"detector kind {kind!r}: pytorch-ood is not installed; pip install 'adv-detect[ood]', or leave it out"
+        )
+    found = import_dotted("detector kind", kind, expected)
+    if is_library_detector(found):
+        return adapted(found)
     if not (isinstance(found, type) and issubclass(found, Detector)):
         raise ConfigurationError(
             f"detector kind {kind!r}: expected a subclass of adv_detect.algorithms.detectors.Detector, got {found!r}"

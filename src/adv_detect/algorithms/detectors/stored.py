@@ -58,6 +58,7 @@ class StoredDetector:
         params = DetectorParams.model_validate(facts["params"])
         detector = build_detector(params, representatives)
         state = {name.removeprefix(STATE): value for name, value in tensors.items() if name.startswith(STATE)}
+        detector.make_room(state)
         detector.load_state_dict(state)
         detector.eval().requires_grad_(False)
         return cls(key, detector, params, facts, tensors[CLEAN_SCORES])

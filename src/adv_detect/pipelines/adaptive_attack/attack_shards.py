@@ -10,8 +10,9 @@ from torch import Tensor
 
 from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.jobs.detectors import restore
-from adv_detect.pipelines.adaptive_attack.attacking import Attacked, Scene, attack_images, describe_in_batches
+from adv_detect.pipelines.adaptive_attack.attacking import Attacked, Scene, attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import Condition
+from adv_detect.pipelines.adaptive_attack.guides import describe_in_batches
 from adv_detect.pipelines.adaptive_attack.models import REFERENCE_THRESHOLD, STRICT, USUAL
 from adv_detect.sharding import ShardContent, ShardStore
 
@@ -62,6 +63,7 @@ class AdaptiveWork:
                 "threshold_fpr_01": known.threshold(STRICT),
                 "threshold_fpr_05": known.threshold(USUAL),
                 "rounds": len(known.facts.get("rounds", [])),
+                "total_steps": block.condition.build(self.scene.network.spec.bounds).total_steps,
                 "seconds": time.perf_counter() - started,
                 "source_ids": [self.scene.images.source_ids[index] for index in block.indices],
             },
@@ -82,6 +84,7 @@ class AdaptiveWork:
             "linf": result.linf,
             "gradient_evaluations": result.gradient_evaluations,
             "zero_gradient_share": result.zero_gradient_share,
+            "first_success": result.first_success,
             "non_finite": result.non_finite,
             "source_index": task.indices,
             "label": task.labels,

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
 
 from adv_detect.algorithms.attacks.adaptive import (
     AdaptiveResult,
     AdaptiveTask,
-    Guide,
     check_budget,
-    nearest_guides,
     run_adaptive_attack,
     run_transfer_attack,
 )
-from adv_detect.algorithms.attacks.adaptive.task import DescribingModel
 from adv_detect.algorithms.attacks.targets import draw_targets
 from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
@@ -25,17 +21,14 @@ from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, load_images
-from adv_detect.jobs.activations import read_activations
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RuntimeParams
-from adv_detect.pipelines.adaptive_attack.conditions import Condition, score_naturals, threshold_of
+from adv_detect.pipelines.adaptive_attack.conditions import Condition, threshold_of
+from adv_detect.pipelines.adaptive_attack.guides import with_guide
 from adv_detect.pipelines.adaptive_attack.models import USUAL, FeatureModel, join
 from adv_detect.pipelines.adaptive_attack.substitute import Substitute, restore_substitute
 from adv_detect.sharding import ShardStore
-
-MAX_CANDIDATES = 5000
-"""Clean images from which the guides of an attack are chosen."""
 
 JointModel = DetectionModel | FeatureModel
 
@@ -51,6 +44,7 @@ class Scene:
         activations: Stored activations; clean ones of the train split guide attacks.
         substitute: The attacker's own network and detectors; None where no attack is transferred.
         runtime: Seed, device, batch size.
+        twin: The second network; None where there is none.
     """
 
     images: ImageSet
@@ -59,6 +53,7 @@ class Scene:
     activations: ShardStore
     substitute: Substitute | None
     runtime: RuntimeParams
+    twin: TargetNetwork | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ def attack_images(scene: Scene, known: StoredDetector, condition: Condition, ind
     device = resolve_device(scene.runtime.device)
     model = _model(scene, known, condition, device)
     task = _task(scene, known, condition, indices, device)
-    task = _with_guide(task, scene, known, condition, model)
+    task = with_guide(task, scene, known, condition=condition, model=model)
     attack = condition.build(scene.network.spec.bounds)
     batch_size = condition.spec.batch_size or scene.runtime.batch_size
     if condition.spec.role == "transfer":
@@ -107,24 +102,8 @@ def attack_images(scene: Scene, known: StoredDetector, condition: Condition, ind
     return Attacked(task, result, model)
 
 
-def describe_in_batches(describe: DescribingModel, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Classify and describe images without gradients.
-
-    Args:
-        describe: Gives class logits, detector logits and a description, such as the ``describe`` of a joint model.
-        images: Shape ``(N, channels, H, W)``.
-        batch_size: Images a forward pass.
-
-    Returns:
-        Class logits ``(N, C)``, and the description: trajectories ``(N, L, K)`` or features ``(N, D)``.
-    """
-    with torch.no_grad():
-        parts = [describe(batch) for batch in torch.split(images, batch_size)]
-    return torch.cat([part[0] for part in parts]), torch.cat([part[2] for part in parts])
-
-
 def _model(scene: Scene, known: StoredDetector, condition: Condition, device: torch.device) -> JointModel:
-    joint = join(known, working_form(scene.network.freeze(), device), device)
+    joint = join(known, working_form(scene.network.freeze(), device), device, twin=scene.twin)
     nearest = condition.spec.classifier == "nearest_medoid"
     if condition.kind.guide != "medoids" and not nearest:
         return joint
@@ -154,41 +133,10 @@ def _task(
     )
 
 
-def _with_guide(
-    task: AdaptiveTask, scene: Scene, known: StoredDetector, condition: Condition, model: JointModel
-) -> AdaptiveTask:
-    source = condition.kind.guide
-    describe: DescribingModel = model.describe
-    if source == "clean_images" and isinstance(model, DetectionModel):
-        candidates, classes = _clean_descriptions(scene, known)
-    elif source == "medoids":
-        candidates = scene.representatives.medoids[-1]
-        classes = torch.arange(len(candidates))
-    else:
-        return task
-    device = task.images.device
-    _, own = describe_in_batches(describe, task.images, scene.runtime.batch_size)
-    values = nearest_guides(own, candidates.to(device), classes.to(device), labels=task.labels, targets=task.targets)
-    return replace(task, guide=Guide(values=values, describe=describe))
-
-
-def _clean_descriptions(scene: Scene, known: StoredDetector) -> tuple[Tensor, Tensor]:
-    """Descriptions ``(M, ...)`` and classes ``(M,)`` of clean train images, classified correctly and passed."""
-    scored = score_naturals(scene.activations, "train", known, scene.representatives)
-    good = (scored["predicted"] == scored["label"]) & (scored["score"] <= known.threshold(USUAL))
-    drawn = scored.loc[good, "source_index"].sample(frac=1.0, random_state=0)
-    allowed = set(drawn.head(MAX_CANDIDATES))
-    values, classes = [], []
-    for content in scene.activations.select(split="train", natural=True).values():
-        kept = torch.tensor([index in allowed for index in content.tensors["source_index"].tolist()])
-        values.append(known.detector.describe(read_activations(content).select(kept)))
-        classes.append(content.tensors["label"][kept])
-    return torch.cat(values), torch.cat(classes)
-
-
 def _substitute(scene: Scene, known: StoredDetector, device: torch.device) -> tuple[Any, float]:
     """The attacker's model for a detector, and its own threshold."""
     if scene.substitute is None:
         raise DataError("a transfer attack needs the data set substitute; run the pipeline adaptive_attack as a whole")
     network, own = restore_substitute(scene.substitute, known)
-    return join(own, working_form(network, device), device), own.threshold(USUAL)
+    twin = scene.substitute.twin
+    return join(own, working_form(network, device), device, twin=twin), own.threshold(USUAL)

@@ -13,7 +13,13 @@ from torch import Tensor
 from adv_detect.algorithms.attacks.adaptive import AdaptiveAttack, AttackKind, attack_kind, build_adaptive_attack
 from adv_detect.algorithms.attacks.adaptive.registry import FORM_ARGUMENT
 from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
-from adv_detect.algorithms.detectors import LearnsFrom, StoredDetector, detector_class, score_activations
+from adv_detect.algorithms.detectors import (
+    LearnsFrom,
+    StoredDetector,
+    is_differentiable,
+    learns_from,
+    score_activations,
+)
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.jobs.activations import read_activations
@@ -107,7 +113,7 @@ def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParam
             f"adaptive_attack.detectors: expected configurations of detector_training, that is some of "
             f"{sorted(training.active)}, got {unknown}"
         )
-    learning = [name for name in params.detectors if _learns_from_attacks(training.active[name].kind)]
+    learning = [name for name in params.detectors if learns_from(training.active[name]) is LearnsFrom.ATTACKS]
     untrained = sorted(set(params.trained_criteria) - set(training.criteria))
     if untrained and learning:
         raise ConfigurationError(
@@ -128,14 +134,16 @@ def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParam
 
 
 def _check_gradients(params: AdaptiveAttackParams, training: DetectorTrainingParams) -> None:
-    """Refuse white-box attacks on detectors without a gradient, which would seem robust for want of it."""
+    """Refuse attacks that follow gradients on detectors without one, which would seem robust for want of it."""
     for name in params.detectors:
-        if detector_class(training.active[name].kind).differentiable:
+        if is_differentiable(training.active[name]):
             continue
         following = [
             attack
             for attack, spec in params.active.items()
-            if spec.role != "transfer" and (spec.detectors is None or name in spec.detectors)
+            if spec.role != "transfer"
+            and attack_kind(spec.attack).follows == "gradients"
+            and (spec.detectors is None or name in spec.detectors)
         ]
         if following:
             raise ConfigurationError(
@@ -191,10 +199,6 @@ def detector_keys(names: tuple[str, ...], params: AdaptiveAttackParams, training
     jobs = plan_jobs(configurations, attacks, criteria=params.trained_criteria, seeds=training.seeds[:1])
     found = {name: [job.key for job in jobs_of] for name, jobs_of in _by_name(jobs).items()}
     return [key for name in names for key in found[name]]
-
-
-def _learns_from_attacks(kind: str) -> bool:
-    return detector_class(kind).learns_from is LearnsFrom.ATTACKS
 
 
 def _by_name(jobs: Iterable[DetectorJob]) -> dict[str, list[DetectorJob]]:

@@ -18,12 +18,13 @@ from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
 from adv_detect.pipelines.adaptive_attack.models import USUAL
 from adv_detect.plots import score_histograms
 from adv_detect.plots.adaptive import EvadingExample, evading_grid, success_curves
+from adv_detect.plots.adaptive_steps import step_curves
 from adv_detect.reporting import Report, ReportPart, detectors_identity, draw_pictures
 from adv_detect.reporting.adaptive import adaptive_section
 from adv_detect.sharding import ShardStore
 
 MAX_ROWS = 6
-SHOWN = ("adaptive_curves", "adaptive_grid", "adaptive_scores")
+SHOWN = ("adaptive_curves", "adaptive_grid", "adaptive_scores", "adaptive_steps")
 
 
 def draw_adaptive(
@@ -45,13 +46,17 @@ def draw_adaptive(
         adaptive_attack: How many examples to show.
 
     Returns:
-        Figures by name: ``adaptive_curves``, ``adaptive_grid`` and ``adaptive_scores/<detector>``; a figure is absent
-        where there is nothing to draw.
+        Figures by name: ``adaptive_curves``, ``adaptive_steps``, ``adaptive_grid`` and ``adaptive_scores/<detector>``;
+        a figure is absent where there is nothing to draw.
     """
     figures: dict[str, Any] = {}
     curves = adaptive_tables["curves"]
     if not curves.empty:
         figures["adaptive_curves"] = success_curves(curves, title="images lost, threshold at 5 % false alarms")
+    steps = adaptive_tables["steps"]
+    budgeted = steps[steps["epsilon"].notna()] if len(steps) else steps
+    if not budgeted.empty:
+        figures["adaptive_steps"] = step_curves(budgeted, title="images lost against steps, threshold at 5 %")
     examples = list(
         _examples(
             adaptive_records, adaptive_adversarials, adaptive_scene.images, adaptive_scene.network, adaptive_attack
@@ -70,7 +75,7 @@ def show_adaptive(adaptive_figures: dict[str, Any]) -> tuple[Any, ...]:
         adaptive_figures: All figures.
 
     Returns:
-        PNG files by name of the figure; those of curves, grid, score histograms.
+        PNG files by name of the figure; those of curves, grid, score histograms, steps.
     """
     pictures, shown = draw_pictures(adaptive_figures, SHOWN)
     return pictures, *shown

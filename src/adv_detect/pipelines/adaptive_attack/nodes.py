@@ -36,6 +36,7 @@ RECORD_TENSORS = (
     "linf",
     "gradient_evaluations",
     "zero_gradient_share",
+    "first_success",
     "non_finite",
 )
 RECORD_FACTS = (
@@ -51,6 +52,7 @@ RECORD_FACTS = (
     "threshold_fpr_01",
     "threshold_fpr_05",
     "rounds",
+    "total_steps",
 )
 
 
@@ -59,6 +61,7 @@ def set_scene(
     network_weights: TargetNetwork,
     representatives: Representatives,
     activations: ShardStore,
+    twin: TargetNetwork | Absent,
     substitute_models: Substitute | Absent,
     runtime: RuntimeParams,
 ) -> Scene:
@@ -69,6 +72,7 @@ def set_scene(
         network_weights: The network under attack.
         representatives: Class representatives.
         activations: Activations of natural and attacked images.
+        twin: The second network.
         substitute_models: The attacker's own network and detectors; absent where no attack is transferred.
         runtime: Seed, shard size, batch size, device, engine.
 
@@ -76,7 +80,8 @@ def set_scene(
         The scene.
     """
     substitute = None if isinstance(substitute_models, Absent) else substitute_models
-    return Scene(test_images, network_weights, representatives, activations, substitute, runtime)
+    second = None if isinstance(twin, Absent) else twin
+    return Scene(test_images, network_weights, representatives, activations, substitute, runtime, second)
 
 
 def attack_detectors(
@@ -166,8 +171,9 @@ def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversa
 
     Returns:
         One row per image, detector, attack, norm, epsilon and criterion: the columns that
-        :mod:`adv_detect.measures.adaptive_metrics` reads, and method, role, form, classifier, both thresholds,
-        rounds (of hardening), evaded_reference, non_finite, label, target, predicted, source_index, store, shard, row.
+        :mod:`adv_detect.measures.adaptive_metrics` reads, and method, role, form, classifier, both thresholds, rounds
+        (of hardening), total_steps, first_success, evaded_reference, non_finite, label, target, predicted,
+        source_index, store, shard, row.
     """
     frames = []
     for name, store in (("adaptive", adaptive_adversarials), ("hardened", hardened_adversarials)):
@@ -178,4 +184,4 @@ def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversa
             frames.append(frame.assign(store=name, shard=key, row=range(len(frame))))
     records = pd.concat(frames, ignore_index=True)
     log_non_finite(records, "adaptive_records")
-    return records.astype({"epsilon": float})
+    return records.astype({"epsilon": float, "total_steps": float})

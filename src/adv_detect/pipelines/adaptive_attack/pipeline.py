@@ -14,6 +14,7 @@ from adv_detect.pipelines import (
     feature_extraction,
     representatives,
     target_training,
+    twin_training,
 )
 from adv_detect.pipelines.adaptive_attack.figures import SHOWN, draw_adaptive, show_adaptive, write_adaptive_part
 from adv_detect.pipelines.adaptive_attack.nodes import (
@@ -32,7 +33,14 @@ from adv_detect.pipelines.adaptive_attack.substitute import (
 )
 from adv_detect.pipelines.adaptive_attack.tables import TABLES, adaptive_metrics, measure_adaptive, store_tables
 
-MAIN_JOB = (target_training, feature_extraction, representatives, adversarial_generation, detector_training)
+MAIN_JOB = (
+    target_training,
+    twin_training,
+    feature_extraction,
+    representatives,
+    adversarial_generation,
+    detector_training,
+)
 WANTED = "detectors"
 """The last dataset of the main job that the attacker needs."""
 DIVIDING = "split_sources"
@@ -69,7 +77,7 @@ def _substitute() -> Pipeline:
         *steps,
         node(
             gather_substitute,
-            inputs=["network_weights", "representatives", "detectors", "runtime_block"],
+            inputs=["network_weights", "representatives", "detectors", "twin", "runtime_block"],
             outputs="substitute_models",
             name="gather_substitute",
         ),
@@ -107,6 +115,7 @@ def _attacks() -> list[Any]:
                 "network_weights",
                 "representatives",
                 "activations",
+                "twin",
                 "substitute_models",
                 "params:runtime",
             ],
@@ -148,8 +157,7 @@ def _measuring() -> list[Any]:
                 "adaptive_records",
                 "detectors",
                 "hardened_detectors",
-                "activations",
-                "representatives",
+                "adaptive_scene",
                 "params:adaptive_attack",
                 "params:adversarial_generation",
                 "params:evaluation",

@@ -117,7 +117,8 @@ def mark_of(detectors: ShardStore, key: str) -> str | None:
 
 def shared_marks(scene: Scene) -> tuple[object, ...]:
     """Return the ingredients of every shard of a run."""
-    return target_digest(scene.network), representatives_digest(scene.representatives), scene.runtime.seed
+    own = target_digest(scene.network), representatives_digest(scene.representatives), scene.runtime.seed
+    return own if scene.twin is None else (*own, target_digest(scene.twin, layers=False))
 
 
 def substitute_mark(scene: Scene, chosen: tuple[Condition, ...], detectors: ShardStore, key: str) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from adv_detect.absent import ABSENT, Absent, pass_on_absent
-from adv_detect.algorithms.detectors import StoredDetector
+from adv_detect.algorithms.detectors import StoredDetector, reads_twin
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.splits import interleave
 from adv_detect.errors import ConfigurationError, DataError
@@ -28,7 +28,9 @@ from adv_detect.params import (
     NetworkParams,
     RepresentativesParams,
     RuntimeParams,
+    SubstituteParams,
     TargetTrainingParams,
+    TwinTrainingParams,
 )
 from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive
 from adv_detect.sharding import ShardStore, fingerprint
@@ -38,6 +40,7 @@ SEED_STEP = 1
 BLOCKS = (
     "network",
     "target_training",
+    "twin_training",
     "feature_extraction",
     "representatives",
     "adversarial_generation",
@@ -50,6 +53,7 @@ BlockT = TypeVar("BlockT", bound=Block)
 SubstituteBlocks = tuple[
     NetworkParams,
     TargetTrainingParams,
+    TwinTrainingParams,
     FeatureExtractionParams,
     RepresentativesParams,
     AdversarialGenerationParams,
@@ -67,17 +71,20 @@ class Substitute:
         representatives: Its class representatives.
         detectors: Detectors trained on attacks on it.
         seed: Another one than the victim's.
+        twin: The attacker's own twin; None where none of the detectors reads it.
     """
 
     network: TargetNetwork
     representatives: Representatives
     detectors: ShardStore
     seed: int
+    twin: TargetNetwork | None = None
 
     @cached_property
     def digest(self) -> str:
-        """Fingerprint of network and representatives."""
-        return fingerprint(target_digest(self.network), representatives_digest(self.representatives))
+        """Fingerprint of network, representatives and twin."""
+        twin = () if self.twin is None else (target_digest(self.twin, layers=False),)
+        return fingerprint(target_digest(self.network), representatives_digest(self.representatives), *twin)
 
     def key_for(self, facts: Mapping[str, Any]) -> str:
         """Find the detector that stands in for another one.
@@ -106,9 +113,10 @@ class Substitute:
         return fingerprint(self.digest, self.detectors.fingerprint(self.key_for(facts)))
 
 
-def configure_substitute(
+def configure_substitute(  # noqa: PLR0913 - a block for each pipeline of the main job
     network: NetworkParams,
     target_training: TargetTrainingParams,
+    twin_training: TwinTrainingParams,
     feature_extraction: FeatureExtractionParams,
     representatives: RepresentativesParams,
     adversarial_generation: AdversarialGenerationParams,
@@ -121,6 +129,7 @@ def configure_substitute(
     Args:
         network: The architecture under attack.
         target_training: How the victim was trained; the epochs are the substitute's.
+        twin_training: How the victim's twin was trained; the epochs are the substitute's.
         feature_extraction: Images per class.
         representatives: Shrinkage and memory.
         adversarial_generation: The ordinary attacks.
@@ -132,16 +141,17 @@ def configure_substitute(
         The blocks named in `BLOCKS`; absent where no attack is transferred.
     """
     check_adaptive(adaptive_attack, detector_training, network.bounds)
-    substitute = adaptive_attack.substitute
+    substitute, detectors = adaptive_attack.substitute, _detectors(detector_training, adaptive_attack)
     if not any(spec.role == "transfer" for spec in adaptive_attack.active.values()):
         return (ABSENT,) * len(BLOCKS)
     return (
         substitute.network or _changed(network, checkpoint=None),
         _changed(target_training, epochs=substitute.epochs, head_only=False, min_accuracy=0.0),
+        _twin(twin_training, detectors, substitute),
         feature_extraction,
         representatives,
         _attacks(adversarial_generation, substitute.attacks),
-        _detectors(detector_training, adaptive_attack),
+        detectors,
         _changed(runtime, seed=_other(runtime.seed)),
     )
 
@@ -168,7 +178,11 @@ def choose_substitute_sources(
 
 @pass_on_absent
 def gather_substitute(
-    network_weights: TargetNetwork, representatives: Representatives, detectors: ShardStore, runtime: RuntimeParams
+    network_weights: TargetNetwork,
+    representatives: Representatives,
+    detectors: ShardStore,
+    twin: TargetNetwork | Absent,
+    runtime: RuntimeParams,
 ) -> Substitute:
     """Gather what the main job left for the attacker.
 
@@ -176,12 +190,14 @@ def gather_substitute(
         network_weights: The attacker's network.
         representatives: Its class representatives.
         detectors: The attacker's detectors.
+        twin: The attacker's twin.
         runtime: The attacker's seed.
 
     Returns:
         What transfer attacks are made on.
     """
-    return Substitute(network_weights, representatives, detectors, runtime.seed)
+    second = None if isinstance(twin, Absent) else twin
+    return Substitute(network_weights, representatives, detectors, runtime.seed, second)
 
 
 def describe_substitute(substitute_models: Substitute | Absent) -> dict[str, Any]:
@@ -220,6 +236,15 @@ def _attacks(params: AdversarialGenerationParams, names: Iterable[str]) -> Adver
             f"adaptive_attack.substitute.attacks: expected names of {sorted(params.active)}, got {list(names)}"
         )
     return AdversarialGenerationParams(attacks=dict(found))
+
+
+def _twin(
+    params: TwinTrainingParams, detectors: DetectorTrainingParams, substitute: SubstituteParams
+) -> TwinTrainingParams:
+    """The attacker's own twin, trained for fewer epochs; none where no detector that is attacked reads one."""
+    if not reads_twin(detectors.active):
+        return _changed(params, network=None)
+    return _changed(params, epochs=min(params.epochs, substitute.twin_epochs), min_accuracy=0.0)
 
 
 def _detectors(params: DetectorTrainingParams, adaptive: AdaptiveAttackParams) -> DetectorTrainingParams:

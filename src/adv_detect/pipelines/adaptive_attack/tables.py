@@ -6,14 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from adv_detect.algorithms.detectors import StoredDetector, score_activations
+from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.algorithms.roc import roc_auc
-from adv_detect.jobs.activations import successful_attacks
 from adv_detect.jobs.detectors import restore
-from adv_detect.measures.adaptive_checks import CheckResult, run_checks, unreliable_detectors
+from adv_detect.measures.adaptive_comparisons import is_unbounded
 from adv_detect.measures.adaptive_metrics import (
     UNION,
     WORST,
@@ -22,14 +19,16 @@ from adv_detect.measures.adaptive_metrics import (
     epsilon_curves,
     half_loss_table,
 )
+from adv_detect.measures.adaptive_steps import loss_by_steps
 from adv_detect.measures.intervals import wilson_interval
-from adv_detect.names import BOTH_CRITERIA, NO_CRITERION
 from adv_detect.params import AdaptiveAttackParams, AdversarialGenerationParams, EvaluationParams
+from adv_detect.pipelines.adaptive_attack.attacking import Scene
+from adv_detect.pipelines.adaptive_attack.checking import attacks_that_follow, check_attacks, with_reliability
+from adv_detect.pipelines.adaptive_attack.clean_costs import clean_cost, with_costs
 from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
-from adv_detect.pipelines.adaptive_attack.models import STRICT, USUAL
 from adv_detect.sharding import ShardStore
 
-TABLES = ("summary", "curves", "half_loss", "auc", "checks", "reference", "hardening")
+TABLES = ("summary", "curves", "steps", "half_loss", "auc", "checks", "reference", "hardening")
 """Names of the tables, in the order in which they are given."""
 PASS_NAMES = {"probability below 0.5": "probability_05", "FPR 5 %": "fpr_05", "FPR 1 %": "fpr_01"}
 SUMMARY_METRICS = ("success_fpr_01", "success_fpr_05", "evaded_fpr_05", "fooled_rate")
@@ -39,8 +38,7 @@ def measure_adaptive(
     adaptive_records: pd.DataFrame,
     detectors: ShardStore,
     hardened_detectors: ShardStore,
-    activations: ShardStore,
-    representatives: Representatives,
+    adaptive_scene: Scene,
     adaptive_attack: AdaptiveAttackParams,
     adversarial_generation: AdversarialGenerationParams,
     evaluation: EvaluationParams,
@@ -51,19 +49,22 @@ def measure_adaptive(
         adaptive_records: One row per image and condition.
         detectors: The trained detectors.
         hardened_detectors: The detectors after adversarial training.
-        activations: Activations of natural and attacked images.
-        representatives: Class representatives.
+        adaptive_scene: Network, images and all else that the attacks shared.
         adaptive_attack: The attacks.
         adversarial_generation: The ordinary attacks, for the cost of hardening.
         evaluation: Level of confidence.
 
     Returns:
-        The tables `TABLES`. All but ``reference`` leave out attacks in the published form. ``summary``, ``curves``,
+        The tables `TABLES`. All but ``reference`` leave out attacks in the published form, all but ``checks`` budgets
+        that bound nothing. ``summary``, ``curves``,
         ``half_loss`` and ``auc`` are those of :mod:`adv_detect.measures.adaptive_metrics`, ``summary`` with the
-        columns ``reliable`` and ``reasons``; ``checks`` has a row per sanity check; ``reference`` the three published
-        figures in both forms; ``hardening`` a row before and one after per hardened detector.
+        columns ``kind`` of the detector, ``rounds`` of its hardening, ``clean_fpr_05`` (realised on ``n_clean`` clean
+        test images), ``reliable`` and ``reasons``; ``steps`` that of :mod:`adv_detect.measures.adaptive_steps`;
+        ``checks`` has a row per sanity check; ``reference`` the three published figures in both forms; ``hardening`` a
+        row before and one after per hardened detector.
     """
-    level = evaluation.confidence_level
+    level, activations = evaluation.confidence_level, adaptive_scene.activations
+    representatives, bounds = adaptive_scene.representatives, adaptive_scene.network.spec.bounds
     known = _known(detectors, hardened_detectors, adaptive_records, representatives)
     naturals = {
         key: score_naturals(activations, "test", one, representatives)["score"].to_numpy() for key, one in known.items()
@@ -72,15 +73,19 @@ def measure_adaptive(
     reference = reference_figures(adaptive_records, confidence_level=level)
     if records.empty:
         return dict.fromkeys(TABLES, pd.DataFrame()) | {"reference": reference}
-    checks = check_attacks(records, adaptive_attack, naturals)
-    summary = _with_reliability(attack_summary(records, confidence_level=level), checks)
+    sparse = attacks_that_follow("queries", adaptive_attack)
+    checks = check_attacks(records, adaptive_attack, naturals, bounds=bounds)
+    bounded = records[~is_unbounded(records, bounds[1] - bounds[0])]
+    records = bounded if len(bounded) else records
+    summary = attack_summary(records, confidence_level=level, sparse=sparse)
     cost = [
         {"detector": key, **clean_cost(one, activations, representatives, adversarial_generation)}
         for key, one in known.items()
     ]
     return {
-        "summary": summary,
-        "curves": epsilon_curves(records, confidence_level=level),
+        "summary": with_reliability(with_costs(summary, known, cost), checks),
+        "curves": epsilon_curves(records, confidence_level=level, sparse=sparse),
+        "steps": loss_by_steps(records, confidence_level=level),
         "half_loss": half_loss_table(records),
         "auc": auc_under_attack(records, naturals),
         "checks": pd.DataFrame([vars(check) for check in checks]),
@@ -152,27 +157,6 @@ def _single_figures(tables: dict[str, pd.DataFrame]) -> dict[str, float]:
     return values
 
 
-def check_attacks(
-    records: pd.DataFrame, params: AdaptiveAttackParams, naturals: dict[str, NDArray[Any]]
-) -> list[CheckResult]:
-    """Run the sanity checks that the configured attacks allow.
-
-    Args:
-        records: Records without those in the published form.
-        params: The attacks, for their roles.
-        naturals: Per detector its scores of clean images.
-
-    Returns:
-        One result per check and condition.
-    """
-    present = set(records["attack"])
-    active = {name: spec for name, spec in params.active.items() if name in present}
-    iterative = {name: spec for name, spec in active.items() if spec.role == "white_box"}
-    single = {name: list(iterative) for name, spec in active.items() if spec.role == "single_step"}
-    transfer = [name for name, spec in active.items() if spec.role == "transfer"]
-    return run_checks(records, single_step=single, transfer=transfer, natural_scores=naturals)
-
-
 def reference_figures(records: pd.DataFrame, *, confidence_level: float) -> pd.DataFrame:
     """Give the three published figures for the attacks that exist in the published form, and for their correct form.
 
@@ -214,54 +198,6 @@ def _three_figures(part: pd.DataFrame, column: str, level: float) -> dict[str, A
         low, high = wilson_interval(hits, total, confidence_level=level) if total else (np.nan, np.nan)
         figures |= {name: hits / total if total else np.nan, f"{name}_low": low, f"{name}_high": high}
     return figures
-
-
-def clean_cost(
-    known: StoredDetector,
-    activations: ShardStore,
-    representatives: Representatives,
-    params: AdversarialGenerationParams,
-) -> dict[str, float | int]:
-    """Measure a detector on clean test images and on the ordinary attacks.
-
-    Args:
-        known: The detector.
-        activations: Activations of natural and attacked images.
-        representatives: Class representatives.
-        params: The ordinary attacks.
-
-    Returns:
-        ``n_clean``, realised ``fpr_01`` and ``fpr_05``, ``macro_auc`` over the training attacks of the detector's
-        criteria, and ``macro_auc_confident`` over the confident forms; NaN where there are none.
-    """
-    clean = score_naturals(activations, "test", known, representatives)["score"].to_numpy()
-    trained = str(known.facts["trained_criterion"])
-    forms: dict[str, list[float]] = {"early": [], "confident": []}
-    for name, attack in params.active.items():
-        for criterion in attack.criteria if trained in (BOTH_CRITERIA, NO_CRITERION) else (trained,):
-            scores = _attacked_scores(known, activations, name, criterion)
-            if len(scores) and (attack.train or attack.form == "confident"):
-                labels = np.concatenate([np.zeros(len(clean), dtype=bool), np.ones(len(scores), dtype=bool)])
-                forms[attack.form].append(roc_auc(np.concatenate([clean, scores]), labels))
-    means = {form: float(np.mean(values)) if values else float("nan") for form, values in forms.items()}
-    return {
-        "n_clean": len(clean),
-        "fpr_01": float((clean > known.threshold(STRICT)).mean()),
-        "fpr_05": float((clean > known.threshold(USUAL)).mean()),
-        "macro_auc": means["early"],
-        "macro_auc_confident": means["confident"],
-    }
-
-
-def _attacked_scores(
-    known: StoredDetector, activations: ShardStore, attack: str, criterion: str
-) -> NDArray[np.float32]:
-    """Scores of the test images with which an ordinary attack succeeded."""
-    found = successful_attacks(activations, split="test", attacks=(attack,), criteria=(criterion,))
-    if found is None:
-        return np.zeros(0, dtype=np.float32)
-    scores: NDArray[np.float32] = score_activations(known.detector, found).numpy()
-    return scores
 
 
 def hardening_table(
@@ -313,9 +249,3 @@ def _known(
         str(key): restore(hardened if key in hardened else detectors, str(key), representatives)
         for key in sorted(records["detector"].unique())
     }
-
-
-def _with_reliability(summary: pd.DataFrame, checks: list[CheckResult]) -> pd.DataFrame:
-    reasons = {key: "; ".join(found) for key, found in unreliable_detectors(checks).items()}
-    texts = [reasons.get(key, "") for key in summary["detector"]]
-    return summary.assign(reliable=[not text for text in texts], reasons=texts)

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from adv_detect.absent import Absent
 from adv_detect.algorithms.detectors import parse_reference_name
 from adv_detect.algorithms.detectors.registry import detector_reads, detector_source, needed_views
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
+from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
-from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_fingerprint
+from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_fingerprint, twin_that_is_read
 from adv_detect.jobs.benign_changes import benign_blocks, chosen_changes
 from adv_detect.jobs.controls import control_plan
 from adv_detect.jobs.detectors import (
@@ -32,7 +34,7 @@ from adv_detect.jobs.detectors import (
     restore_all,
 )
 from adv_detect.measures.detector_keys import SUMMARY_FIGURES, rate_label
-from adv_detect.names import EARLY, REFERENCE, WITHOUT
+from adv_detect.names import EARLY, LEARNED_FROM_ALL, REFERENCE, WITHOUT
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import (
     AdversarialGenerationParams,
@@ -52,6 +54,7 @@ def compute_activations(
     adversarials: ShardStore,
     network_weights: TargetNetwork,
     representatives: Representatives,
+    twin: TargetNetwork | Absent,
     detector_training: DetectorTrainingParams,
     runtime: RuntimeParams,
     evaluation: EvaluationParams | None = None,
@@ -62,7 +65,8 @@ def compute_activations(
         adversarials: Attacked and natural images.
         network_weights: The network under attack.
         representatives: Class representatives, which judge attacks on deep features.
-        detector_training: The detectors, for the views that they read.
+        twin: The second network.
+        detector_training: The detectors, for what they read.
         runtime: Batch size, device, engine, seed of noise.
         evaluation: The benign changes.
 
@@ -73,7 +77,10 @@ def compute_activations(
     changes = chosen_changes(evaluation, detector_training.asked_changes)
     blocks |= benign_blocks(adversarials, changes, seed=runtime.seed, splits=LEARNING_SPLITS)
     views = needed_views(detector_training.active, detector_training.active_views)
-    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime, views=views)
+    second = twin_that_is_read(twin, detector_training.active)
+    return activation_plan(
+        adversarials, network_weights, representatives, blocks, runtime=runtime, views=views, twin=second
+    )
 
 
 def train_detectors(
@@ -106,9 +113,9 @@ def train_detectors(
                 of_classes,
                 detector_training.fit,
                 repr(job),
-                detector_source(job.params.kind),
+                detector_source(job.params),
                 _content(job.checkpoint),
-                [(key, mark(key, detector_reads(job.params).views)) for key in job.shards(activations)],
+                [(key, mark(key, detector_reads(job.params))) for key in job.shards(activations)],
             ),
             job,
         )
@@ -170,7 +177,8 @@ def make_controls(
 
     Args:
         detectors: The trained detectors.
-        detector_summary: Their validation figures; the best gives the untrained ones their form.
+        detector_summary: Their validation figures; the best that reads trajectories gives the untrained ones their
+            form.
         activations: Activations of natural images.
         representatives: Class representatives.
         runtime: Engine, progress.
@@ -178,7 +186,9 @@ def make_controls(
     Returns:
         A plan with the shards ``margin`` and, where a detector reads trajectories, ``untrained/<draw>``.
     """
-    return control_plan(detectors, best_detector(detector_summary), activations, representatives, runtime)
+    readers = detector_summary[detector_summary["kind"].isin(readout_kinds())]
+    like = best_detector(readers if readers["trained_on"].isin(LEARNED_FROM_ALL).any() else detector_summary)
+    return control_plan(detectors, like, activations, representatives, runtime)
 
 
 def collect_histories(detectors: ShardStore) -> pd.DataFrame:
@@ -228,6 +238,7 @@ def assemble_champion(
     thresholds: pd.DataFrame,
     network_weights: TargetNetwork,
     representatives: Representatives,
+    twin: TargetNetwork | Absent,
     serving: ServingParams,
 ) -> ScoringBundle:
     """Bundle network, representatives and the best detector for serving.
@@ -241,6 +252,7 @@ def assemble_champion(
         thresholds: Their thresholds.
         network_weights: The network under attack.
         representatives: Class representatives.
+        twin: The second network, which is served where the best detector reads it.
         serving: The false-positive rate of the verdict, name and limits of the served model.
 
     Returns:
@@ -249,10 +261,12 @@ def assemble_champion(
     best = best_detector(detector_summary)
     figures = detector_summary.set_index("detector")[[*SUMMARY_FIGURES]]
     fixed = thresholds[thresholds["detector"] == best]
+    stored = restore(detectors, best, representatives)
     return ScoringBundle(
         network=network_weights,
         representatives=representatives,
-        stored=restore(detectors, best, representatives),
+        stored=stored,
+        twin=twin_that_is_read(twin, {best: stored.params}),
         metadata=serving.model_dump()
         | {"fprs": [float(fpr) for fpr in fixed["fpr"]]}
         | {name: float(figures[name][best]) for name in SUMMARY_FIGURES},

@@ -7,11 +7,12 @@ from typing import Any
 import pandas as pd
 
 from adv_detect import plots
+from adv_detect.absent import Absent
 from adv_detect.algorithms.detectors import score_activations
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.jobs.activations import activation_plan
+from adv_detect.jobs.activations import activation_plan, twin_that_is_read
 from adv_detect.jobs.benign_changes import benign_blocks, changed_images
-from adv_detect.jobs.detectors import best_detector, restore, views_of
+from adv_detect.jobs.detectors import best_detector, configurations_of, restore, views_of
 from adv_detect.measures.benign_changes import benign_metrics, benign_table, change_rows, compared_detectors
 from adv_detect.measures.detector_keys import MARGIN, describe_detectors
 from adv_detect.networks.target import TargetNetwork
@@ -25,6 +26,7 @@ def compute_benign_activations(
     adversarials: ShardStore,
     network_weights: TargetNetwork,
     representatives: Representatives,
+    twin: TargetNetwork | Absent,
     detectors: ShardStore,
     evaluation: EvaluationParams,
     runtime: RuntimeParams,
@@ -35,7 +37,8 @@ def compute_benign_activations(
         adversarials: Natural images among others.
         network_weights: The network under attack.
         representatives: Class representatives.
-        detectors: The trained detectors, for the views that they read.
+        twin: The second network.
+        detectors: The trained detectors, for what they read.
         evaluation: The changes.
         runtime: Seed of the noise, batch size, device, engine.
 
@@ -43,8 +46,10 @@ def compute_benign_activations(
         A plan with the shards ``benign/<change>/test-<number>``.
     """
     blocks = benign_blocks(adversarials, evaluation.active_benign_changes, seed=runtime.seed)
-    views = views_of(detectors)
-    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime, views=views)
+    views, second = views_of(detectors), twin_that_is_read(twin, configurations_of(detectors))
+    return activation_plan(
+        adversarials, network_weights, representatives, blocks, runtime=runtime, views=views, twin=second
+    )
 
 
 def measure_benign_changes(

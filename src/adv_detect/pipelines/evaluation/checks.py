@@ -7,9 +7,10 @@ from functools import cache, partial
 from typing import Any
 
 from adv_detect.algorithms.attacks.registry import attacks_on_features
+from adv_detect.algorithms.detectors.registry import detector_reads
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.jobs.activations import read_fingerprint
-from adv_detect.params import AdversarialGenerationParams, EvaluationParams
+from adv_detect.params import AdversarialGenerationParams, DetectorParams, EvaluationParams
 from adv_detect.validation.image_changes import check_benign_changes
 from adv_detect.validation.run import Run, some_of
 
@@ -66,8 +67,8 @@ def _check_detectors(run: Run) -> None:
 
 
 def _learned_elsewhere(facts: dict[str, Any], stored: set[str], read: Callable[..., str | None]) -> bool:
-    views, learned = tuple(facts.get("views", ())), facts.get("learned_from", {})
-    return any(key not in stored or read(key, views) != before for key, before in learned.items())
+    reads, learned = detector_reads(DetectorParams.model_validate(facts["params"])), facts.get("learned_from", {})
+    return any(key not in stored or read(key, reads) != before for key, before in learned.items())
 
 
 def _check_thresholds(run: Run, params: EvaluationParams) -> None:

@@ -77,7 +77,7 @@ def draw_detection(
             title = f"{key}, {criterion} attacks"
             figures[f"roc/{criterion}"] = plots.roc_figure(natural, attacked, title=title)
             figures[f"score_histograms/{criterion}"] = plots.score_histograms(natural, attacked, title=title)
-            figures[f"training_curves/{criterion}"] = _curves(detector_histories, described, criterion)
+            figures |= _curves(detector_histories, described, criterion)
         figures |= _matrices(detection_metrics, detector_training.leave_one_out, criterion)
     return figures
 
@@ -193,13 +193,16 @@ def _criteria(metrics: pd.DataFrame) -> list[str]:
     return [name for name in HARDEST_FIRST if name in measured]
 
 
-def _curves(histories: pd.DataFrame, described: pd.DataFrame, criterion: str) -> Figure:
-    """Curves of the detectors of a criterion or, where there are none, of those trained on both."""
+def _curves(histories: pd.DataFrame, described: pd.DataFrame, criterion: str) -> dict[str, Figure]:
+    """Curves of the detectors of a criterion, else of both criteria; none where no detector learns by epochs."""
     whole = described[described["trained_on"] == "all"]
     kind = criterion if criterion in set(whole["trained_criterion"]) else BOTH_CRITERIA
     own = whole[whole["trained_criterion"] == kind]
     rows = {str(key): histories[histories["detector"] == key].to_dict("records") for key in own["detector"]}
-    return plots.training_curves(rows, title=f"detectors trained on {TRAINED_ON.get(kind, kind)} attacks")
+    if not any(rows.values()):
+        return {}
+    title = f"detectors trained on {TRAINED_ON.get(kind, kind)} attacks"
+    return {f"training_curves/{criterion}": plots.training_curves(rows, title=title)}
 
 
 def _matrices(metrics: pd.DataFrame, configurations: tuple[str, ...], criterion: str) -> dict[str, Figure]:

@@ -7,11 +7,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from adv_detect.absent import Absent
 from adv_detect.algorithms.attacks.registry import attacks_on_features
 from adv_detect.algorithms.detectors import score_activations
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_activations
-from adv_detect.jobs.detectors import restore_all, views_of
+from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_activations, twin_that_is_read
+from adv_detect.jobs.detectors import configurations_of, restore_all, views_of
 from adv_detect.measures.detection_metrics import metric_table
 from adv_detect.measures.detector_keys import describe_detectors
 from adv_detect.names import EIGHT_BIT, NOISE, ShardKey
@@ -30,6 +31,7 @@ def compute_control_activations(
     adversarials: ShardStore,
     network_weights: TargetNetwork,
     representatives: Representatives,
+    twin: TargetNetwork | Absent,
     detectors: ShardStore,
     adversarial_generation: AdversarialGenerationParams,
     runtime: RuntimeParams,
@@ -43,7 +45,8 @@ def compute_control_activations(
         adversarials: Attacked and natural images.
         network_weights: The network under attack.
         representatives: Class representatives, which judge attacks on deep features.
-        detectors: The trained detectors, for the views that they read.
+        twin: The second network.
+        detectors: The trained detectors, for what they read.
         adversarial_generation: The attacks, for their norms.
         runtime: Seed, batch size, device, engine.
 
@@ -59,8 +62,10 @@ def compute_control_activations(
         seed = int(fingerprint(runtime.seed, key.place)[:8], 16)  # the same for all attacks on an image
         blocks[key._replace(variant=EIGHT_BIT).text] = ActivationBlock(shard=text, variant="8bit")
         blocks[key._replace(variant=NOISE).text] = ActivationBlock(shard=text, variant="noise", norm=norm, seed=seed)
-    views = views_of(detectors)
-    return activation_plan(adversarials, network_weights, representatives, blocks, runtime=runtime, views=views)
+    views, second = views_of(detectors), twin_that_is_read(twin, configurations_of(detectors))
+    return activation_plan(
+        adversarials, network_weights, representatives, blocks, runtime=runtime, views=views, twin=second
+    )
 
 
 def score_images(

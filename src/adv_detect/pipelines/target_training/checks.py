@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.images import shape_of
 from adv_detect.networks.readings import log_readings
-from adv_detect.networks.target import build_target
 from adv_detect.networks.weights import head_name
 from adv_detect.params import NetworkParams, TargetTrainingParams
 from adv_detect.validation.run import Run
@@ -35,14 +33,8 @@ def check(run: Run) -> None:
     training = run.block(TargetTrainingParams) or TargetTrainingParams()
     if len(images.class_names) < FEWEST_CLASSES:
         raise DataError(f"train_images: expected at least {FEWEST_CLASSES} classes, got {len(images.class_names)}")
-    target = build_target(
-        params,
-        class_names=images.class_names,
-        image_shape=shape_of(images),
-        strict_head=not training.head_only,
-    )
-    log_readings(target.spec.readings)
-    if training.head_only and head_name(target.network) is None:
+    log_readings(run.target.spec.readings)
+    if training.head_only and head_name(run.target.network) is None:
         raise ConfigurationError(
             f"target_training.head_only: expected false, as {params.name} has no linear layer that gives its "
             "logits, got True"

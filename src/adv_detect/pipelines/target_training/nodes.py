@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from adv_detect.algorithms.device import resolve_device
-from adv_detect.algorithms.target_training import FitSettings, fit_head, fit_target, measure_accuracy
-from adv_detect.deferred import Deferred
+from adv_detect.algorithms.fitting import Checkpoint, FitSettings
+from adv_detect.algorithms.target_training import fit_head, fit_target, measure_accuracy
+from adv_detect.deferred import Resumable
 from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, image_set_identity, shape_of
 from adv_detect.networks.finite import check_finite
@@ -22,7 +23,7 @@ def train_target(
     network: NetworkParams,
     target_training: TargetTrainingParams,
     runtime: RuntimeParams,
-) -> Deferred[TargetNetwork]:
+) -> Resumable[TargetNetwork]:
     """Train the network, or read its checkpoint; skipped when the result on disk was made in the same way.
 
     Args:
@@ -36,7 +37,7 @@ def train_target(
         The network, made when it is saved.
     """
 
-    def make() -> TargetNetwork:
+    def make(checkpoint: Checkpoint | None = None) -> TargetNetwork:
         target = build_target(
             network,
             class_names=train_images.class_names,
@@ -44,11 +45,11 @@ def train_target(
             seed=runtime.seed,
             strict_head=not target_training.head_only,
         )
-        history = _fit(target, train_images, network, target_training, runtime)
+        history = _fit(target, train_images, network, target_training, runtime, checkpoint)
         check_finite(target.network, target.network.state_dict(), "target_training")
         return _with_accuracy(target, test_images, history, target_training, runtime)
 
-    return Deferred(fingerprint=_identity(train_images, test_images, network, target_training, runtime), make=make)
+    return Resumable(fingerprint=_identity(train_images, test_images, network, target_training, runtime), make=make)
 
 
 def describe_target(network_weights: TargetNetwork) -> tuple[dict[str, Any], dict[str, float]]:
@@ -71,6 +72,7 @@ def _fit(
     network: NetworkParams,
     params: TargetTrainingParams,
     runtime: RuntimeParams,
+    checkpoint: Checkpoint | None,
 ) -> list[dict[str, float]]:
     """Train the whole network, its head alone, or nothing where a checkpoint holds both."""
     settings = FitSettings(seed=runtime.seed, device=resolve_device(runtime.device), progress=runtime.progress)
@@ -78,7 +80,7 @@ def _fit(
         return fit_head(target, images, params=params, batch_size=runtime.batch_size, settings=settings)
     if network.checkpoint is not None:
         return []
-    return fit_target(target, images, params=params, settings=settings)
+    return fit_target(target, images, params=params, settings=settings, checkpoint=checkpoint)
 
 
 def _with_accuracy(

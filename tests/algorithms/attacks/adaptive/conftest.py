@@ -110,7 +110,9 @@ def make_task(model):
         targets = (labels + 1) % CLASSES
         aimed = {target: clean[classes == target][0] for target in range(CLASSES)}
         guides = None
-        if guide is not None:
+        if guide == "images":
+            guides = Guide(values=clean.expand(len(images), *clean.shape), describe=model.describe)
+        elif guide is not None:
             layers = model.layers(torch.stack([aimed[int(target)] for target in targets]))
             values = layers if guide == "layers" else layers[:, -1]
             guides = Guide(values=values, describe=model.describe if guide == "layers" else _last_layer(model))

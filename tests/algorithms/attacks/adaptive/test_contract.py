@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from adv_detect.algorithms.attacks.adaptive import (
     AttackKind,
     adaptive_attack_names,
+    attack_kind,
     build_adaptive_attack,
     check_budget,
     run_adaptive_attack,
@@ -20,6 +22,8 @@ from adv_detect.errors import AttackError, ConfigurationError
 
 SHORT = {"steps": 25}
 CW = {"steps": 30, "binary_search_steps": 3, "learning_rate": 0.05, "initial_constant": 1.0, "detector_weight": 10.0}
+MULTI = {"steps": 12, "restarts": 2, "relative_steps": [2.0]}
+QUERIES = {"steps": 1, "initial_gradient_eval_steps": 8, "gamma": 30.0}
 DEEP = {"steps": 25, "max_thres": 40, "detector_weight": 1.0}
 CASES = [
     ("classifier_only", SHORT, {"norm": "linf", "epsilon": 0.15}),
@@ -32,12 +36,30 @@ CASES = [
     ("weighted_sum", SHORT, {"norm": "l2", "epsilon": 0.8, "targeted": True}),
     ("matching", SHORT, {"norm": "linf", "epsilon": 0.15, "guide": "layers"}),
     ("matching", SHORT, {"norm": "l2", "epsilon": 0.8, "targeted": True, "guide": "layers"}),
+    ("multi_target", MULTI, {"norm": "linf", "epsilon": 0.15}),
+    ("multi_target", MULTI, {"norm": "l2", "epsilon": 0.8, "targeted": True}),
+    ("random_noise", {"samples": 60}, {"norm": "linf", "epsilon": 0.4}),
+    ("hop_skip_jump", QUERIES, {"norm": "linf", "epsilon": None, "guide": "images"}),
+    ("hop_skip_jump_l2", QUERIES, {"norm": "l2", "epsilon": None, "guide": "images", "targeted": True}),
     ("cw_detector", CW, {"norm": "l2", "epsilon": None}),
     ("cw_detector", CW, {"norm": "l2", "epsilon": None, "targeted": True}),
     ("deep_detector", DEEP, {"norm": "linf", "epsilon": 40 / 255, "guide": "features", "targeted": True}),
 ]
 IDS = [f"{name}-{case['norm']}-{'targeted' if case.get('targeted') else 'untargeted'}" for name, _, case in CASES]
 FIELDS = ("images", "fooled", "evaded", "detector_score", "l2", "linf", "gradient_evaluations", "zero_gradient_share")
+
+
+def _shorter(name, arguments, steps, *, restarts=None):
+    """The same attack with fewer steps, where it takes steps, and more starting points, where it takes those."""
+    known = attack_kind(name).arguments.model_fields
+    changes = {"steps": min(steps, arguments.get("steps", steps)), "samples": steps, "restarts": restarts}
+    return arguments | {key: value for key, value in changes.items() if key in known and value is not None}
+
+
+def _without_a_way_in(task):
+    starts = task.guide.values.clone()
+    starts[::2] = task.images[::2, None]
+    return replace(task, guide=replace(task.guide, values=starts))
 
 
 def test_every_registered_attack_is_among_the_cases():
@@ -65,7 +87,9 @@ def test_images_stay_within_bounds_and_budget_and_are_judged_truly(model, make_t
 @pytest.mark.parametrize(("name", "arguments", "case"), CASES, ids=IDS)
 def test_images_that_were_not_fooled_come_back_clean(model, make_task, name, arguments, case):
     task = make_task(**(case | {"epsilon": case["epsilon"] and 0.05}))
-    few = arguments | {"steps": 3} | ({"max_thres": 2} if name == "deep_detector" else {})
+    few = _shorter(name, arguments, 3) | ({"max_thres": 2} if name == "deep_detector" else {})
+    if name.startswith("hop_skip_jump"):  # it searches until it is through: give half of the images no way in
+        task = _without_a_way_in(task)
     result = run_adaptive_attack(build_adaptive_attack(name, few), model, task)
     assert not result.fooled.all()
     assert torch.equal(result.images[~result.fooled], task.images[~result.fooled])
@@ -75,8 +99,7 @@ def test_images_that_were_not_fooled_come_back_clean(model, make_task, name, arg
 @pytest.mark.leaves_rng_alone
 @pytest.mark.parametrize(("name", "arguments", "case"), CASES, ids=IDS)
 def test_the_seed_decides_and_the_global_random_state_is_left_alone(model, make_task, name, arguments, case):
-    restarts = {} if name == "cw_detector" else {"restarts": 2}
-    attack = build_adaptive_attack(name, arguments | {"steps": 8} | restarts)
+    attack = build_adaptive_attack(name, _shorter(name, arguments, 8, restarts=2))
     state = torch.get_rng_state()
     first = run_adaptive_attack(attack, model, make_task(**case, seed=3))
     second = run_adaptive_attack(attack, model, make_task(**case, seed=3))
@@ -88,8 +111,7 @@ def test_the_seed_decides_and_the_global_random_state_is_left_alone(model, make_
 @pytest.mark.parametrize(("name", "arguments", "case"), CASES, ids=IDS)
 def test_an_image_does_not_feel_its_neighbours(model, make_task, name, arguments, case):
     """Order and batch size change nothing, random starts included, since these hang on the image's index."""
-    restarts = {} if name == "cw_detector" else {"restarts": 2}
-    attack = build_adaptive_attack(name, arguments | {"steps": 6} | restarts)
+    attack = build_adaptive_attack(name, _shorter(name, arguments, 6, restarts=2))
     task = make_task(**case)
     order = torch.randperm(len(task), generator=torch.Generator().manual_seed(0))
     together = run_adaptive_attack(attack, model, task)
@@ -99,7 +121,12 @@ def test_an_image_does_not_feel_its_neighbours(model, make_task, name, arguments
     assert torch.equal(together.gradient_evaluations[order], shuffled.gradient_evaluations)
 
 
-@pytest.mark.parametrize(("name", "arguments", "case"), CASES, ids=IDS)
+GRADIENTS = [number for number, (name, _, _) in enumerate(CASES) if attack_kind(name).follows == "gradients"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "case"), [CASES[one] for one in GRADIENTS], ids=[IDS[one] for one in GRADIENTS]
+)
 def test_done_images_leave_the_batch(model, make_task, name, arguments, case):
     result = run_adaptive_attack(build_adaptive_attack(name, arguments), model, make_task(**case))
     assert result.gradient_evaluations.unique().numel() > 1
@@ -108,7 +135,7 @@ def test_done_images_leave_the_batch(model, make_task, name, arguments, case):
         assert through.float().mean() < stuck.float().mean()
 
 
-@pytest.mark.parametrize("name", ["selective", "orthogonal", "weighted_sum", "matching"])
+@pytest.mark.parametrize("name", ["selective", "orthogonal", "weighted_sum", "matching", "multi_target"])
 def test_without_return_early_all_steps_are_taken_and_scores_fall_further(model, make_task, name):
     task = make_task(norm="l2", epsilon=0.8, guide="layers" if name == "matching" else None)
     early = run_adaptive_attack(build_adaptive_attack(name, SHORT), model, task)

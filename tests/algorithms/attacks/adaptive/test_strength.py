@@ -177,7 +177,7 @@ def test_a_detector_with_masked_gradient_is_called_out(model, substitute, make_t
     masked = _Wrapped(model, change)
     records = _records(masked, substitute, make_task(norm="l2", epsilon=0.8))
     assert records[records["attack"] == "selective"]["evaded_fpr_05"].mean() < 0.6
-    reasons = unreliable_detectors(run_checks(records, transfer=("transfer",)))["planted"]
+    reasons = unreliable_detectors(run_checks(records, blind={"transfer": ["transfer"]}))["planted"]
     assert any("the gradients are masked" in reason for reason in reasons)
 
 
@@ -186,14 +186,14 @@ def test_a_constant_detector_is_called_out(model, substitute, make_task):
     constant = _Wrapped(model, lambda scores: torch.full_like(scores, 5.0))
     records = _records(constant, substitute, make_task(norm="l2", epsilon=0.8))
     assert not records["evaded_fpr_05"].any()
-    reasons = unreliable_detectors(run_checks(records, transfer=("transfer",)))["planted"]
+    reasons = unreliable_detectors(run_checks(records, blind={"transfer": ["transfer"]}))["planted"]
     assert any("same score" in reason for reason in reasons)
     assert any("the gradients are masked" in reason for reason in reasons)
 
 
 def test_a_plain_detector_is_not_called_out(model, substitute, make_task):
     records = _records(model, substitute, make_task(norm="l2", epsilon=0.8), name="honest")
-    assert unreliable_detectors(run_checks(records, transfer=("transfer",))) == {}
+    assert unreliable_detectors(run_checks(records, blind={"transfer": ["transfer"]})) == {}
 
 
 def _reversed(scores: Tensor) -> Tensor:
@@ -211,8 +211,8 @@ def test_a_detector_with_misleading_gradient_is_beaten_or_called_out(model, subs
     assert (records["zero_gradient_share"] == 0).all()
     assert rates["selective"] < 0.1
     assert rates["orthogonal"] > 0.9
-    assert unreliable_detectors(run_checks(records, transfer=("transfer",))) == {}
+    assert unreliable_detectors(run_checks(records, blind={"transfer": ["transfer"]})) == {}
 
     fewer = records[records["attack"] != "orthogonal"]
-    (reason,) = unreliable_detectors(run_checks(fewer, transfer=("transfer",)))["planted"]
+    (reason,) = unreliable_detectors(run_checks(fewer, blind={"transfer": ["transfer"]}))["planted"]
     assert "images made without the detector's gradients do better" in reason

@@ -14,7 +14,7 @@ from adv_detect.algorithms.detectors.multiview.arguments import (
     MultiviewArguments,
     parse_arguments,
 )
-from adv_detect.algorithms.detectors.multiview.description import Description, logit_gaps, unchanged, view_changes
+from adv_detect.algorithms.detectors.multiview.description import Description, logit_gaps, view_changes
 from adv_detect.algorithms.detectors.multiview.neighbourhood import SHARPNESS, Neighbourhood
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError, DataError
@@ -153,7 +153,7 @@ def test_too_few_clean_images_and_missing_parts_are_named():
 def test_benign_changes_are_no_references():
     clean = Activations(torch.zeros(3, 2), {}, groups=("natural", "benign/blur", "natural"))
 
-    assert unchanged(clean).groups == ("natural", "natural")
+    assert clean.unchanged().groups == ("natural", "natural")
 
 
 @pytest.mark.parametrize(

@@ -104,12 +104,12 @@ def test_the_joint_model_runs_the_network_on_views_of_unsure_images_alone():
     torch.manual_seed(0)
     network = Network()
     views = Views.build({"v": ImageChangeParams(kind="brightness", arguments={"factor": 0.5})}, (0.0, 1.0))
-    model, images = DetectionModel(network, made, ("a", "b"), views), torch.rand(20, 1, 2, 2)
+    model, images = DetectionModel(network, made, ("a", "b"), views=views), torch.rand(20, 1, 2, 2)
 
     with torch.no_grad():
         logits, scores = model(images)
     seen, network.seen = network.seen, 0
-    whole = DetectionModel(network, made, ("a", "b"), Views()).activations(images)
+    whole = DetectionModel(network, made, ("a", "b")).activations(images)
     needing = made.needs_views(whole)
 
     assert seen == 20 + int(needing.sum())

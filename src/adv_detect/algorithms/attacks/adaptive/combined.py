@@ -39,17 +39,30 @@ def combined_direction(loss: CombinedLoss) -> ChooseDirection:
 
     def choose(evaluation: Evaluation, batch: AdaptiveTask) -> Direction:
         nonlocal calls
-        probing = calls % PROBE_EVERY == 0
         calls += 1
-        values = raw_gradient(loss(evaluation, batch), evaluation.images, keep_graph=probing)
-        evaluated, zero = counts(CLASSIFIER, is_absent(values))
-        if probing:
-            of_detector = raw_gradient(evaluation.detector_logits, evaluation.images)
-            more_evaluated, more_zero = counts(DETECTOR, is_absent(of_detector))
-            evaluated, zero = evaluated + more_evaluated, zero + more_zero
-        return Direction(values=values, evaluated=evaluated, zero=zero)
+        return probed_direction(loss(evaluation, batch), evaluation, probing=calls % PROBE_EVERY == 1)
 
     return choose
+
+
+def probed_direction(loss: Tensor, evaluation: Evaluation, *, probing: bool) -> Direction:
+    """Differentiate a summed loss, and beside it the detector's part alone where that is wanted.
+
+    Args:
+        loss: Loss per image, ``(N,)``.
+        evaluation: What it was computed from.
+        probing: Whether to look at the detector's own gradient too.
+
+    Returns:
+        The gradient at its own scale, with the counts of both.
+    """
+    values = raw_gradient(loss, evaluation.images, keep_graph=probing)
+    evaluated, zero = counts(CLASSIFIER, is_absent(values))
+    if probing:
+        of_detector = raw_gradient(evaluation.evasion, evaluation.images)
+        more_evaluated, more_zero = counts(DETECTOR, is_absent(of_detector))
+        evaluated, zero = evaluated + more_evaluated, zero + more_zero
+    return Direction(values=values, evaluated=evaluated, zero=zero)
 
 
 def guide_gap(evaluation: Evaluation, guide: Guide | None) -> Tensor:

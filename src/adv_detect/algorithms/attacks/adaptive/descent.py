@@ -43,6 +43,11 @@ class DescentArguments(Block):
     return_early: bool = True
     detector_margin: float = Field(1e-3, ge=0)
 
+    @property
+    def total_steps(self) -> int:
+        """Steps of all runs on an image that withstands."""
+        return self.steps * self.restarts
+
 
 def descend(
     model: EndToEndModel,
@@ -122,6 +127,7 @@ class Descent:
         self._judge(rows, evaluation)
         direction = self._choose(evaluation, batch)
         self._tracker.spend(rows, direction)
+        self._tracker.steps += 1
         length = batch.budget * self._arguments.relative_step
         length *= step_factor(step, self._arguments.steps, self._arguments.schedule)
         return project(images - length * unit_step(direction.values, batch.norm), batch)
@@ -130,6 +136,7 @@ class Descent:
         score = evaluation.score
         fooled = evaluation.margin > self._arguments.confidence
         passed = score <= self._task.threshold - self._arguments.detector_margin
+        self._tracker.succeed(rows, fooled & passed, self._tracker.steps)
         self._tracker.offer(rows, evaluation.images.detach(), torch.where(fooled, score, NEVER))
         if self._arguments.return_early:
             self._tracker.finish(rows, fooled & passed)

@@ -101,9 +101,13 @@ def step_factor(step: int, steps: int, schedule: Schedule) -> float:
     return 1.0
 
 
+def image_seed(seed: int, index: int, restart: int) -> int:
+    """Give the seed of what is drawn for one image: it hangs on no other image of the batch."""
+    return (seed * _SEED_STRIDE + index * _INDEX_STRIDE + restart) % _SEED_LIMIT
+
+
 def _noise(task: AdaptiveTask, index: int, restart: int) -> Tensor:
-    seed = (task.seed * _SEED_STRIDE + index * _INDEX_STRIDE + restart) % _SEED_LIMIT
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(image_seed(task.seed, index, restart))
     shape = task.images.shape[1:]
     if task.norm == "linf":
         return (torch.rand(shape, generator=generator) * 2 - 1) * task.budget

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adv_detect.algorithms.attacks.adaptive.geometry import linf_norms
-from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, EndToEndModel, class_margin
+from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, EndToEndModel, EvadableModel, class_margin
 from adv_detect.algorithms.finite import per_row
 from adv_detect.errors import ConfigurationError
 
@@ -36,6 +36,8 @@ class Evaluation:
         images: The iterates, requiring grad, ``(N, channels, H, W)``.
         class_logits: Shape ``(N, C)``.
         detector_logits: Shape ``(N,)``.
+        evasions: How far the parts of the detector logit lie above the threshold, as if the network named the class
+            aimed at, ``(N, M)``: the detector passes where none does.
         description: Trajectories or features to compare with the guide; None where no guide is used.
         margin: Class margin without gradient, ``(N,)``, positive where the attack succeeds.
     """
@@ -43,6 +45,7 @@ class Evaluation:
     images: Tensor
     class_logits: Tensor
     detector_logits: Tensor
+    evasions: Tensor
     description: Tensor | None
     margin: Tensor
 
@@ -50,6 +53,11 @@ class Evaluation:
     def score(self) -> Tensor:
         """Detector logits without gradient, ``(N,)``."""
         return self.detector_logits.detach()
+
+    @property
+    def evasion(self) -> Tensor:
+        """The largest of the evasions, ``(N,)``."""
+        return self.evasions.amax(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +75,17 @@ class Direction:
     zero: Tensor
 
 
-def evaluate(model: EndToEndModel, images: Tensor, task: AdaptiveTask, *, use_guide: bool = False) -> Evaluation:
+def evaluate(
+    model: EndToEndModel, images: Tensor, task: AdaptiveTask, *, use_guide: bool = False, aims: Tensor | None = None
+) -> Evaluation:
     """Run the model on a detached copy of ``images`` that requires grad.
 
     Args:
-        model: Images to class and detector logits.
+        model: Images to class and detector logits; one whose detector says how it is best attacked is asked for that.
         images: Shape ``(N, channels, H, W)``.
         task: Its rows belong to ``images``.
+        aims: Classes under whose names the detector is to pass the images, int64, ``(N,)``; None for the targets, and
+            without these for the classes that the network names.
         use_guide: Ask the guide's model instead, for the description too.
 
     Raises:
@@ -85,12 +97,34 @@ def evaluate(model: EndToEndModel, images: Tensor, task: AdaptiveTask, *, use_gu
         if task.guide is None:
             raise ConfigurationError("guide: this attack moves images towards a guide, got none; give the task a guide")
         class_logits, detector_logits, description = task.guide.describe(leaf)
+        parts = detector_logits[:, None]
+    elif isinstance(model, EvadableModel):
+        class_logits, detector_logits, parts = model.evade(leaf, task.targets if aims is None else aims)
     else:
         class_logits, detector_logits = model(leaf)
-    margin = class_margin(class_logits.detach(), task)
+        parts = detector_logits[:, None]
     return Evaluation(
-        images=leaf, class_logits=class_logits, detector_logits=detector_logits, description=description, margin=margin
+        images=leaf,
+        class_logits=class_logits,
+        detector_logits=detector_logits,
+        evasions=parts - task.threshold,
+        description=description,
+        margin=class_margin(class_logits.detach(), task),
     )
+
+
+def parts_under(model: EndToEndModel, images: Tensor, aims: Tensor) -> Tensor:
+    """Give the parts of the detector logits as if the network named certain classes, without the rest where it can be.
+
+    Args:
+        model: Images to class and detector logits.
+        images: Shape ``(N, channels, H, W)``.
+        aims: The classes, int64, ``(N,)``.
+
+    Returns:
+        Shape ``(N, M)``; the detector logits as they are where the model cannot tell.
+    """
+    return model.parts_as(images, aims) if isinstance(model, EvadableModel) else model(images)[1][:, None]
 
 
 def classifier_loss(class_logits: Tensor, task: AdaptiveTask, kind: ClassifierLoss, confidence: float) -> Tensor:

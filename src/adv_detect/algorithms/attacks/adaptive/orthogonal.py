@@ -45,7 +45,7 @@ def orthogonal(model: EndToEndModel, task: AdaptiveTask, arguments: OrthogonalAr
     def choose(evaluation: Evaluation, batch: AdaptiveTask) -> Direction:
         loss = classifier_loss(evaluation.class_logits, batch, arguments.loss, arguments.confidence)
         of_classifier, no_classifier = unit_gradient(loss, evaluation.images, keep_graph=True)
-        of_detector, no_detector = unit_gradient(evaluation.detector_logits, evaluation.images)
+        of_detector, no_detector = unit_gradient(evaluation.evasion, evaluation.images)
         fooled = per_row(evaluation.margin > arguments.confidence, of_detector)
         chosen = torch.where(fooled, of_detector, of_classifier)
         other = torch.where(fooled, of_classifier, of_detector)

@@ -10,8 +10,11 @@ from pydantic import ValidationError
 
 from adv_detect.algorithms.attacks.adaptive.cw_detector import CwDetectorArguments, cw_detector
 from adv_detect.algorithms.attacks.adaptive.deep_detector import DeepDetectorArguments, deep_detector
+from adv_detect.algorithms.attacks.adaptive.hop_skip_jump import HopSkipJumpArguments, hop_skip_jump
 from adv_detect.algorithms.attacks.adaptive.matching import MatchingArguments, matching
+from adv_detect.algorithms.attacks.adaptive.multi_target import MultiTargetArguments, multi_target
 from adv_detect.algorithms.attacks.adaptive.orthogonal import OrthogonalArguments, orthogonal
+from adv_detect.algorithms.attacks.adaptive.random_noise import RandomNoiseArguments, random_noise
 from adv_detect.algorithms.attacks.adaptive.selective import SelectiveArguments, classifier_only, selective
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, BudgetNorm, Candidates, EndToEndModel
 from adv_detect.algorithms.attacks.adaptive.weighted_sum import WeightedSumArguments, weighted_sum
@@ -24,7 +27,8 @@ from adv_detect.sharding.sources import source_identity
 
 _Arguments = TypeVar("_Arguments", bound=Block)
 
-GuideSource = Literal["none", "clean_images", "medoids"]
+GuideSource = Literal["none", "clean_images", "medoids", "starting_points"]
+Follows = Literal["gradients", "queries", "random noise"]
 NORMS: tuple[BudgetNorm, ...] = get_args(BudgetNorm)
 FORM_ARGUMENT = "selection"
 """Argument that chooses between the published and the correct form of an attack."""
@@ -38,7 +42,10 @@ class AttackKind(Generic[_Arguments]):
         attack: Model, task and arguments to the best images found.
         arguments: Checks what the configuration gives.
         guide: What the task's guide is chosen from: ``clean_images``, as the detector describes them (trajectories
-            ``(N, L, K)``); ``medoids`` of the last layer, features ``(N, D)``; ``none`` leaves the task without one.
+            ``(N, L, K)``); ``medoids`` of the last layer, features ``(N, D)``; ``starting_points``, images
+            ``(N, K, channels, H, W)`` of other classes that pass; ``none`` leaves the task without one.
+        follows: ``gradients`` of network and detector; without them (``queries``, ``random noise``) it can attack any
+            detector, and an attack that follows gradients must not do worse.
         takes_budget: Whether the perturbation has a bound; without one the attack searches for the smallest, in the
             first of ``norms``.
         norms: Norms that it can work in.
@@ -53,6 +60,7 @@ class AttackKind(Generic[_Arguments]):
     attack: Callable[[EndToEndModel, AdaptiveTask, _Arguments], Candidates]
     arguments: type[_Arguments]
     guide: GuideSource = "none"
+    follows: Follows = "gradients"
     takes_budget: bool = True
     norms: tuple[BudgetNorm, ...] = NORMS
     budget_argument: str | None = None
@@ -98,6 +106,12 @@ class AdaptiveAttack:
     kind: AttackKind[Any]
     arguments: Block
 
+    @property
+    def total_steps(self) -> int | None:
+        """Steps of all its runs on an image that withstands; None where it does not count them."""
+        found: int | None = getattr(self.arguments, "total_steps", None)
+        return found
+
     def __call__(self, model: EndToEndModel, task: AdaptiveTask) -> Candidates:
         """Attack all images of the task in one batch."""
         return self.kind.attack(model, task, self.arguments)
@@ -109,6 +123,24 @@ _KINDS: dict[str, AttackKind[Any]] = {
     "orthogonal": AttackKind(attack=orthogonal, arguments=OrthogonalArguments),
     "weighted_sum": AttackKind(attack=weighted_sum, arguments=WeightedSumArguments),
     "matching": AttackKind(attack=matching, arguments=MatchingArguments, guide="clean_images"),
+    "multi_target": AttackKind(attack=multi_target, arguments=MultiTargetArguments),
+    "random_noise": AttackKind(attack=random_noise, arguments=RandomNoiseArguments, follows="random noise"),
+    "hop_skip_jump": AttackKind(
+        attack=hop_skip_jump,
+        arguments=HopSkipJumpArguments,
+        guide="starting_points",
+        follows="queries",
+        takes_budget=False,
+        norms=("linf",),
+    ),
+    "hop_skip_jump_l2": AttackKind(
+        attack=hop_skip_jump,
+        arguments=HopSkipJumpArguments,
+        guide="starting_points",
+        follows="queries",
+        takes_budget=False,
+        norms=("l2",),
+    ),
     "cw_detector": AttackKind(
         attack=cw_detector, arguments=CwDetectorArguments, takes_budget=False, norms=("l2",), published=True
     ),

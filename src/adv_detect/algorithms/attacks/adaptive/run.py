@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from adv_detect.algorithms.attacks.adaptive.geometry import l2_norms, linf_norms
 from adv_detect.algorithms.attacks.adaptive.task import (
+    NOT_COUNTED,
     AdaptiveResult,
     AdaptiveTask,
     Candidates,
@@ -81,6 +82,7 @@ def judge(
         broken, images = broken | unsound, replace_rows(images, task.images, unsound)
         class_logits[unsound], detector_logits[unsound] = _logits(model, images[unsound], batch_size)
     fooled = (class_margin(class_logits, task) > 0) & ~broken
+    counted = candidates.first_success
     return AdaptiveResult(
         images=images,
         fooled=fooled,
@@ -90,6 +92,7 @@ def judge(
         linf=linf_norms(images - task.images),
         gradient_evaluations=candidates.gradient_evaluations,
         zero_gradient_share=candidates.zero_gradient_share,
+        first_success=torch.full_like(task.labels, NOT_COUNTED) if counted is None else counted,
         non_finite=broken,
     )
 

@@ -48,7 +48,7 @@ def selective(model: EndToEndModel, task: AdaptiveTask, arguments: SelectiveArgu
     def choose(evaluation: Evaluation, batch: AdaptiveTask) -> Direction:
         fooled = evaluation.margin > arguments.confidence
         attacked = classifier_loss(evaluation.class_logits, batch, arguments.loss, arguments.confidence)
-        values, absent = unit_gradient(torch.where(fooled, evaluation.detector_logits, attacked), evaluation.images)
+        values, absent = unit_gradient(torch.where(fooled, evaluation.evasion, attacked), evaluation.images)
         evaluated, zero = counts(torch.where(fooled, DETECTOR, CLASSIFIER), absent)
         return Direction(values=values, evaluated=evaluated, zero=zero)
 

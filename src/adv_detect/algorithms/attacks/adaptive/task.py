@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,8 +21,35 @@ DescribingModel = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 Describe = Callable[[Tensor], Tensor]
 """Images ``(N, channels, H, W)`` to trajectories ``(N, L, K)`` or features ``(N, D)``."""
 
+
+@runtime_checkable
+class EvadableModel(Protocol):
+    """An end-to-end model whose detector says what it would answer if the network named another class."""
+
+    @property
+    def detector_stands_alone(self) -> bool:
+        """Tell whether :meth:`parts_as` does without the network."""
+
+    def evade(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Give class logits ``(N, C)``, detector logits ``(N,)``, and their parts under the targets ``(N, M)``.
+
+        The largest part is the detector logit if the network names the target. None means the classes that it names.
+        """
+
+    def parts_as(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Give the parts ``(N, M)`` under the targets alone, which may cost less."""
+
+    def scores_by_class(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Give class logits and the detector logits under the name of each class, ``(N, C)`` both."""
+
+
 BudgetNorm = Literal["l2", "linf"]
 _Record = TypeVar("_Record")
+
+NO_SUCCESS = -1
+"""In place of a number of steps: the image never got through."""
+NOT_COUNTED = -2
+"""In place of a number of steps: the attack does not count them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +144,14 @@ class Candidates:
         gradient_evaluations: Backward passes spent, int64, ``(N,)``.
         zero_gradient_share: Share of them without a gradient, float, ``(N,)``; of classifier and detector
             gradients the larger share.
+        first_success: Steps after which the image first got through, int64, ``(N,)``: `NO_SUCCESS` where it never
+            did; None for an attack that does not keep count.
     """
 
     images: Tensor
     gradient_evaluations: Tensor
     zero_gradient_share: Tensor
+    first_success: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +167,7 @@ class AdaptiveResult:
         linf: Largest change of a pixel, ``(N,)``.
         gradient_evaluations: As in :class:`Candidates`.
         zero_gradient_share: As in :class:`Candidates`.
+        first_success: As in :class:`Candidates`; `NOT_COUNTED` for an attack that does not keep count.
         non_finite: Failed because a pixel or a logit of the attacked image was NaN or infinite, bool, ``(N,)``; the
             clean image stands in its place.
     """
@@ -149,6 +180,7 @@ class AdaptiveResult:
     linf: Tensor
     gradient_evaluations: Tensor
     zero_gradient_share: Tensor
+    first_success: Tensor
     non_finite: Tensor
 
 
@@ -159,7 +191,7 @@ def concatenate(parts: list[_Record]) -> _Record:
         parts: At least one dataclass of tensors.
     """
     kind = type(parts[0])
-    names = [field.name for field in fields(parts[0])]  # type: ignore[arg-type]
+    names = [field.name for field in fields(parts[0]) if getattr(parts[0], field.name) is not None]  # type: ignore[arg-type]
     return kind(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 

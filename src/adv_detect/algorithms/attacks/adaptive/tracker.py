@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.adaptive.gradients import Direction
-from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates
+from adv_detect.algorithms.attacks.adaptive.task import NO_SUCCESS, AdaptiveTask, Candidates
 from adv_detect.algorithms.finite import per_row
 
 NEVER = float("inf")
@@ -14,7 +14,7 @@ NEVER = float("inf")
 
 
 class Tracker:
-    """Keeps per row the image with the lowest key, and counts gradient evaluations.
+    """Keeps per row the image with the lowest key, and counts gradient evaluations and steps.
 
     Once a row is done neither its image nor its counts change, so that the outcome does not depend on how
     soon done rows leave the batch.
@@ -27,6 +27,8 @@ class Tracker:
         self.done = torch.zeros(count, dtype=torch.bool, device=device)
         self.evaluated = torch.zeros(count, 2, dtype=torch.int64, device=device)
         self.zero = torch.zeros(count, 2, dtype=torch.int64, device=device)
+        self.steps = 0
+        self.first_success = torch.full((count,), NO_SUCCESS, device=device)
 
     def open_rows(self) -> Tensor:
         """Return the rows that are not done, int64, ``(n,)``."""
@@ -49,6 +51,11 @@ class Tracker:
         """Close rows ``(n,)`` where ``done`` ``(n,)`` is true."""
         self.done[rows] |= done
 
+    def succeed(self, rows: Tensor, success: Tensor, steps: int) -> None:
+        """Note after how many steps rows ``(n,)`` first got through, where ``success`` ``(n,)``."""
+        first = success & (self.first_success[rows] == NO_SUCCESS)
+        self.first_success[rows] = torch.where(first, steps, self.first_success[rows])
+
     def spend(self, rows: Tensor, direction: Direction) -> None:
         """Count the gradient evaluations of rows that are not done."""
         still_open = (~self.done[rows])[:, None]
@@ -62,4 +69,5 @@ class Tracker:
             images=self.images,
             gradient_evaluations=self.evaluated.sum(dim=1),
             zero_gradient_share=share.amax(dim=1) if len(share) else share.new_zeros(0),
+            first_success=self.first_success,
         )

@@ -32,6 +32,11 @@ class WeightedSumArguments(DescentArguments):
     loss: ClassifierLoss = "hinge"
     hinge_confidence: float = Field(1.0, ge=0)
 
+    @property
+    def total_steps(self) -> int:
+        """Steps of all runs on an image that withstands."""
+        return super().total_steps * len(self.weights)
+
 
 def weighted_sum(model: EndToEndModel, task: AdaptiveTask, arguments: WeightedSumArguments) -> Candidates:
     """Descend classifier loss plus weight times detector logit, once per weight.
@@ -51,6 +56,6 @@ def weighted_sum(model: EndToEndModel, task: AdaptiveTask, arguments: WeightedSu
 def _summed_loss(weight: float, arguments: WeightedSumArguments) -> CombinedLoss:
     def loss(evaluation: Evaluation, batch: AdaptiveTask) -> Tensor:
         attacked = classifier_loss(evaluation.class_logits, batch, arguments.loss, arguments.hinge_confidence)
-        return attacked + weight * evaluation.detector_logits
+        return attacked + weight * evaluation.evasion
 
     return loss

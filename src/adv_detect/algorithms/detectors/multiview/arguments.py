@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from adv_detect.algorithms.detectors.base import Reads
 from adv_detect.algorithms.image_changes import argument_faults
 from adv_detect.errors import ConfigurationError
 from adv_detect.fields import Block, Count, Names, Rate
@@ -47,6 +48,16 @@ class DescriptionArguments(Block):
     def reads_layers(self) -> bool:
         """Tell whether the features of layers are read."""
         return self.distances or self.neighbours > 0
+
+    @property
+    def reads(self) -> Reads:
+        """Say which activations are read."""
+        return Reads(layers=self.reads_layers, views=self.views)
+
+    @property
+    def clean_needed(self) -> int:
+        """Clean images that are needed at least: one more than neighbours, since none is its own."""
+        return self.neighbours + 1 if self.neighbours else 0
 
 
 class DensityArguments(DescriptionArguments):

@@ -14,7 +14,7 @@ from adv_detect.algorithms.detectors.multiview.arguments import (
     DensityArguments,
     parse_arguments,
 )
-from adv_detect.algorithms.detectors.multiview.description import Description, unchanged
+from adv_detect.algorithms.detectors.multiview.description import Description
 from adv_detect.algorithms.detectors.multiview.one_class import OneClass
 from adv_detect.algorithms.representatives import Representatives
 
@@ -33,10 +33,9 @@ class DensityDetector(Detector):
     accepts: ClassVar[type[DensityArguments]] = DensityArguments
 
     @classmethod
-    def reads_for(cls, arguments: Mapping[str, Any]) -> Reads:
-        """Say what it reads."""
-        parsed = parse_arguments(cls.accepts, arguments)
-        return Reads(layers=parsed.reads_layers, views=parsed.views)
+    def needs(cls, arguments: Mapping[str, Any]) -> tuple[LearnsFrom, Reads]:
+        """Say that it learns from clean images, and what it reads."""
+        return cls.learns_from, parse_arguments(cls.accepts, arguments).reads
 
     def __init__(self, representatives: Representatives, **arguments: Any) -> None:
         """Prepare description and model.
@@ -47,7 +46,7 @@ class DensityDetector(Detector):
         """
         super().__init__()
         parsed = parse_arguments(self.accepts, arguments)
-        self.reads = self.reads_for(arguments)
+        self.reads, self.clean_needed = parsed.reads, parsed.clean_needed
         self.description = Description(representatives, parsed)
         self.model = OneClass(
             self.description.width,
@@ -59,7 +58,7 @@ class DensityDetector(Detector):
 
     def fit(self, clean: Activations, attacked: Activations | None, *, seed: int) -> FitHistory:
         """Learn what descriptions of clean images look like; attacks are not read."""
-        own = unchanged(clean)
+        own = clean.unchanged()
         self.description.fit(own, seed=seed)
         self.model.fit(self.description(clean, others=True), clean.logits.argmax(dim=1), seed=seed)
         return []

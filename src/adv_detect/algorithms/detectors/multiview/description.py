@@ -11,7 +11,6 @@ from adv_detect.algorithms.detectors.multiview.neighbourhood import SHOWN, Neigh
 from adv_detect.algorithms.distances import ClassDistances
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import DataError
-from adv_detect.names import BENIGN
 
 OF_A_VIEW = 2 * SHOWN
 """Numbers per view: changes of three logits, and of their softmax."""
@@ -111,14 +110,6 @@ class Description(nn.Module):
             raise DataError(
                 f"activations: expected the layers and views that the detector reads, missing are {missing}"
             )
-
-
-def unchanged(clean: Activations) -> Activations:
-    """Leave out the images that a benign change was made to."""
-    if not clean.groups:
-        return clean
-    kept = torch.tensor([not group.startswith(BENIGN) for group in clean.groups])
-    return clean if bool(kept.all()) else clean.select(kept)
 
 
 def logit_gaps(logits: Tensor, ranking: Tensor) -> Tensor:

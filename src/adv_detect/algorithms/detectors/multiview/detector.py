@@ -11,7 +11,7 @@ from torch import Tensor
 from adv_detect.algorithms.detectors.activations import Activations
 from adv_detect.algorithms.detectors.base import Detector, FitData, FitHistory, LearnsFrom, Reads
 from adv_detect.algorithms.detectors.multiview.arguments import MultiviewArguments, parse_arguments
-from adv_detect.algorithms.detectors.multiview.description import Description, unchanged
+from adv_detect.algorithms.detectors.multiview.description import Description
 from adv_detect.algorithms.detectors.multiview.readouts import DescriptionReadout, build_joined
 from adv_detect.algorithms.detectors.scoring import score_in_blocks
 from adv_detect.algorithms.detectors.trajectory.detector import held_out, recurrent_gradients
@@ -42,10 +42,9 @@ class MultiviewDetector(Detector):
     sure: Tensor
 
     @classmethod
-    def reads_for(cls, arguments: Mapping[str, Any]) -> Reads:
-        """Say what it reads."""
-        parsed = parse_arguments(MultiviewArguments, arguments)
-        return Reads(layers=parsed.reads_layers, views=parsed.views)
+    def needs(cls, arguments: Mapping[str, Any]) -> tuple[LearnsFrom, Reads]:
+        """Say that it learns from attacks, and what it reads."""
+        return cls.learns_from, parse_arguments(MultiviewArguments, arguments).reads
 
     @classmethod
     def needs_confident(cls, arguments: Mapping[str, Any]) -> bool:
@@ -62,7 +61,7 @@ class MultiviewDetector(Detector):
         """
         super().__init__()
         self.arguments = parse_arguments(MultiviewArguments, arguments)
-        self.reads = self.reads_for(arguments)
+        self.reads, self.clean_needed = self.arguments.reads, self.arguments.clean_needed
         self.description = Description(representatives, self.arguments)
         self.readout = self._fresh(views=True, seed=0)
         self.first = self._fresh(views=False, seed=0) if self.arguments.cascade else None
@@ -97,14 +96,14 @@ class MultiviewDetector(Detector):
 
     def fit_chosen(self, data: FitData, *, seed: int) -> FitHistory:
         """Learn from the train images and keep the epoch that does best on the validation images."""
-        self.description.fit(unchanged(data.clean), seed=seed)
+        self.description.fit(data.clean.unchanged(), seed=seed)
         train = self._labelled(data.clean, data.attacked, others=True)
         validation = self._labelled(data.validation_clean, data.validation_attacked, others=False)
         self.readout, history = self._fit_readout(train, validation, data, views=True, seed=seed)
         if self.first is not None:
             self.first, further = self._fit_readout(train, validation, data, views=False, seed=seed)
             history = [*further, *history]
-            self._fix_sure(unchanged(data.validation_clean))
+            self._fix_sure(data.validation_clean.unchanged())
         return history
 
     def _fit_readout(

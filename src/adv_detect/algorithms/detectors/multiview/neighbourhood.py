@@ -16,7 +16,7 @@ FURTHER = 2
 """Distances beside the shares: to the first and to the k-th neighbour."""
 SHARPNESS = 4.0
 """Weight of a neighbour: exp(-SHARPNESS * distance / typical distance)."""
-LEAST_SQUARE = 1e-12
+LEAST_SCALE = 1e-12
 
 
 class Neighbourhood(nn.Module):
@@ -82,7 +82,7 @@ class Neighbourhood(nn.Module):
         for layer, features in enumerate(self._features(kept)):
             self._points(layer)[:] = features
             alone, _ = self._measure(layer, features, self._sources)
-            self.scale[layer] = alone[:, -1].median().clamp_min(LEAST_SQUARE)
+            self.scale[layer] = alone[:, -1].median().clamp_min(LEAST_SCALE)
 
     def forward(self, activations: Activations, ranking: Tensor, *, others: bool = False) -> Tensor:
         """Describe images by their neighbours.
@@ -119,16 +119,12 @@ class Neighbourhood(nn.Module):
     def _measure(self, layer: int, features: Tensor, sources: Tensor | None) -> tuple[Tensor, Tensor]:
         """Distances to the k nearest references, with gradient, and their numbers."""
         points = self._points(layer)
-        passed_over = sources is not None and self._sources is not None
-        _, indices = nearest(features, points, min(self.k + passed_over, len(points)))
-        if passed_over:
-            assert sources is not None
-            assert self._sources is not None
-            own = self._sources.to(indices.device)[indices] == sources[:, None]
-            indices = indices.gather(1, own.int().argsort(dim=1, stable=True))
-        indices = indices[:, : self.k]
-        squares = (features[:, None] - points[indices]).square().sum(dim=2)
-        return (squares + LEAST_SQUARE).sqrt(), indices
+        if sources is None or self._sources is None:
+            return nearest(features, points, min(self.k, len(points)))
+        distances, indices = nearest(features, points, min(self.k + 1, len(points)))
+        own = self._sources.to(indices.device)[indices] == sources[:, None]
+        kept = own.int().argsort(dim=1, stable=True)[:, : self.k]
+        return distances.gather(1, kept), indices.gather(1, kept)
 
     def _points(self, layer: int) -> Tensor:
         return self.get_buffer(f"points_{layer}")[: int(self.count)]

@@ -11,7 +11,7 @@ from adv_detect.algorithms.detectors.multiview.description import Description
 from adv_detect.algorithms.detectors.trajectory.readout import TrajectoryReadout
 
 DROPOUT = 0.3
-"""Share of hidden units dropped in training; chosen on validation images of the embedded digits."""
+"""Share of hidden units dropped in training; not tuned."""
 
 
 class DescriptionReadout(TrajectoryReadout):

@@ -72,7 +72,7 @@ class TrajectoryDetector(Detector):
     def describe(self, activations: Activations) -> Tensor:
         """Give the distances to all classes ``(N, L, C)``, in the order of the classes."""
         key = (self.params.representative, self.params.distance, id(self.representatives))
-        return activations.derived(key, lambda: self.distances(self._layers_of(activations)))
+        return activations.derived(key, lambda: self.distances(activations.of_layers(self.layers)))
 
     def trajectories(self, activations: Activations) -> Tensor:
         """Give the trajectories ``(N, L, K)`` as the read-out takes them."""
@@ -107,15 +107,6 @@ class TrajectoryDetector(Detector):
         rows = torch.cat([self.trajectories(one) for one in (clean, attacked)])
         adversarial = torch.arange(len(rows)) >= len(clean)
         return TrajectorySet(rows, adversarial, ["natural"] * len(clean) + list(groups))
-
-    def _layers_of(self, activations: Activations) -> list[Tensor]:
-        missing = [name for name in self.layers if name not in activations.features]
-        if missing:
-            raise DataError(
-                f"activations: expected features of the layers {list(self.layers)}, missing are {missing}; read them "
-                "with the layers that the representatives come from"
-            )
-        return [activations.features[name] for name in self.layers]
 
     def _fresh(self, seed: int) -> TrajectoryReadout:
         classes = len(self.representatives.class_names)
