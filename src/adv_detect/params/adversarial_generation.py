@@ -19,7 +19,9 @@ class AttackParams(Block):
     """One attack on the network.
 
     ``attack`` is a registered name or the dotted path of a foolbox attack class. ``epsilon`` is in the
-    network's pixel range; attacks that search for the smallest perturbation take none.
+    network's pixel range; attacks that search for the smallest perturbation take none. It is run on the first
+    ``max_images`` of each split, in a seeded order, and on the first ``max_learning_images`` of the train and of the
+    validation split where that is fewer.
     """
 
     attack: str
@@ -31,6 +33,7 @@ class AttackParams(Block):
     splits: Annotated[tuple[Split, ...], Field(min_length=1), Once] = SPLITS
     train: bool = True
     max_images: Count | None = None
+    max_learning_images: Count | None = None
     batch_size: Count | None = None
 
     @property
@@ -38,6 +41,11 @@ class AttackParams(Block):
         """``early`` stops at the boundary; ``confident`` takes all steps or asks for a margin."""
         confident = not self.return_early or float(str(parse_fraction(self.arguments.get("confidence", 0)))) > 0
         return "confident" if confident else "early"
+
+    def limit(self, split: Split) -> int | None:
+        """Most images of a split that are attacked; None for all."""
+        limits = [self.max_images, self.max_learning_images if split != "test" else None]
+        return min((one for one in limits if one is not None), default=None)
 
     @model_validator(mode="after")
     def _trained_attacks_cover_all_splits(self) -> AttackParams:

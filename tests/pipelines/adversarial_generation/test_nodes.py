@@ -207,6 +207,17 @@ def test_max_images_takes_the_first_of_each_split(plan, attacks):
     assert "natural/train-0002" in blocks
 
 
+def test_max_learning_images_leaves_the_test_split_whole(plan, attacks):
+    limited = attacks("bim", max_images=25, max_learning_images=12)
+    blocks = {spec.key: spec.arguments for spec in plan(adversarial_generation=limited).shards}
+
+    counts = {
+        split: sum(len(one.indices) for key, one in blocks.items() if key.startswith(f"bim/targeted/{split}"))
+        for split in ("train", "validation", "test")
+    }
+    assert counts == {"train": 12, "validation": 12, "test": 25}
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [

@@ -189,7 +189,7 @@ def _blocks(
     for name, attack in attacks.items():
         for criterion in attack.criteria:
             for split in splits[name]:
-                chosen = members[split][: attack.max_images]
+                chosen = members[split][: attack.limit(split)]
                 about = (name, criterion, split)
                 yield from _cut(chosen, "/".join(about), about, runtime, aims[split] if criterion == TARGETED else None)
 
