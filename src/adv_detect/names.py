@@ -37,6 +37,9 @@ IMPERSONATION, DODGING = "impersonation", "dodging"
 EARLY: Literal["early"] = "early"
 CONFIDENT: Literal["confident"] = "confident"
 """Forms of an attack: stopped at the decision boundary, or carried on past it."""
+UNSEEN = "unseen"
+"""In the place of a form, where detectors are tested: an early attack that none of them learns from."""
+TESTED_FORMS = (EARLY, CONFIDENT, UNSEEN)
 
 
 _SHARD = re.compile(

@@ -79,11 +79,11 @@ def metric_table(
     - ``detector`` and what it is: ``configuration``, ``kind``, ``representative``, ``distance``, ``order``,
       ``trained_criterion``, ``trained_on`` (``all`` or ``without-<attack>``), ``seed``. Controls are ``margin`` (minus
       the gap of the two largest logits) and ``untrained/<draw>`` (random weights).
-    - ``attack``, ``criterion``, ``form`` (``early`` or ``confident``), ``variant``. Per criterion, form and variant
-      there are three summary rows: ``all`` (adversarials pooled), ``macro`` (mean over the attacks of that criterion
-      and form that had a success) and ``worst`` (the attack with the least AUC, named in ``worst_attack``; not for
-      ``noise``). They cover the attacks that aim at the class, as the published figures do; those that aim at the
-      features have rows of their own and are in the summary only where there are no others.
+    - ``attack``, ``criterion``, ``form`` (``early``, ``confident`` or ``unseen``), ``variant``. Per criterion, form and
+      variant there are three summary rows: ``all`` (adversarials pooled), ``macro`` (mean over the attacks of that
+      criterion and form that had a success) and ``worst`` (the attack with the least AUC, named in ``worst_attack``;
+      not for ``noise``). They cover the attacks that aim at the class, as the published figures do; those that aim at
+      the features have rows of their own and are in the summary only where there are no others.
     - Where there is no attack at all, one row per detector with the attack ``natural``: its false-positive rates.
     - ``aims_at``: ``class`` or ``features``.
     - ``variant``: ``float``; ``8bit`` (pixels rounded to 256 levels; only images that still fool the network

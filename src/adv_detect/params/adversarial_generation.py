@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from adv_detect.fields import Arguments, Block, Count, Once, PositiveNumber, check_names, parse_fraction
-from adv_detect.names import CONFIDENT, NATURAL, VARIANTS
+from adv_detect.names import CONFIDENT, EARLY, NATURAL, UNSEEN, VARIANTS
 from adv_detect.params.terms import SPLITS, AttackForm, Criteria, Norm, Split
 
 RESERVED_ATTACKS = (NATURAL, *VARIANTS, "all", "macro", "worst")
@@ -42,6 +42,11 @@ class AttackParams(Block):
         confident = not self.return_early or float(str(parse_fraction(self.arguments.get("confidence", 0)))) > 0
         return "confident" if confident else "early"
 
+    @property
+    def tested_form(self) -> str:
+        """The form, or ``unseen`` for an early attack with ``train: false``: detectors are compared group by group."""
+        return UNSEEN if self.form == EARLY and not self.train else self.form
+
     def limit(self, split: Split) -> int | None:
         """Most images of a split that are attacked; None for all."""
         limits = [self.max_images, self.max_learning_images if split != "test" else None]
@@ -73,6 +78,11 @@ class AdversarialGenerationParams(Block):
     def active(self) -> dict[str, AttackParams]:
         """The attacks that are not null, in configured order."""
         return {name: attack for name, attack in self.attacks.items() if attack is not None}
+
+    @property
+    def tested_forms(self) -> dict[str, str]:
+        """``early``, ``confident`` or ``unseen``, by name."""
+        return {name: one.tested_form for name, one in self.active.items()}
 
     def trained(self, forms: Collection[AttackForm]) -> dict[str, Criteria]:
         """Criteria of the attacks for training that have one of some forms, by name."""

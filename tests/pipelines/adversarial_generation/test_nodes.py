@@ -194,8 +194,10 @@ def test_timings_have_a_row_per_shard(finished):
     assert timings["images"].sum() == len(finished["attack_records"])
 
 
-def test_collecting_twice_gives_the_same_records(finished):
-    pd.testing.assert_frame_equal(collect_records(finished["adversarials"])[0], finished["attack_records"])
+def test_collecting_twice_gives_the_same_records(finished, blocks):
+    pd.testing.assert_frame_equal(
+        collect_records(finished["adversarials"], blocks["adversarial_generation"])[0], finished["attack_records"]
+    )
 
 
 def test_max_images_takes_the_first_of_each_split(plan, attacks):
@@ -418,8 +420,8 @@ def test_a_wrong_guide_is_refused_before_work(plan, attacks, guides, message):
         plan(adversarial_generation=attacks("deep", **deep, splits=["test"], train=False))
 
 
-def test_failures_by_nan_are_a_column_and_said_once_per_attack(finished, caplog):
-    records, _ = collect_records(finished["adversarials"])
+def test_failures_by_nan_are_a_column_and_said_once_per_attack(finished, blocks, caplog):
+    records, _ = collect_records(finished["adversarials"], blocks["adversarial_generation"])
     assert records["non_finite"].dtype == bool
     assert not records["non_finite"].any()
     flagged = records.assign(non_finite=(records["attack"] == "bim") & (records["row"] == 0))

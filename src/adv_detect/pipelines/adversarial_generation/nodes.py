@@ -13,7 +13,7 @@ from adv_detect.algorithms.representatives import Representatives, representativ
 from adv_detect.algorithms.splits import interleave, keep_copies_together
 from adv_detect.algorithms.splits import split_sources as divide
 from adv_detect.images import ImageSet, image_contents, image_set_identity
-from adv_detect.jobs.records import log_non_finite
+from adv_detect.jobs.records import log_non_finite, with_tested_forms
 from adv_detect.names import CONFIDENT, EARLY, NATURAL, NO_CRITERION, TARGETED
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import (
@@ -136,11 +136,14 @@ def generate_adversarials(
     return ShardPlan(work=work, shards=shards, runtime=runtime, description="adversarials")
 
 
-def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFrame]:
+def collect_records(
+    adversarials: ShardStore, adversarial_generation: AdversarialGenerationParams
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Gather the record of each image from the shards.
 
     Args:
         adversarials: The finished shards.
+        adversarial_generation: The attacks, to tell unseen ones apart.
 
     Returns:
         ``attack_records``, a row per source image x attack x criterion, naturals included (attack ``natural``):
@@ -160,7 +163,7 @@ def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFram
             )
         )
         timings.append(about | {"shard": key, "images": count, "seconds": content.metadata["seconds"]})
-    records = pd.concat(frames, ignore_index=True)
+    records = with_tested_forms(pd.concat(frames, ignore_index=True), adversarial_generation)
     log_non_finite(records, "attack_records")
     return records, pd.DataFrame(timings)
 

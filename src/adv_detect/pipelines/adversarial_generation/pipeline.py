@@ -35,7 +35,7 @@ def create_pipeline(**_: Any) -> Pipeline:
             ),
             node(
                 collect_records,
-                inputs="adversarials",
+                inputs=["adversarials", "params:adversarial_generation"],
                 outputs=["attack_records", "attack_timings"],
                 name="collect_records",
             ),
