@@ -251,6 +251,7 @@ def read_activations(content: ShardContent, group: str = "") -> Activations:
         views={name: tensors[f"{VIEWS}{name}"] for name in content.metadata.get("views", ())},
         twin=tensors.get(TWIN),
         groups=(group,) * len(tensors[LOGITS]) if group else (),
+        sources=tensors.get("source_index"),
     )
 
 

@@ -91,6 +91,7 @@ class HardeningWork:
             store,
             attacks=attacks,
             criteria=criteria,
+            against=known.params.train_against,
             fit=self.fit,
             seed=seed,
             device=str(resolve_device(self.scene.runtime.device)),
