@@ -22,6 +22,7 @@ from adv_detect.networks.target import TargetNetwork, build_target
 from adv_detect.params import (
     AdversarialGenerationParams,
     DetectorParams,
+    DetectorTrainingParams,
     NetworkParams,
     RayParams,
     RepresentativesParams,
@@ -109,8 +110,9 @@ def generation_plan(
         "criteria": ["untargeted"],
     }  # fmt: skip
     attacks = AdversarialGenerationParams.model_validate({"attacks": {"bim": attack}})
+    detectors = DetectorTrainingParams.model_validate({"configurations": {"lstm": {"kind": "lstm"}}})
     splits = split_sources(images, SplitParams(), runtime)
-    return generate_adversarials(images, target, _representatives(target, images), splits, attacks, runtime)
+    return generate_adversarials(images, target, _representatives(target, images), splits, attacks, runtime, detectors)
 
 
 @torch.no_grad()

@@ -91,12 +91,13 @@ def features(finished, blocks, runtime) -> ShardPlan:
 
 def adversarials(finished, blocks, runtime) -> ShardPlan:
     names = ("test_images", "network_weights", "representatives", "source_splits")
-    return generate_adversarials(*(finished[name] for name in names), blocks["adversarial_generation"], runtime)
+    params = blocks["adversarial_generation"], runtime, blocks["detector_training"]
+    return generate_adversarials(*(finished[name] for name in names), *params)
 
 
 def activations(finished, blocks, runtime) -> ShardPlan:
     names = ("adversarials", "network_weights", "representatives", "twin", "params:detector_training")
-    return compute_activations(*(finished[name] for name in names), runtime)
+    return compute_activations(*(finished[name] for name in names), runtime, blocks["evaluation"])
 
 
 def controls(finished, blocks, runtime) -> ShardPlan:

@@ -196,9 +196,9 @@ def test_it_is_attacked_through_its_views(shop, tmp_path):
 
 
 def planned(shop, params: DetectorTrainingParams, network: Any = None) -> Any:
-    names = ("adversarials", "representatives", "twin", "params:runtime")
-    images, classes, twin, runtime = (shop[name] for name in names)
-    return compute_activations(images, network or shop["network_weights"], classes, twin, params, runtime)
+    names = ("adversarials", "representatives", "twin", "params:runtime", "params:evaluation")
+    images, classes, twin, *further = (shop[name] for name in names)
+    return compute_activations(images, network or shop["network_weights"], classes, twin, params, *further)
 
 
 def remade(store: ShardStore, plan: Any) -> int:
@@ -259,7 +259,8 @@ def test_a_further_layer_remakes_activations_but_no_attack(shop, finished):
     fewer = network.with_spec(layers=network.spec.layers[1:])
 
     def attacks(target: Any) -> Any:
-        names = ("representatives", "source_splits", "params:adversarial_generation", "params:runtime")
+        blocks = ("adversarial_generation", "runtime", "detector_training")
+        names = ("representatives", "source_splits", *(f"params:{one}" for one in blocks))
         return generate_adversarials(finished["test_images"], target, *(finished[name] for name in names))
 
     assert remade(shop["activations"], planned(shop, training("jpeg", "blur"), fewer)) == len(shop["activations"])

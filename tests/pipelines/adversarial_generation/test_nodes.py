@@ -33,6 +33,7 @@ def plan(finished, blocks):
             "source_splits": finished["source_splits"],
             "adversarial_generation": blocks["adversarial_generation"],
             "runtime": blocks["runtime"],
+            "detector_training": blocks["detector_training"],
         }
         return generate_adversarials(**(values | changes))
 

@@ -78,7 +78,7 @@ def test_what_is_left_without_an_attack_must_have_succeeded(finished, detector_p
 
 def test_activations_follow_their_images(finished, blocks):
     names = ("adversarials", "network_weights", "representatives", "twin", "params:detector_training")
-    plan = compute_activations(*(finished[name] for name in names), blocks["runtime"])
+    plan = compute_activations(*(finished[name] for name in names), blocks["runtime"], blocks["evaluation"])
 
     assert plan.keys == tuple(finished["adversarials"])
     assert plan.fingerprints == finished["activations"].fingerprints()

@@ -117,7 +117,7 @@ def test_the_served_model_carries_the_twin_and_scores_as_the_evaluation_did(shop
 
 def test_another_twin_remakes_activations_and_no_attack(shop, blocks):
     given = {name: shop[name] for name in ("adversarials", "network_weights", "representatives", "twin")}
-    params = {"detector_training": TRAINING, "runtime": blocks["runtime"]}
+    params = {name: blocks[name] for name in ("runtime", "evaluation")} | {"detector_training": TRAINING}
     before = compute_activations(**given, **params).fingerprints
     other = build_twin(shop["network_weights"], TwinNetworkParams(), head="softmax", seed=9).freeze()
     attacks = adversarial_generation.create_pipeline().all_inputs()
@@ -131,7 +131,7 @@ def test_another_twin_remakes_activations_and_no_attack(shop, blocks):
 
 def test_where_nobody_reads_the_twin_it_is_not_run(finished, shop, blocks):
     given = {name: finished[name] for name in ("adversarials", "network_weights", "representatives")}
-    params = {"detector_training": blocks["detector_training"], "runtime": blocks["runtime"]}
+    params = {name: blocks[name] for name in ("detector_training", "runtime", "evaluation")}
 
     plan = compute_activations(**given, twin=shop["twin"], **params)
 
@@ -141,9 +141,10 @@ def test_where_nobody_reads_the_twin_it_is_not_run(finished, shop, blocks):
 
 def test_a_reader_of_a_twin_that_is_configured_away_is_refused(shop, blocks):
     given = {name: shop[name] for name in ("adversarials", "network_weights", "representatives")}
+    params = {name: blocks[name] for name in ("runtime", "evaluation")}
 
     with pytest.raises(ConfigurationError, match="twin, joined read the twin, which is configured away with twin_tr"):
-        compute_activations(**given, twin=ABSENT, detector_training=TRAINING, runtime=blocks["runtime"])
+        compute_activations(**given, twin=ABSENT, detector_training=TRAINING, **params)
 
 
 def test_without_a_twin_there_is_none(finished):

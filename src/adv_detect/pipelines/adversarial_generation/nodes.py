@@ -14,12 +14,11 @@ from adv_detect.algorithms.splits import interleave, keep_copies_together
 from adv_detect.algorithms.splits import split_sources as divide
 from adv_detect.images import ImageSet, image_contents, image_set_identity
 from adv_detect.jobs.records import log_non_finite, with_tested_forms
-from adv_detect.names import CONFIDENT, EARLY, NATURAL, NO_CRITERION, TARGETED
+from adv_detect.names import NATURAL, NO_CRITERION, TARGETED
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import (
     SPLITS,
     AdversarialGenerationParams,
-    AttackForm,
     AttackParams,
     DetectorTrainingParams,
     RuntimeParams,
@@ -50,7 +49,6 @@ RECORD_TENSORS = {
     "non_finite": "non_finite",
 }
 SEED_RANGE = 2**31
-FORMS: tuple[AttackForm, ...] = (EARLY, CONFIDENT)
 FEWEST_AIMS = 2
 
 
@@ -87,7 +85,7 @@ def generate_adversarials(
     source_splits: pd.DataFrame,
     adversarial_generation: AdversarialGenerationParams,
     runtime: RuntimeParams,
-    detector_training: DetectorTrainingParams | None = None,
+    detector_training: DetectorTrainingParams,
 ) -> ShardPlan:
     """Plan all attacks, shard by shard, and the unattacked images beside them.
 
@@ -99,14 +97,13 @@ def generate_adversarials(
         adversarial_generation: The attacks.
         runtime: Seed, shard size, batch size, device, engine.
         detector_training: The detectors: confident attacks on training and validation images are made where one learns
-            from such; None makes all that are for training.
+            from such.
 
     Returns:
         A plan with the shards ``natural/<split>-<number>`` and ``<attack>/<criterion>/<split>-<number>``.
     """
     attacks = adversarial_generation.active
-    forms = FORMS if detector_training is None else detector_training.asked_forms
-    splits = {name: adversarial_generation.splits_of(name, forms) for name in attacks}
+    splits = {name: adversarial_generation.splits_of(name, detector_training.asked_forms) for name in attacks}
     built = {name: build_attack(name, attack) for name, attack in attacks.items()}
     for one in built.values():  # a wrong guide ends the run here, not hours later
         guide_images(one.guides, test_images, network_weights.spec.bounds)

@@ -57,7 +57,7 @@ def compute_activations(
     twin: TargetNetwork | Absent,
     detector_training: DetectorTrainingParams,
     runtime: RuntimeParams,
-    evaluation: EvaluationParams | None = None,
+    evaluation: EvaluationParams,
 ) -> ShardPlan:
     """Plan the activations of all stored images, and of benign changes that detectors are trained against.
 
