@@ -1,0 +1,35 @@
+"""Folders that take long to make, made once for all processes that share the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder of this process with what ``make`` made in the first process that asked.
+
+    Args:
+        factory: Of the test session.
+        name: Of the folder.
+        make: Fills an empty folder.
+    """
+    own = factory.mktemp(name)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        make(own)
+        return own
+    shared = factory.getbasetemp().parent / f"shared-{name}"
+    complete = shared.with_name(f"{shared.name}.complete")
+    with FileLock(shared.with_name(f"{shared.name}.lock")):
+        if not complete.exists():
+            shutil.rmtree(shared, ignore_errors=True)  # an attempt that failed
+            shared.mkdir()
+            make(shared)
+            complete.touch()
+        shutil.copytree(shared, own, dirs_exist_ok=True)
+    return own
