@@ -215,12 +215,14 @@ def with_other_test_images(finished: Workshop) -> Callable[[Any], ShardStore]:
 
     def make(folder: Any) -> ShardStore:
         store = ShardStore(str(folder))
-        marks = finished["activations"].fingerprints()
+        fingerprints = finished["activations"].fingerprints()
         for key, content in finished["activations"].items():
             tensors = dict(content.tensors)
             if "/test-" in key:
                 tensors |= {name: torch.zeros_like(value) for name, value in tensors.items() if "features" in name}
-            store.write(key, ShardContent(tensors, content.metadata), "changed" if "/test-" in key else marks[key])
+            store.write(
+                key, ShardContent(tensors, content.metadata), "changed" if "/test-" in key else fingerprints[key]
+            )
         return store
 
     return make

@@ -14,7 +14,7 @@ from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.datasets.optional import OptionalDataset
 from adv_detect.jobs.detectors import restore
 from adv_detect.params import AdaptiveAttackParams
-from adv_detect.pipelines.adaptive_attack.attacking import Scene
+from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 from adv_detect.pipelines.adaptive_attack.pipeline import create_pipeline
 from adv_detect.pipelines.adaptive_attack.substitute import BLOCKS, Substitute
 from adv_detect.sharding import ShardContent, ShardPlan, ShardStore, execute_plan
@@ -177,9 +177,9 @@ def substitute(trained_attacker) -> Substitute:
 
 
 @pytest.fixture(scope="session")
-def scene(finished, blocks, substitute) -> Scene:
+def setting(finished, blocks, substitute) -> AttackSetting:
     """What all attacks share."""
-    return Scene(
+    return AttackSetting(
         images=finished["test_images"],
         network=finished["network_weights"],
         representatives=finished["representatives"],

@@ -32,9 +32,9 @@ from adv_detect.pipelines import (
 from adv_detect.pipelines.adaptive_attack.attacking import attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import choose_sources, conditions, score_naturals
 from adv_detect.pipelines.adaptive_attack.models import join
-from adv_detect.pipelines.adaptive_attack.nodes import set_scene
+from adv_detect.pipelines.adaptive_attack.nodes import gather_attack_setting
 from adv_detect.pipelines.adaptive_attack.pipeline import create_pipeline
-from adv_detect.pipelines.adaptive_attack.plans import substitute_mark
+from adv_detect.pipelines.adaptive_attack.plans import substitute_fingerprint
 from adv_detect.pipelines.adaptive_attack.substitute import (
     choose_substitute_sources,
     configure_substitute,
@@ -54,7 +54,7 @@ SHARDED = ("features", "adversarials", "activations", "detectors")
 
 
 @pytest.fixture(scope="module")
-def known(finished, detectors):
+def stored(finished, detectors):
     return restore(detectors, KEY, finished["representatives"])
 
 
@@ -86,8 +86,8 @@ def test_every_step_is_a_node_of_the_main_job():
     assert all(steps[name].__wrapped__ is main[name] for name in shared)
 
 
-def test_it_is_independent_of_the_victim(substitute, finished, known, blocks, trained_attacker):
-    network, own = restore_substitute(substitute, known)
+def test_it_is_independent_of_the_victim(substitute, finished, stored, blocks, trained_attacker):
+    network, own = restore_substitute(substitute, stored)
     victim = target_tensors(finished["network_weights"])
     weights = [name for name, value in victim.items() if value.dim() > 1]
 
@@ -95,8 +95,8 @@ def test_it_is_independent_of_the_victim(substitute, finished, known, blocks, tr
     assert not any(torch.allclose(target_tensors(network)[name], victim[name], atol=1e-3) for name in weights)
     centroids = own.detector.representatives.centroids[0]
     assert not torch.allclose(centroids, finished["representatives"].centroids[0], atol=1e-3)
-    assert own.params == known.params
-    assert own.threshold(0.05) != known.threshold(0.05)
+    assert own.params == stored.params
+    assert own.threshold(0.05) != stored.threshold(0.05)
     assert own.facts["seed"] == blocks["detector_training"].seeds[0] + 1
     description = trained_attacker["substitute_description"]
     assert description == {"seed": blocks["runtime"].seed + 1, "accuracy": network.spec.accuracy}
@@ -149,7 +149,7 @@ def test_blocks_are_the_main_jobs_but_for_what_is_the_substitutes(configured, bl
 
 
 def test_an_attacker_of_a_detector_that_reads_the_twin_trains_a_shorter_one(
-    configured, blocks, adaptive, finished, known
+    configured, blocks, adaptive, finished, stored
 ):
     detectors = DetectorTrainingParams.model_validate({"configurations": {"twin": {"kind": "twin"}}})
     attacked = adaptive(detectors=["twin"], substitute={"twin_epochs": 2, "attacks": ["bim"]}, hardening={"rounds": 0})
@@ -174,7 +174,7 @@ def test_an_attacker_of_a_detector_that_reads_the_twin_trains_a_shorter_one(
         join(reader, network, torch.device("cpu"))
     model, images = join(reader, network, torch.device("cpu"), twin=second), torch.rand(2, 1, 28, 28)
     assert model(images)[1].shape == (2,)
-    assert join(known, network, torch.device("cpu"), twin=second).twin is None, "nobody reads it"
+    assert join(stored, network, torch.device("cpu"), twin=second).twin is None, "nobody reads it"
 
 
 def test_the_digest_covers_the_twin(substitute, finished):
@@ -219,8 +219,8 @@ def test_nothing_is_made_without_transfer_and_nothing_made_before_is_lost(attack
 def test_a_scene_has_a_substitute_only_where_there_is_one(substitute):
     given = ("images", "network", "representatives", "activations", ABSENT)
 
-    assert set_scene(*given, ABSENT, RuntimeParams()).substitute is None
-    assert set_scene(*given, substitute, RuntimeParams()).substitute is substitute
+    assert gather_attack_setting(*given, ABSENT, RuntimeParams()).substitute is None
+    assert gather_attack_setting(*given, substitute, RuntimeParams()).substitute is substitute
 
 
 def test_a_step_goes_on_where_it_stopped(attacker, tmp_path):
@@ -251,31 +251,31 @@ def test_attacks_on_deep_features_take_part(attacker, blocks, adaptive):
     assert shop["substitute.detectors"].metadata("cosine/both/all/1")["attacks"] == ["bim", "deep"]
 
 
-def test_what_is_transferred_is_remade_when_its_stand_in_is_another(scene, substitute, detectors, adaptive):
+def test_what_is_transferred_is_remade_when_its_stand_in_is_another(setting, substitute, detectors, adaptive):
     transferred = tuple(conditions(adaptive(), ("transfer",)))
     direct = tuple(conditions(adaptive(), ("selective",)))
-    mark = substitute_mark(scene, transferred, detectors, KEY)
+    found = substitute_fingerprint(setting, transferred, detectors, KEY)
 
-    assert mark == substitute.mark_for(detectors.metadata(KEY))
-    assert mark != substitute.digest
-    assert substitute_mark(scene, direct, detectors, KEY) is None
+    assert found == substitute.fingerprint_for(detectors.metadata(KEY))
+    assert found != substitute.digest
+    assert substitute_fingerprint(setting, direct, detectors, KEY) is None
     with pytest.raises(DataError, match=r"substitute: expected a detector 'cosine/targeted/all', got \['cosine/both"):
-        substitute.mark_for(detectors.metadata(KEY) | {"trained_criterion": "targeted"})
+        substitute.fingerprint_for(detectors.metadata(KEY) | {"trained_criterion": "targeted"})
 
 
-def test_a_transferred_attack_is_made_on_the_substitute_within_the_budget(scene, substitute, known, adaptive):
+def test_a_transferred_attack_is_made_on_the_substitute_within_the_budget(setting, substitute, stored, adaptive):
     spec = (
         adaptive()
         .attacks["transfer"]
         .model_copy(update={"budgets": {"linf": (0.5,)}, "arguments": {"steps": 12, "return_early": False}})
     )
     (condition,) = conditions(adaptive(attacks={"transfer": spec}, hardening={"rounds": 0}))
-    scored = score_naturals(scene.activations, "test", known, scene.representatives)
-    chosen = choose_sources(scored, condition.spec, known, seed=0, count=6)
+    scored = score_naturals(setting.activations, "test", stored, setting.representatives)
+    chosen = choose_sources(scored, condition.spec, stored, seed=0, count=6)
 
-    attacked = attack_images(scene, known, condition, chosen)
+    attacked = attack_images(setting, stored, condition, chosen)
 
     result, labels = attacked.result, attacked.task.labels
     assert float(result.linf.max()) <= 0.5 * (1 + 1e-5)
     assert float((substitute.network(result.images).argmax(dim=1) != labels).float().mean()) > 0.5
-    assert torch.equal(result.fooled, scene.network(result.images).argmax(dim=1) != labels)
+    assert torch.equal(result.fooled, setting.network(result.images).argmax(dim=1) != labels)

@@ -136,15 +136,15 @@ def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFram
     """
     frames, timings = [], []
     for key, content in adversarials.only(*RECORD_TENSORS).items():
-        about = {name: content.metadata[name] for name in ("attack", "criterion", "form", "split", "seed")}
+        facts = {name: content.metadata[name] for name in ("attack", "criterion", "form", "split", "seed")}
         columns = {column: content.tensors[name].numpy() for name, column in RECORD_TENSORS.items()}
         count = len(content.metadata["source_ids"])
         frames.append(
             pd.DataFrame(
-                {"source_id": content.metadata["source_ids"], **about, **columns, "shard": key, "row": range(count)}
+                {"source_id": content.metadata["source_ids"], **facts, **columns, "shard": key, "row": range(count)}
             )
         )
-        timings.append(about | {"shard": key, "images": count, "seconds": content.metadata["seconds"]})
+        timings.append(facts | {"shard": key, "images": count, "seconds": content.metadata["seconds"]})
     records = pd.concat(frames, ignore_index=True)
     log_non_finite(records, "attack_records")
     return records, pd.DataFrame(timings)
@@ -172,8 +172,8 @@ def _blocks(
         for criterion in attack.criteria:
             for split in attack.splits:
                 chosen = members[split][: attack.max_images]
-                about = (name, criterion, split)
-                yield from _cut(chosen, "/".join(about), about, runtime, aims[split] if criterion == TARGETED else None)
+                group = (name, criterion, split)
+                yield from _cut(chosen, "/".join(group), group, runtime, aims[split] if criterion == TARGETED else None)
 
 
 def _members(source_splits: pd.DataFrame, split: Split, seed: int) -> list[int]:
@@ -199,11 +199,11 @@ def _aims(source_splits: pd.DataFrame) -> dict[Split, tuple[int, ...] | None]:
 def _cut(
     members: Sequence[int],
     prefix: str,
-    about: tuple[str, str, Split],
+    group: tuple[str, str, Split],
     runtime: RuntimeParams,
     aims: tuple[int, ...] | None = None,
 ) -> Iterator[tuple[str, SourceBlock]]:
-    attack, criterion, split = about
+    attack, criterion, split = group
     for number, start in enumerate(range(0, len(members), runtime.shard_size)):
         key = f"{prefix}-{number:04d}"
         seed = int(fingerprint(runtime.seed, key)[:8], 16) % SEED_RANGE
