@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from adv_detect.absent import Absent
+from adv_detect.algorithms.attacks.configured import BY_NETWORK
 from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
 from adv_detect.algorithms.attacks.perturbations import noise_of_same_norm
-from adv_detect.algorithms.attacks.registry import BY_NETWORK
 from adv_detect.algorithms.detectors import Activations, Reads, reads_twin
 from adv_detect.algorithms.detectors.end_to_end import network_activations
 from adv_detect.algorithms.device import resolve_device

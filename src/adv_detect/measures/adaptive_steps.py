@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from adv_detect.measures.adaptive_metrics import GROUP
+from adv_detect.measures.adaptive_records import GROUP
 from adv_detect.measures.intervals import wilson_interval
 
 STEP_COUNTS = (1, 2, 5, 10, 25, 50, 100, 200, 400, 1000, 2000, 5000, 10_000)

@@ -33,7 +33,7 @@ class _Import(NamedTuple):
 
 
 class _Code(NamedTuple):
-    """What counts of a source file: the digest of its code, and its imports."""
+    """The digest of a source file's code, and its imports."""
 
     digest: str
     imports: tuple[_Import, ...]

@@ -178,7 +178,7 @@ def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversa
 
     Returns:
         One row per image, detector, attack, norm, epsilon and criterion: the columns that
-        :mod:`adv_detect.measures.adaptive_metrics` reads, and method, role, form, classifier, both thresholds, rounds
+        :mod:`adv_detect.measures.adaptive_records` reads, and method, role, form, classifier, both thresholds, rounds
         (of hardening), total_steps, first_success, evaded_reference, non_finite, label, target, predicted,
         source_index, store, shard, row.
     """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from adv_detect.algorithms.attacks.registry import attack_source, build_attack
+from adv_detect.algorithms.attacks.construction import attack_source, build_attack
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.splits import interleave, keep_copies_together
 from adv_detect.algorithms.splits import split_sources as divide

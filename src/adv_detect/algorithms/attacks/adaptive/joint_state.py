@@ -112,7 +112,7 @@ def halve(state: JointState, period: int) -> JointState:
 
 
 def include_network(state: JointState, included: Tensor, *, size: float) -> JointState:
-    """Let the network count where ``included`` ``(n,)``: from the best point, with fresh step sizes and even weights."""
+    """Let the network count where ``included`` ``(n,)``: from its best point, with fresh step size and even weights."""
     unknown, back = torch.full_like(state.losses, float("inf")), per_row(included, state.images)
     images = torch.where(back, state.best, state.images)
     return replace(
