@@ -11,10 +11,6 @@ COVERAGE ?=
 LAYERS := 02_intermediate 03_primary 04_feature 05_model_input 06_models 07_model_output 08_reporting
 RESULTS := $(filter-out data/01_raw/%,$(wildcard $(foreach part,$(LAYERS) .run.lock .run.json,data/$(part) data/*/$(part))))
 
-# Keeps freed memory in the process: gradient-heavy work on a CPU runs about twice as fast.
-export MALLOC_TRIM_THRESHOLD_ := 1000000000
-export MALLOC_MMAP_THRESHOLD_ := 1000000000
-
 .PHONY: run test lint types unit viz mlflow bench constraints clean
 
 run: $(VENV)/.installed

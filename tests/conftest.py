@@ -11,6 +11,8 @@ import torch
 from tests.projects import DEADLINE_SECONDS, command, new_project
 from tests.sharing import made_once
 
+from adv_detect.memory import keep_freed_memory
+
 pytest_plugins = ["tests.workshop"]
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -29,8 +31,7 @@ LONGEST = (
 )
 """Files that take longest, below ``tests``: they start first, so that processes which share the tests end together."""
 
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "1000000000")
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "1000000000")
+keep_freed_memory()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

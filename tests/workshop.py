@@ -64,6 +64,7 @@ TABLES = (
     "scores",
     "detection_metrics",
     "benign_changes",
+    "class_false_alarms",
 )
 
 
@@ -180,7 +181,7 @@ def run_to_the_metrics(folder: Path) -> Workshop:
     main = (target_training, twin_training, feature_extraction, representatives, adversarial_generation)
     for module in (*main, detector_training):
         shop.run(module.create_pipeline())
-    shop.run(evaluation.create_pipeline().to_nodes("measure_detection", "measure_benign_changes"))
+    shop.run(evaluation.create_pipeline().to_nodes("measure_detection", "measure_classes", "measure_benign_changes"))
     return shop
 
 

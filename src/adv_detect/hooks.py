@@ -14,6 +14,7 @@ from kedro.framework.hooks import hook_impl
 
 from adv_detect.environments import check_registered_name, check_results, results_folder
 from adv_detect.locks import RunLock
+from adv_detect.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from kedro.config import AbstractConfigLoader
@@ -63,6 +64,7 @@ class RunLockHooks:
         """Take the lock before anything is checked; a run that is refused gives it back."""
         from adv_detect.checks import runtime_of
 
+        keep_freed_memory()
         self._release()  # a run that was interrupted in this process, in a notebook, still has it
         folder = Path(run_params["project_path"]) / results_folder(run_params["env"])
         self._lock = RunLock(folder, wait_seconds=runtime_of(catalog).wait_seconds).acquire()

@@ -35,7 +35,8 @@ def test_detectors_of_one_criterion_reach_the_report(finished, blocks, trained):
     inputs = draw_inputs(*(finished[name] for name in shown), summary, evaluation)
     stored = (finished[name] for name in ("attack_records", "source_splits", "network_weights"))
     pictures, *shown_alone = show_figures(drawn, inputs, draw_benign_changes(finished["benign_changes"]))
-    part = write_evaluation_part(metrics, finished["benign_changes"], summary, *stored, pictures, dict(blocks))
+    clean = (finished["benign_changes"], finished["class_false_alarms"])
+    part = write_evaluation_part(metrics, *clean, summary, *stored, pictures, dict(blocks))
 
     tested = {"targeted", "untargeted"} if "both" in trained else trained
     for name in ("auc_overview", "roc", "score_histograms", "training_curves"):
