@@ -9,27 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from tests.projects import DEADLINE_SECONDS, command, new_project
-from tests.sharing import made_once
+from tests.sharing import LONGEST, made_once
 
 from adv_detect.memory import keep_freed_memory
 
 pytest_plugins = ["tests.workshop"]
 
 PROJECT = Path(__file__).resolve().parents[1]
-
-LONGEST = (
-    "test_run.py",
-    "pipelines/twin_training/test_nodes.py",
-    "test_docs.py",
-    "test_speedups.py",
-    "pipelines/adaptive_attack/test_substitute.py",
-    "pipelines/adversarial_generation/test_nodes.py",
-    "pipelines/face_recognition/test_pipeline.py",
-    "pipelines/test_ray_plans.py",
-    "serving/test_served_model.py",
-    "test_configurations.py",
-)
-"""Files that take longest, below ``tests``: they start first, so that processes which share the tests end together."""
 
 keep_freed_memory()
 

@@ -1,4 +1,4 @@
-"""Folders that take long to make, made once for all processes that share the tests."""
+"""Division of the tests among processes: what starts first, and folders that are made once for all."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+LONGEST = (
+    "test_run.py",
+    "pipelines/twin_training/test_nodes.py",
+    "test_docs.py",
+    "test_speedups.py",
+    "pipelines/adaptive_attack/test_substitute.py",
+    "pipelines/adversarial_generation/test_nodes.py",
+    "pipelines/face_recognition/test_pipeline.py",
+    "pipelines/test_ray_plans.py",
+    "serving/test_served_model.py",
+    "test_configurations.py",
+)
+"""Files that take longest, below ``tests``: they start first, so that processes which share the tests end together."""
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
