@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,7 @@ class Attacker:
 
     def __init__(self, finished: Any, folder: Path, blocks: dict[str, Any]) -> None:
         given = ("train_images", "test_images", "source_splits")
+        self.folder = folder
         self.catalog = DataCatalog(
             {name: MemoryDataset(finished[name], copy_mode="assign") for name in given}
             | substitute_datasets(folder)
@@ -167,6 +169,12 @@ def attacker(finished, blocks, tmp_path_factory) -> Callable[..., Attacker]:
 def trained_attacker(attacker) -> Attacker:
     """The attacker's finished results; read-only."""
     return attacker()
+
+
+@pytest.fixture
+def attackers_folder(trained_attacker, tmp_path) -> Path:
+    """A copy of the attacker's finished results, to be taken up again."""
+    return Path(shutil.copytree(trained_attacker.folder, tmp_path / "attacker"))
 
 
 @pytest.fixture(scope="session")

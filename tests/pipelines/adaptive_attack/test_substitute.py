@@ -40,6 +40,7 @@ from adv_detect.pipelines.adaptive_attack.substitute import (
     configure_substitute,
     restore_substitute,
 )
+from adv_detect.sharding import ShardStore
 
 KEY = "cosine/both/all/0"
 MODULES = (
@@ -50,6 +51,7 @@ MODULES = (
     adversarial_generation,
     detector_training,
 )
+
 SHARDED = ("features", "adversarials", "activations", "detectors")
 
 
@@ -200,50 +202,51 @@ def test_its_detectors_learn_from_attacks_that_the_victims_never_met(configured,
     assert own.active["unseen"].train
 
 
-def test_nothing_is_made_without_transfer_and_nothing_made_before_is_lost(attacker, adaptive, tmp_path):
-    attacker(tmp_path)
-    before = written(tmp_path)
+def test_nothing_is_made_without_transfer_and_nothing_made_before_is_lost(
+    attacker, attackers_folder, adaptive, tmp_path
+):
+    before = written(attackers_folder)
+    assert "detectors/cosine/both/all/1.safetensors" in before
     none = adaptive(attacks={"selective": adaptive().attacks["selective"]})
 
-    for folder in (tmp_path, tmp_path / "fresh"):
+    for folder in (attackers_folder, tmp_path / "fresh"):
         shop = attacker(folder, adaptive_attack=none)
         assert isinstance(shop["substitute.detectors"], Absent)
         assert shop["substitute_description"] == {}
     assert not written(tmp_path / "fresh")
 
-    again = attacker(tmp_path)
-    assert written(tmp_path) == before
+    again = attacker(attackers_folder)
+    assert written(attackers_folder) == before
     assert tuple(again["substitute.detectors"]) == ("cosine/both/all/1",)
 
 
-def test_a_scene_has_a_substitute_only_where_there_is_one(substitute):
+def test_a_setting_has_a_substitute_only_where_there_is_one(substitute):
     given = ("images", "network", "representatives", "activations", ABSENT)
 
     assert gather_attack_setting(*given, ABSENT, RuntimeParams()).substitute is None
     assert gather_attack_setting(*given, substitute, RuntimeParams()).substitute is substitute
 
 
-def test_a_step_goes_on_where_it_stopped(attacker, tmp_path):
-    first = attacker(tmp_path)
-    before = written(tmp_path)
-    store = first["substitute.adversarials"]
+def test_a_step_goes_on_where_it_stopped(attacker, attackers_folder):
+    before = written(attackers_folder)
+    store = ShardStore(str(attackers_folder / "adversarials"))
     gone = next(key for key in store if key.startswith("bim/"))
     Path(store.path(gone)).unlink()
 
-    attacker(tmp_path)
+    attacker(attackers_folder)
 
-    after = written(tmp_path)
+    after = written(attackers_folder)
     assert {name for name in after if after[name] != before[name]} == {f"adversarials/{gone}.safetensors"}
 
 
-def test_attacks_on_deep_features_take_part(attacker, blocks, adaptive):
+def test_attacks_on_deep_features_take_part(attacker, attackers_folder, blocks, adaptive):
     deep = {"attack": "deep-features", "arguments": {"max_thres": 200, "iterations": 15, "dodging": "nearest"}}
     attacks = AdversarialGenerationParams.model_validate(
         {"attacks": {"bim": blocks["adversarial_generation"].active["bim"], "deep": deep}}
     )
     params = adaptive(substitute={"epochs": 4, "attacks": ["bim", "deep"], "max_images": 20})
 
-    shop = attacker(adversarial_generation=attacks, adaptive_attack=params)
+    shop = attacker(attackers_folder, adversarial_generation=attacks, adaptive_attack=params)
 
     images = shop["substitute.adversarials"]
     made = [images[key].tensors["success"] for key in images if key.startswith("deep/")]
