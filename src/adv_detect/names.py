@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 NATURAL = "natural"
 """In the place of an attack: unattacked images."""
@@ -34,8 +34,12 @@ UNCHANGED = "unchanged"
 """In the place of a benign change: the natural images as they are."""
 IMPERSONATION, DODGING = "impersonation", "dodging"
 """Aims of an attack on verification: to pass for another person, or not to be recognised."""
-EARLY, CONFIDENT = "early", "confident"
+EARLY: Literal["early"] = "early"
+CONFIDENT: Literal["confident"] = "confident"
 """Forms of an attack: stopped at the decision boundary, or carried on past it."""
+UNSEEN = "unseen"
+"""In the place of a form, where detectors are tested: an early attack that none of them learns from."""
+TESTED_FORMS = (EARLY, CONFIDENT, UNSEEN)
 
 
 _SHARD = re.compile(

@@ -35,7 +35,6 @@ CONFIGURATION = Path(__file__).parents[2] / "conf" / "base"
         (AttackParams, {"attack": "bim", "epsilon": "8/zero"}, "a fraction such as '8/255'"),
         (AttackParams, {"attack": "bim", "splits": ["test"]}, "train: false"),
         (AttackParams, {"attack": "bim", "criteria": ["sideways"]}, "'targeted' or 'untargeted'"),
-        (AdversarialGenerationParams, {"attacks": {"bim": None}}, "at least one attack"),
         (
             AdversarialGenerationParams,
             {"attacks": {"a/b": {"attack": "bim"}}},

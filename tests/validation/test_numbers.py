@@ -53,10 +53,11 @@ def test_a_split_by_identity_may_leave_few_images_too():
         check_image_numbers(labels, splits=SplitParams(by="identity"), seed=0)
 
 
-def test_an_attack_on_a_handful_of_images_is_refused():
-    attacks = AdversarialGenerationParams.model_validate({"attacks": {"cw": {"attack": "cw", "max_images": 9}}})
+@pytest.mark.parametrize("key", ["max_images", "max_learning_images"])
+def test_an_attack_on_a_handful_of_images_is_refused(key):
+    attacks = AdversarialGenerationParams.model_validate({"attacks": {"cw": {"attack": "cw", key: 9}}})
 
-    with pytest.raises(ConfigurationError, match=r"attacks.cw.max_images: expected at least 10 images .*, got 9"):
+    with pytest.raises(ConfigurationError, match=rf"attacks.cw.{key}: expected at least 10 images .*, got 9"):
         check_image_numbers(TENS, splits=SplitParams(), seed=0, attacks=attacks)
 
 

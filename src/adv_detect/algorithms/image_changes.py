@@ -76,7 +76,7 @@ def build_change(key: str, params: ImageChangeParams) -> ImageChange:
         try:
             return ImageChange(key, made_by(**params.arguments))
         except ValidationError as exc:
-            raise ConfigurationError(f"{key}.arguments: {_faults(exc)}") from exc
+            raise ConfigurationError(f"{key}.arguments: {argument_faults(exc)}") from exc
     try:
         inspect.signature(made_by).bind(None, None, **params.arguments)
     except (TypeError, ValueError) as exc:
@@ -111,8 +111,15 @@ def _made_by(key: str, kind: str) -> Callable[..., Any]:
     return own
 
 
-def _faults(error: ValidationError) -> str:
-    """Say what is wrong with arguments, one sentence a value."""
+def argument_faults(error: ValidationError) -> str:
+    """Say what is wrong with arguments, one sentence a value.
+
+    Args:
+        error: What checking them gave.
+
+    Returns:
+        Name of the argument, what was expected and what came.
+    """
     found = []
     for one in error.errors(include_url=False):
         name = ".".join(map(str, one["loc"]))

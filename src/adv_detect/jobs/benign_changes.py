@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.detectors import Activations
+from adv_detect.errors import ConfigurationError, unknown_choice
 from adv_detect.jobs.activations import ActivationBlock, read_activations
 from adv_detect.names import BENIGN, NATURAL, UNCHANGED, ShardKey
-from adv_detect.params import ImageChangeParams, Split
+from adv_detect.params import EvaluationParams, ImageChangeParams, Split
 from adv_detect.sharding import ShardStore, fingerprint
 
 TESTED: tuple[Split, ...] = ("test",)
@@ -58,6 +59,31 @@ def benign_blocks(
         for name, change in changes.items()
         for text in adversarials.select(natural=True, split=splits)
     }
+
+
+def chosen_changes(evaluation: EvaluationParams | None, names: Collection[str]) -> dict[str, ImageChangeParams]:
+    """Choose the benign changes that detectors are trained against.
+
+    Args:
+        evaluation: All changes; None where there is no such block.
+        names: Those that are asked for.
+
+    Returns:
+        The changes, in the order of the names.
+
+    Raises:
+        ConfigurationError: A change is unknown, or is kept out of training.
+    """
+    changes = evaluation.active_benign_changes if evaluation else {}
+    for name in names:
+        if name not in changes:
+            raise unknown_choice("train_against: benign change of evaluation.benign_changes", name, changes)
+        if not changes[name].train:
+            raise ConfigurationError(
+                f"train_against: {name!r} stands in evaluation.benign_changes with train: false, which keeps it "
+                f"for the test; choose of [{', '.join(one for one, change in changes.items() if change.train)}]"
+            )
+    return {name: changes[name] for name in names}
 
 
 def changed_images(

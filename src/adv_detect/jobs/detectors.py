@@ -31,21 +31,32 @@ from adv_detect.algorithms.detectors.trajectory.training import macro_auc
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import DataError
-from adv_detect.jobs.activations import natural_activations, read_fingerprint, successful_attacks
+from adv_detect.jobs.activations import natural_activations, read_activations, read_fingerprint, successful_attacks
 from adv_detect.names import (
+    BENIGN,
     BOTH_CRITERIA,
+    EARLY,
     LEARNED_FROM_ALL,
     NATURAL,
     NO_CRITERION,
     TRAINED_ON_ALL,
     WITHOUT,
     DetectorKey,
+    ShardKey,
 )
-from adv_detect.params import Criterion, DetectorFitParams, DetectorParams, ImageChangeParams, RuntimeParams
+from adv_detect.params import (
+    AttackForm,
+    Criterion,
+    DetectorFitParams,
+    DetectorParams,
+    ImageChangeParams,
+    RuntimeParams,
+    Split,
+)
 from adv_detect.sharding import ShardContent, ShardStore
 
 CRITERIA: tuple[Criterion, ...] = ("targeted", "untargeted")
-LEARNING_SPLITS = ("train", "validation")
+LEARNING_SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,11 @@ class DetectorJob:
         return [
             key
             for split in LEARNING_SPLITS
-            for part in (activations.select(split=split, natural=True), self.attacked(activations, split))
+            for part in (
+                activations.select(split=split, natural=True),
+                changed_naturals(activations, split, self.params.train_against),
+                self.attacked(activations, split),
+            )
             for key in part
         ]
 
@@ -125,6 +140,7 @@ class DetectorWork:
             "attacks": list(job.attacks),
             "seed": job.seed,
             "history": history,
+            "forward_passes": detector.forward_passes(clean),
             "learned_from": {
                 key: read_fingerprint(self.activations, key, detector.reads) for key in job.shards(self.activations)
             },
@@ -144,6 +160,7 @@ class DetectorWork:
             self.activations,
             attacks=job.attacks,
             criteria=job.criteria,
+            against=job.params.train_against,
             fit=self.fit,
             seed=job.seed,
             device=str(resolve_device(self.runtime.device)),
@@ -151,12 +168,13 @@ class DetectorWork:
         return detector, job.params, history
 
 
-def train_detector(
+def train_detector(  # noqa: PLR0913
     detector: Detector,
     activations: ShardStore,
     *,
     attacks: Collection[str],
     criteria: Collection[str],
+    against: Collection[str] = (),
     fit: DetectorFitParams,
     seed: int,
     device: str,
@@ -169,6 +187,7 @@ def train_detector(
         activations: Shards of natural and attacked images.
         attacks: Attacks to learn from.
         criteria: Their criteria.
+        against: Benign changes whose images are learned as clean ones.
         fit: Settings of the optimisation.
         seed: Decides everything random.
         device: Where to train.
@@ -196,9 +215,9 @@ def train_detector(
             for split in LEARNING_SPLITS
         }
     data = FitData(
-        clean=natural_activations(activations, "train"),
+        clean=_clean(activations, "train", against),
         attacked=attacked["train"],
-        validation_clean=natural_activations(activations, "validation"),
+        validation_clean=_clean(activations, "validation", against),
         validation_attacked=attacked["validation"],
         params=fit,
         device=device,
@@ -215,6 +234,7 @@ def plan_jobs(
     criteria: Collection[str],
     seeds: Collection[int],
     leave_one_out: Collection[str] = (),
+    forms: Mapping[str, AttackForm] | None = None,
 ) -> Iterator[DetectorJob]:
     """List the detectors to train: configuration x criterion x training set x seed.
 
@@ -224,6 +244,7 @@ def plan_jobs(
         criteria: ``targeted``, ``untargeted``, ``both``.
         seeds: Of weights and batches.
         leave_one_out: Configurations that are trained again without each attack, with the first seed.
+        forms: Form of each attack, by name; early where it is not given.
 
     Yields:
         The jobs; a detector that learns from no attack has one per seed, one that learns nothing has one.
@@ -231,10 +252,14 @@ def plan_jobs(
     seeds = tuple(seeds)
     for seed in seeds:
         for criterion in criteria:
-            fitting = attacks_of(attacks, criterion)
             for name, one in configurations.items():
                 if learns_from(one) is not LearnsFrom.ATTACKS:
                     continue
+                fitting = tuple(
+                    attack
+                    for attack in attacks_of(attacks, criterion)
+                    if (forms or {}).get(attack, EARLY) in one.train_forms
+                )
                 yield DetectorJob(name, one, criterion, TRAINED_ON_ALL, fitting, seed)
                 if name in leave_one_out and seed == seeds[0] and criterion != BOTH_CRITERIA:
                     yield from _left_out(name, one, criterion, fitting, seed)
@@ -242,6 +267,11 @@ def plan_jobs(
             learns = learns_from(one)
             if learns is LearnsFrom.CLEAN or (learns is LearnsFrom.NOTHING and seed == seeds[0]):
                 yield DetectorJob(name, one, NO_CRITERION, learns.value, (), seed)
+
+
+def changed_naturals(activations: ShardStore, split: str, changes: Collection[str]) -> ShardStore:
+    """Select the shards of natural images of a split after some benign changes."""
+    return activations.select(split=split, natural=True, variant=tuple(f"{BENIGN}/{name}" for name in changes))
 
 
 def attacks_of(attacks: Mapping[str, tuple[Criterion, ...]], criterion: str) -> tuple[str, ...]:
@@ -334,6 +364,16 @@ class ValidationScores:
         return {NATURAL: score_activations(detector, self.clean)} | {
             group: score_activations(detector, part) for group, part in self.attacked.items()
         }
+
+
+def _clean(activations: ShardStore, split: str, against: Collection[str]) -> Activations:
+    """Read the natural images of a split and, after them, those that benign changes were made to."""
+    natural = natural_activations(activations, split)
+    changed = changed_naturals(activations, split, against)
+    if not against:
+        return natural
+    parts = (read_activations(changed[key], ShardKey.parse(key).variant) for key in changed)
+    return Activations.concatenate([natural, *parts])
 
 
 def _joined(own: Activations | None, further: Activations | None, split: str, reads: Reads) -> Activations:

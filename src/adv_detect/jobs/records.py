@@ -6,7 +6,22 @@ import logging
 
 import pandas as pd
 
+from adv_detect.params import AdversarialGenerationParams
+
 LOGGER = logging.getLogger(__name__)
+
+
+def with_tested_forms(records: pd.DataFrame, attacks: AdversarialGenerationParams) -> pd.DataFrame:
+    """Tell unseen attacks apart from early ones that detectors learn from.
+
+    Args:
+        records: Rows with the columns attack and form.
+        attacks: The attacks; rows of others, such as natural images, keep their form.
+
+    Returns:
+        The same rows, with ``early``, ``confident`` or ``unseen`` as form.
+    """
+    return records.assign(form=records["attack"].map(attacks.tested_forms).fillna(records["form"]))
 
 
 def log_non_finite(records: pd.DataFrame, table: str) -> None:

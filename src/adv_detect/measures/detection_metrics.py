@@ -24,6 +24,7 @@ from adv_detect.measures.detector_keys import (
     NOISE,
     WORST,
 )
+from adv_detect.names import FLOAT, NO_CRITERION
 from adv_detect.progress import track
 
 Index: TypeAlias = NDArray[np.intp]
@@ -78,11 +79,12 @@ def metric_table(
     - ``detector`` and what it is: ``configuration``, ``kind``, ``representative``, ``distance``, ``order``,
       ``trained_criterion``, ``trained_on`` (``all`` or ``without-<attack>``), ``seed``. Controls are ``margin`` (minus
       the gap of the two largest logits) and ``untrained/<draw>`` (random weights).
-    - ``attack``, ``criterion``, ``form`` (``early`` or ``confident``), ``variant``. Per criterion, form and variant
-      there are three summary rows: ``all`` (adversarials pooled), ``macro`` (mean over the attacks of that criterion
-      and form that had a success) and ``worst`` (the attack with the least AUC, named in ``worst_attack``; not for
-      ``noise``). They cover the attacks that aim at the class, as the published figures do; those that aim at the
-      features have rows of their own and are in the summary only where there are no others.
+    - ``attack``, ``criterion``, ``form`` (``early``, ``confident`` or ``unseen``), ``variant``. Per criterion, form and
+      variant there are three summary rows: ``all`` (adversarials pooled), ``macro`` (mean over the attacks of that
+      criterion and form that had a success) and ``worst`` (the attack with the least AUC, named in ``worst_attack``;
+      not for ``noise``). They cover the attacks that aim at the class, as the published figures do; those that aim at
+      the features have rows of their own and are in the summary only where there are no others.
+    - Where there is no attack at all, one row per detector with the attack ``natural``: its false-positive rates.
     - ``aims_at``: ``class`` or ``features``.
     - ``variant``: ``float``; ``8bit`` (pixels rounded to 256 levels; only images that still fool the network
       count, see ``n_survived`` and ``survival_rate``, the share of the float successes); ``noise`` (random noise of the
@@ -226,6 +228,10 @@ class _Measurement:
                 self._measure(attack, (criterion, form, variant), kept, extra)
         for condition, attacks in conditions.items():
             self._summarise(condition, attacks)
+        if not conditions:
+            nothing = {"n_adversarial": 0, "auc": float("nan")}
+            replicates = np.full(bootstrap.resamples, np.nan)
+            self._keep(NATURAL, (NO_CRITERION, NO_CRITERION, FLOAT), nothing | self._naturals[FLOAT].rates, replicates)
 
     def _natural(self, condition: Condition) -> _Naturals:
         return self._naturals.get(condition[2], self._naturals["float"])

@@ -168,7 +168,7 @@ def score_samples(
         scores: One row per image, condition and detector.
         detector: Key of the detector.
         criterion: Attacks wanted.
-        form: ``early`` or ``confident``; both when None.
+        form: ``early``, ``confident`` or ``unseen``; all when None.
         variant: Variant of the adversarial images.
 
     Returns:

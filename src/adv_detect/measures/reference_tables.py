@@ -40,7 +40,7 @@ def select(
     Args:
         metrics: Result of `metric_table`.
         criterion: ``targeted`` or ``untargeted``: the attacks tested.
-        form: ``early`` or ``confident``.
+        form: ``early``, ``confident`` or ``unseen``.
         variant: ``float``, ``8bit`` or ``noise``.
         trained: ``own``: detectors trained on this criterion (or on both); ``other``: on the other one only.
         trained_on: ``all`` (and published detectors that were taken over), or ``without-<attack>``.
@@ -85,7 +85,7 @@ def reference_numbers(
     Args:
         metrics: Result of `metric_table`.
         criterion: Attacks tested.
-        form: ``early`` or ``confident``.
+        form: ``early``, ``confident`` or ``unseen``.
         variant: ``float``, ``8bit`` or ``noise``.
         trained: ``own`` or ``other``; see `select`.
         value: A metric's column.
@@ -114,7 +114,7 @@ def reference_table(
     Args:
         metrics: Result of `metric_table`.
         criterion: Attacks tested.
-        form: ``early`` or ``confident``.
+        form: ``early``, ``confident`` or ``unseen``.
         variant: ``float``, ``8bit`` or ``noise``.
         trained: ``own`` or ``other``; see `select`.
         value: A metric's column.

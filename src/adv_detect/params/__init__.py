@@ -32,6 +32,7 @@ from adv_detect.params.splits import SplitParams
 from adv_detect.params.target_training import NetworkFitParams, TargetTrainingParams
 from adv_detect.params.terms import (
     SPLITS,
+    AttackForm,
     Budgets,
     ClassOrder,
     Criteria,
@@ -73,6 +74,7 @@ __all__ = [
     "AdaptiveAttackParams",
     "AdaptiveAttackSpec",
     "AdversarialGenerationParams",
+    "AttackForm",
     "AttackParams",
     "BenignChangeParams",
     "Budgets",

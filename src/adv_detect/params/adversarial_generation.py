@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Collection
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
 from adv_detect.fields import Arguments, Block, Count, Once, PositiveNumber, check_names, parse_fraction
-from adv_detect.names import NATURAL, VARIANTS
-from adv_detect.params.terms import SPLITS, Criteria, Norm, Split
+from adv_detect.names import CONFIDENT, EARLY, NATURAL, UNSEEN, VARIANTS
+from adv_detect.params.terms import SPLITS, AttackForm, Criteria, Norm, Split
 
 RESERVED_ATTACKS = (NATURAL, *VARIANTS, "all", "macro", "worst")
 """Names of other rows in the tables, or of other shards."""
@@ -18,7 +19,9 @@ class AttackParams(Block):
     """One attack on the network.
 
     ``attack`` is a registered name or the dotted path of a foolbox attack class. ``epsilon`` is in the
-    network's pixel range; attacks that search for the smallest perturbation take none.
+    network's pixel range; attacks that search for the smallest perturbation take none. It is run on the first
+    ``max_images`` of each split, in a seeded order, and on the first ``max_learning_images`` of the train and of the
+    validation split where that is fewer.
     """
 
     attack: str
@@ -30,13 +33,24 @@ class AttackParams(Block):
     splits: Annotated[tuple[Split, ...], Field(min_length=1), Once] = SPLITS
     train: bool = True
     max_images: Count | None = None
+    max_learning_images: Count | None = None
     batch_size: Count | None = None
 
     @property
-    def form(self) -> Literal["early", "confident"]:
+    def form(self) -> AttackForm:
         """``early`` stops at the boundary; ``confident`` takes all steps or asks for a margin."""
         confident = not self.return_early or float(str(parse_fraction(self.arguments.get("confidence", 0)))) > 0
         return "confident" if confident else "early"
+
+    @property
+    def tested_form(self) -> str:
+        """The form, or ``unseen`` for an early attack with ``train: false``: detectors are compared group by group."""
+        return UNSEEN if self.form == EARLY and not self.train else self.form
+
+    def limit(self, split: Split) -> int | None:
+        """Most images of a split that are attacked; None for all."""
+        limits = [self.max_images, self.max_learning_images if split != "test" else None]
+        return min((one for one in limits if one is not None), default=None)
 
     @model_validator(mode="after")
     def _trained_attacks_cover_all_splits(self) -> AttackParams:
@@ -53,7 +67,10 @@ class AttackParams(Block):
 
 
 class AdversarialGenerationParams(Block):
-    """The attacks by name; an environment removes one by setting it to null."""
+    """The attacks by name; an environment removes one by setting it to null.
+
+    Without any attack natural images alone are stored: enough for detectors that learn from clean images.
+    """
 
     attacks: dict[str, AttackParams | None]
 
@@ -62,14 +79,29 @@ class AdversarialGenerationParams(Block):
         """The attacks that are not null, in configured order."""
         return {name: attack for name, attack in self.attacks.items() if attack is not None}
 
+    @property
+    def tested_forms(self) -> dict[str, str]:
+        """``early``, ``confident`` or ``unseen``, by name."""
+        return {name: one.tested_form for name, one in self.active.items()}
+
+    def trained(self, forms: Collection[AttackForm]) -> dict[str, Criteria]:
+        """Criteria of the attacks for training that have one of some forms, by name."""
+        return {name: one.criteria for name, one in self.active.items() if one.train and one.form in forms}
+
+    def splits_of(self, name: str, forms: Collection[AttackForm]) -> tuple[Split, ...]:
+        """List the splits whose images an attack is run on.
+
+        Args:
+            name: The attack.
+            forms: Forms that some detector learns from. An early attack for training is always made, since the best
+                detector is chosen on such; a confident one costs as much again, so it is made where it is learned from.
+        """
+        one = self.active[name]
+        unread = one.train and one.form == CONFIDENT and CONFIDENT not in forms
+        return ("test",) if unread else one.splits
+
     @field_validator("attacks")
     @classmethod
     def _names_are_usable(cls, attacks: dict[str, AttackParams | None]) -> dict[str, AttackParams | None]:
         check_names(attacks, reserved=RESERVED_ATTACKS)
         return attacks
-
-    @model_validator(mode="after")
-    def _there_are_some(self) -> AdversarialGenerationParams:
-        if not self.active:
-            raise ValueError("attacks: expected at least one attack, got none")
-        return self

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, get_args
+from collections.abc import Iterator
+from typing import Annotated, Any, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from adv_detect.fields import Arguments, Block, Count, Decay, LearningRate, Names, Once, Seed, check_names
-from adv_detect.names import CONTROLS
+from adv_detect.names import CONTROLS, EARLY
 from adv_detect.params.image_changes import ImageChangeParams
-from adv_detect.params.terms import ClassOrder, Distance, Representative, TrainedCriteria, TrajectoryKind
+from adv_detect.params.terms import (
+    AttackForm,
+    ClassOrder,
+    Distance,
+    LearnsFromTerm,
+    Representative,
+    TrainedCriteria,
+    TrajectoryKind,
+)
+
+TRAINING_DATA = ("learns_from", "train_forms", "train_against")
+"""Keys of a configuration that say what it learns from, whatever its kind."""
 
 
 class DetectorParams(Block):
@@ -17,6 +29,10 @@ class DetectorParams(Block):
 
     ``kind`` is a registered name, or the dotted path of a detector class of one's own, which takes ``arguments``. The
     other keys are for the detectors that read trajectories.
+
+    ``learns_from`` says once more what the kind learns from, for the reader; another kind there is refused.
+    ``train_forms`` chooses, among the attacks with ``train: true``, those that it learns from. ``train_against`` names
+    benign changes whose images it takes for clean ones, beside the clean images themselves.
     """
 
     kind: str = "lstm"
@@ -26,6 +42,17 @@ class DetectorParams(Block):
     top_k: Count | None = None
     hidden: int = Field(100, ge=1, le=4096)
     arguments: Arguments = Field(default_factory=dict)
+    learns_from: LearnsFromTerm | None = None
+    train_forms: Annotated[tuple[AttackForm, ...], Field(min_length=1), Once] = (EARLY,)
+    train_against: Names = ()
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Leave out keys that change nothing as they stand: the text is part of the fingerprint of a detector."""
+        unsaid = {"learns_from"} | {name for name in TRAINING_DATA if self._is_default(name)}
+        return ((name, value) for name, value in super().__repr_args__() if name not in unsaid)
+
+    def _is_default(self, name: str) -> bool:
+        return bool(getattr(self, name) == type(self).model_fields[name].get_default())
 
     @property
     def reads_trajectories(self) -> bool:
@@ -44,8 +71,8 @@ class DetectorParams(Block):
             raise ValueError(f"top_k: only with order: ranked, got top_k={self.top_k} with order: {self.order}")
         if self.reads_trajectories and self.arguments:
             raise ValueError(f"arguments: kind {self.kind} takes none, got {self.arguments}; set its keys beside kind")
-        foreign = self.model_fields_set - {"kind", "arguments"}
-        plain = {name for name in foreign if getattr(self, name) == type(self).model_fields[name].get_default()}
+        foreign = self.model_fields_set - {"kind", "arguments", *TRAINING_DATA}
+        plain = {name for name in foreign if self._is_default(name)}
         if not self.reads_trajectories and foreign - plain:
             raise ValueError(
                 f"{', '.join(sorted(foreign - plain))}: only with kind: {', '.join(get_args(TrajectoryKind))}; give a "
@@ -107,6 +134,16 @@ class DetectorTrainingParams(Block):
     def active(self) -> dict[str, DetectorParams]:
         """The configurations that are not null, in configured order."""
         return {name: one for name, one in self.configurations.items() if one is not None}
+
+    @property
+    def asked_forms(self) -> frozenset[AttackForm]:
+        """Forms of attacks that some configuration learns from."""
+        return frozenset(form for one in self.active.values() for form in one.train_forms)
+
+    @property
+    def asked_changes(self) -> tuple[str, ...]:
+        """Names of the benign changes that some configuration is trained against, each once."""
+        return tuple(dict.fromkeys(name for one in self.active.values() for name in one.train_against))
 
     @field_validator("configurations")
     @classmethod

@@ -20,6 +20,10 @@ Distance = Literal["euclidean", "cosine", "mahalanobis"]
 
 ClassOrder = Literal["fixed", "ranked"]
 
+AttackForm = Literal["early", "confident"]
+
+LearnsFromTerm = Literal["nothing", "clean", "attacks"]
+
 TrajectoryKind = Literal["lstm", "bilstm", "mlp"]
 """Kinds of detectors that read trajectories."""
 

@@ -26,7 +26,7 @@ def auc_overview(metrics: pd.DataFrame, *, criterion: str, form: str = "early", 
     Args:
         metrics: Result of `metric_table`.
         criterion: Attacks tested; detectors trained on it (or on both).
-        form: ``early`` or ``confident``.
+        form: ``early``, ``confident`` or ``unseen``.
         title: What is shown.
 
     Returns:

@@ -126,3 +126,12 @@ CAPTIONS = {
         and the norms in its pixel range"""),
     "training_curves": "Training of the detectors; the dot marks the weights that were kept, by validation macro-AUC",
 }
+
+NO_ATTACKS = (
+    "No attack is configured: the detectors learned from clean images alone, and how many attacks they find was not "
+    "measured. Shown are false alarms, on natural test images and on images after benign changes."
+)
+FALSE_ALARMS_ALONE = (
+    "Natural test images flagged, at the false-alarm rates that thresholds were set to on clean validation images. "
+    "Each image's p-value, the share of clean validation images that score as high, stands in the table of scores."
+)

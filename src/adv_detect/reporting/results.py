@@ -14,7 +14,7 @@ from adv_detect.measures.detector_keys import (
     SUMMARY_ROWS,
     configuration_labels,
 )
-from adv_detect.names import BOTH_CRITERIA, LEARNED_FROM_ALL, NO_CRITERION
+from adv_detect.names import BOTH_CRITERIA, LEARNED_FROM_ALL, NATURAL, NO_CRITERION
 
 SELECTION_COLUMN = "validation_macro_auc"
 
@@ -64,7 +64,8 @@ class EvaluationResults:
     @property
     def criteria(self) -> list[str]:
         """Criteria tested, in order of appearance."""
-        return [str(name) for name in self.metrics["criterion"].unique()]
+        attacked = self.metrics["attack"] != NATURAL
+        return [str(name) for name in self.metrics.loc[attacked, "criterion"].unique()]
 
     @property
     def labels(self) -> dict[str, str]:

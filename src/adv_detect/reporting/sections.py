@@ -11,6 +11,7 @@ from adv_detect.measures.detector_keys import (
     BOTH_CRITERIA,
     CONTROLS,
     MACRO,
+    NATURAL,
     REFERENCE,
     TRAINED_ON_ALL,
     rate_text,
@@ -26,11 +27,16 @@ from adv_detect.measures.evaluation_tables import (
     train_test_matrix,
 )
 from adv_detect.measures.reference_tables import MISSING, attacks_on_features
+from adv_detect.names import CONFIDENT, EARLY, TESTED_FORMS, UNSEEN
 from adv_detect.reporting import evaluation_sentences as sentences
 from adv_detect.reporting.blocks import SCORE, Block, Figure, Fold, Note, Section, Table, Text
 from adv_detect.reporting.results import EvaluationResults, chosen_detector
 
-FORM_WORDS = {"early": "stopped at first success", "confident": "confident: all steps run, or a margin asked for"}
+FORM_WORDS = {
+    EARLY: "stopped at first success",
+    CONFIDENT: "confident: all steps run, or a margin asked for",
+    UNSEEN: "unseen: no detector learned from one of these",
+}
 
 
 def figures(results: EvaluationResults, name: str, criterion: str | None = None) -> list[Block]:
@@ -57,6 +63,8 @@ def figures(results: EvaluationResults, name: str, criterion: str | None = None)
 
 def attacks_section(results: EvaluationResults) -> Section:
     """Write the section on success and size of the attacks on the network."""
+    if results.attack_records.empty:
+        return Section("Attacks", [Text(sentences.NO_ATTACKS)])
     table = attack_table(results.attack_records, confidence_level=results.confidence_level)
     rates = zip(table["success_rate"], table["success_low"], table["success_high"], strict=True)
     table["success_rate"] = [f"{rate:.1%} ({100 * low:.1f} to {100 * high:.1f})" for rate, low, high in rates]
@@ -76,8 +84,8 @@ def detection_section(results: EvaluationResults) -> Section:
     """The table of the paper, one per criterion and form, with the controls."""
     blocks: list[Block] = []
     for criterion in results.criteria:
-        for form in ("early", "confident"):
-            published = results.published.get(criterion) if form == "early" else None
+        for form in TESTED_FORMS:
+            published = results.published.get(criterion) if form == EARLY else None
             table = reference_table(results.metrics, criterion=criterion, form=form, published=published)
             if len(table):
                 caption = f"AUC on {criterion} attacks, {FORM_WORDS[form]}; detectors trained on {criterion} attacks."
@@ -85,7 +93,19 @@ def detection_section(results: EvaluationResults) -> Section:
                 caption += f" {sentences.ON_FEATURES}" if attacks_on_features(results.metrics) else ""
                 blocks.append(Table(table, caption, mark_best=list(table.columns[1:])))
         blocks += figures(results, "auc_overview", criterion)
-    return Section("Detection", blocks)
+    return Section("Detection", [*blocks, *_without_attacks(results)])
+
+
+def _without_attacks(results: EvaluationResults) -> list[Block]:
+    """False alarms on natural test images, where nothing else was measured."""
+    rows = results.metrics[results.metrics["attack"] == NATURAL]
+    if rows.empty:
+        return []
+    rates = [str(name).removeprefix("fpr_") for name in rows.columns if re.fullmatch(r"fpr_\d+", str(name))]
+    shown = rows[["detector", "n_natural", *(f"fpr_{rate}" for rate in rates)]]
+    headers = {"n_natural": "n"} | {f"fpr_{rate}": f"flagged at {rate_text(rate)}" for rate in rates}
+    formats = {f"fpr_{rate}": ".1%" for rate in rates}
+    return [Table(shown, sentences.FALSE_ALARMS_ALONE, formats, headers)]
 
 
 def _spread(results: EvaluationResults) -> str:
@@ -147,20 +167,20 @@ def _failures(rows: pd.DataFrame, rates: Sequence[str]) -> list[Block]:
 
 
 def comparison_section(results: EvaluationResults) -> Section:
-    """Early against confident attacks, own against other criterion."""
+    """Early, confident and unseen attacks, own against other criterion."""
     blocks: list[Block] = [Text(sentences.COMPARISON)]
     for criterion in results.criteria:
         frame = _comparison(results, criterion)
         if len(frame):
             caption = f"Macro-AUC on {criterion} attacks by training and by form of the attack.{_spread(results)}"
             blocks.append(Table(frame, caption, mark_best=list(frame.columns[1:])))
-    return Section("Early, confident and other attacks", blocks)
+    return Section("Early, confident and unseen attacks", blocks)
 
 
 def _comparison(results: EvaluationResults, criterion: str) -> pd.DataFrame:
     columns: dict[str, dict[str, str]] = {}
     for trained in ("own", "other"):
-        for form in ("early", "confident"):
+        for form in TESTED_FORMS:
             rows = select(results.metrics, criterion=criterion, form=form, trained=trained)
             rows = rows[rows["attack"] == MACRO]
             if rows.empty or set(rows["configuration"]) <= set(CONTROLS):

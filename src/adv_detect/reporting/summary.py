@@ -81,6 +81,7 @@ def _cards(results: EvaluationResults, key: str, criterion: str) -> list[Card]:
         ("early", "macro", "macro-AUC, attacks stopped at first success"),
         ("early", "worst", "hardest of these attacks"),
         ("confident", "macro", "macro-AUC, confident attacks"),
+        ("unseen", "macro", "macro-AUC, other attacks"),
     ):
         row = results.row(key, attack=attack, criterion=criterion, form=form)
         if row is not None:

@@ -13,6 +13,7 @@ from adv_detect.algorithms.detectors import (
     LearnsFrom,
     build_detector,
     learns_from,
+    needs_confident,
     parse_reference_name,
     reads_twin,
     with_members,
@@ -20,8 +21,15 @@ from adv_detect.algorithms.detectors import (
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError
 from adv_detect.jobs.activations import no_twin
-from adv_detect.names import BOTH_CRITERIA, TARGETED, UNTARGETED
-from adv_detect.params import AdversarialGenerationParams, DetectorParams, DetectorTrainingParams, TwinTrainingParams
+from adv_detect.jobs.benign_changes import chosen_changes
+from adv_detect.names import BOTH_CRITERIA, CONFIDENT, EARLY, TARGETED, UNTARGETED
+from adv_detect.params import (
+    AdversarialGenerationParams,
+    DetectorParams,
+    DetectorTrainingParams,
+    EvaluationParams,
+    TwinTrainingParams,
+)
 
 LOGGER = logging.getLogger(__name__)
 STAND_IN_WIDTH = 64
@@ -55,9 +63,12 @@ def check_detectors(params: DetectorTrainingParams, attacks: AdversarialGenerati
         attacks: The attacks.
 
     Raises:
-        ConfigurationError: A criterion has no attack, or a checkpoint is missing or has a name that says nothing.
+        ConfigurationError: A criterion has no attack, a form of attack that a detector learns from is not there, or a
+            checkpoint is missing or has a name that says nothing.
     """
     learning = check_kinds(params)
+    for name, one in params.active.items():
+        _check_training_data(f"detector_training.configurations.{name}", one, attacks)
     for name, path in params.reference_checkpoints.items():
         if not Path(path).is_file():
             raise ConfigurationError(
@@ -71,6 +82,49 @@ def check_detectors(params: DetectorTrainingParams, attacks: AdversarialGenerati
             raise ConfigurationError(
                 f"detector_training.criteria: {criterion!r} needs an attack with train: true and that criterion in "
                 "adversarial_generation.attacks, got none"
+            )
+
+
+def check_changes(params: DetectorTrainingParams, evaluation: EvaluationParams | None) -> None:
+    """Check that the benign changes that detectors are trained against exist and are for training.
+
+    Args:
+        params: The detectors.
+        evaluation: The changes.
+
+    Raises:
+        ConfigurationError: One is not usable.
+    """
+    for name, one in params.active.items():
+        try:
+            chosen_changes(evaluation, one.train_against)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"detector_training.configurations.{name}.{exc}") from exc
+
+
+def _check_training_data(key: str, one: DetectorParams, attacks: AdversarialGenerationParams | None) -> None:
+    """Compare what a configuration says of its training data with its kind, and with the attacks there are."""
+    learns = learns_from(one)
+    if one.learns_from is not None and one.learns_from != learns:
+        raise ConfigurationError(
+            f"{key}.learns_from: expected {learns.value!r}, as kind {one.kind!r} does, got {one.learns_from!r}"
+        )
+    if learns is LearnsFrom.NOTHING and one.train_against:
+        raise ConfigurationError(f"{key}.train_against: kind {one.kind!r} learns from nothing; leave the key out")
+    if learns is not LearnsFrom.ATTACKS:
+        if "train_forms" in one.model_fields_set and one.train_forms != (EARLY,):
+            raise ConfigurationError(f"{key}.train_forms: kind {one.kind!r} learns from no attack; leave the key out")
+        return
+    if needs_confident(one) and CONFIDENT not in one.train_forms:
+        raise ConfigurationError(
+            f"{key}.train_forms: expected [{EARLY}, {CONFIDENT}], got {list(one.train_forms)}: logit gaps and views "
+            "learned from attacks that stop at the decision boundary make a detector blind for those that go on"
+        )
+    for form in one.train_forms if attacks else ():
+        if attacks and not attacks.trained((form,)) and (form == CONFIDENT or attacks.active):
+            raise ConfigurationError(
+                f"{key}.train_forms: {form!r} needs an attack of that form with train: true in "
+                f"adversarial_generation.attacks, got none"
             )
 
 
@@ -98,7 +152,7 @@ def warn_of_nothing_left_out(params: DetectorTrainingParams, attacks: Adversaria
     """
     if attacks is None or not params.leave_one_out:
         return
-    trained = [one.criteria for one in attacks.active.values() if one.train]
+    trained = list(attacks.trained((EARLY,)).values())
     if not any(sum(criterion in one for one in trained) > 1 for criterion in params.criteria):
         LOGGER.warning(
             "detector_training.leave_one_out: %s: expected at least two attacks with train: true of one of "

@@ -76,11 +76,13 @@ def _reason(splits: SplitParams) -> str:
 
 def _check_limits(attacks: AdversarialGenerationParams | None) -> None:
     for name, attack in attacks.active.items() if attacks else ():
-        if attack.max_images is not None and attack.max_images < LEAST_IMAGES:
-            raise ConfigurationError(
-                f"adversarial_generation.attacks.{name}.max_images: expected at least {LEAST_IMAGES} images of each "
-                f"split, got {attack.max_images}"
-            )
+        for key in ("max_images", "max_learning_images"):
+            limit = getattr(attack, key)
+            if limit is not None and limit < LEAST_IMAGES:
+                raise ConfigurationError(
+                    f"adversarial_generation.attacks.{name}.{key}: expected at least {LEAST_IMAGES} images of each "
+                    f"split, got {limit}"
+                )
 
 
 def _warn_of_rates(fprs: tuple[float, ...], count: int) -> None:

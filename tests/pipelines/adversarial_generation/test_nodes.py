@@ -194,8 +194,10 @@ def test_timings_have_a_row_per_shard(finished):
     assert timings["images"].sum() == len(finished["attack_records"])
 
 
-def test_collecting_twice_gives_the_same_records(finished):
-    pd.testing.assert_frame_equal(collect_records(finished["adversarials"])[0], finished["attack_records"])
+def test_collecting_twice_gives_the_same_records(finished, blocks):
+    pd.testing.assert_frame_equal(
+        collect_records(finished["adversarials"], blocks["adversarial_generation"])[0], finished["attack_records"]
+    )
 
 
 def test_max_images_takes_the_first_of_each_split(plan, attacks):
@@ -205,6 +207,17 @@ def test_max_images_takes_the_first_of_each_split(plan, attacks):
     assert blocks["cw/targeted/train-0001"].indices == blocks["natural/train-0001"].indices[:5]
     assert "cw/targeted/train-0002" not in blocks
     assert "natural/train-0002" in blocks
+
+
+def test_max_learning_images_leaves_the_test_split_whole(plan, attacks):
+    limited = attacks("bim", max_images=25, max_learning_images=12)
+    blocks = {spec.key: spec.arguments for spec in plan(adversarial_generation=limited).shards}
+
+    counts = {
+        split: sum(len(one.indices) for key, one in blocks.items() if key.startswith(f"bim/targeted/{split}"))
+        for split in ("train", "validation", "test")
+    }
+    assert counts == {"train": 12, "validation": 12, "test": 25}
 
 
 @pytest.mark.parametrize(
@@ -407,8 +420,8 @@ def test_a_wrong_guide_is_refused_before_work(plan, attacks, guides, message):
         plan(adversarial_generation=attacks("deep", **deep, splits=["test"], train=False))
 
 
-def test_failures_by_nan_are_a_column_and_said_once_per_attack(finished, caplog):
-    records, _ = collect_records(finished["adversarials"])
+def test_failures_by_nan_are_a_column_and_said_once_per_attack(finished, blocks, caplog):
+    records, _ = collect_records(finished["adversarials"], blocks["adversarial_generation"])
     assert records["non_finite"].dtype == bool
     assert not records["non_finite"].any()
     flagged = records.assign(non_finite=(records["attack"] == "bim") & (records["row"] == 0))

@@ -204,6 +204,7 @@ SCORED = (
 
 
 def test_scoring_twice_gives_the_same_table(finished, blocks):
-    again = score_images(*(finished[name] for name in SCORED), blocks["evaluation"], blocks["runtime"])
+    parameters = (blocks[name] for name in ("adversarial_generation", "evaluation", "runtime"))
+    again = score_images(*(finished[name] for name in SCORED), *parameters)
 
     pd.testing.assert_frame_equal(again.astype({"detector": str}), finished["scores"].astype({"detector": str}))

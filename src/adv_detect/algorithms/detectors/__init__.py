@@ -19,6 +19,7 @@ from adv_detect.algorithms.detectors.registry import (
     detector_kinds,
     is_differentiable,
     learns_from,
+    needs_confident,
     reads_twin,
     with_members,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "is_differentiable",
     "learns_from",
     "load_reference_detector",
+    "needs_confident",
     "parse_reference_name",
     "random_readout",
     "readout_kinds",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adv_detect.errors import DataError
+from adv_detect.names import BENIGN
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +21,8 @@ class Activations:
         features: Pooled features ``(N, D_l)`` by layer name, in network order.
         views: Class logits ``(N, C)`` of altered copies of the images, by the name of the view.
         twin: Log-probabilities ``(N, C)`` of the classes by a second network; None where no detector reads them.
-        groups: ``natural`` or ``<attack>/<criterion>`` of each row; empty where that is not known.
+        groups: ``natural``, ``benign/<change>`` or ``<attack>/<criterion>`` of each row; empty where not known.
+        sources: Number of the source image of each row, int64 ``(N,)``; None where not known.
     """
 
     logits: Tensor
@@ -28,6 +30,7 @@ class Activations:
     views: Mapping[str, Tensor] = field(default_factory=dict)
     twin: Tensor | None = None
     groups: tuple[str, ...] = ()
+    sources: Tensor | None = None
     _derived: dict[Hashable, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -38,6 +41,8 @@ class Activations:
                 raise DataError(f"activations: expected {rows} rows of {name} as there are logits, got {len(part)}")
         if self.groups and len(self.groups) != rows:
             raise DataError(f"activations: expected {rows} groups as there are logits, got {len(self.groups)}")
+        if self.sources is not None and len(self.sources) != rows:
+            raise DataError(f"activations: expected {rows} sources as there are logits, got {len(self.sources)}")
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -107,6 +112,11 @@ class Activations:
         kept = {name: part for name, part in self.views.items() if name in views}
         return replace(self, views=kept, twin=self.twin if twin else None)
 
+    def unchanged(self) -> Activations:
+        """Leave out the images that a benign change was made to."""
+        kept = torch.tensor([not group.startswith(BENIGN) for group in self.groups])
+        return self if not self.groups or bool(kept.all()) else self.select(kept)
+
     def detach(self) -> Activations:
         """Return the same activations without their graph."""
         return self._map(Tensor.detach)
@@ -139,6 +149,7 @@ class Activations:
             raise DataError(f"activations: expected parts of the same layers and views, got {held}")
         if len(found) == 1:
             return first
+        sources = [one.sources for one in found if one.sources is not None]
         twins = [one.twin for one in found if one.twin is not None]
         return cls(
             logits=torch.cat([one.logits for one in found]),
@@ -146,6 +157,7 @@ class Activations:
             views={name: torch.cat([one.views[name] for one in found]) for name in first.views},
             twin=torch.cat(twins) if twins else None,
             groups=tuple(group for one in found for group in one.groups),
+            sources=torch.cat(sources) if len(sources) == len(found) else None,
         )
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Activations:
@@ -154,6 +166,7 @@ class Activations:
             features={name: change(part) for name, part in self.features.items()},
             views={name: change(part) for name, part in self.views.items()},
             twin=None if self.twin is None else change(self.twin),
+            sources=None if self.sources is None else change(self.sources),
         )
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:

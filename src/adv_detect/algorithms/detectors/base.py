@@ -106,6 +106,21 @@ class Detector(nn.Module):
         """
         return cls.learns_from, cls.reads
 
+    @classmethod
+    def needs_confident(cls, arguments: Mapping[str, Any]) -> bool:
+        """Tell whether a detector made with some arguments reads the decision boundary itself.
+
+        Learned from attacks that stop at the boundary, such a one takes nearness to it for the attack, and passes
+        attacks that go on: it is refused without confident attacks in training.
+
+        Args:
+            arguments: Those of its configuration.
+
+        Returns:
+            Whether it does; by default not.
+        """
+        return False
+
     @abstractmethod
     def forward(self, activations: Activations) -> Tensor:
         """Score images.
@@ -143,6 +158,32 @@ class Detector(nn.Module):
             Training curves.
         """
         return self.fit(data.clean, data.attacked, seed=seed)
+
+    def needs_views(self, activations: Activations) -> Tensor | None:
+        """Tell for which images the views are read, from activations without views.
+
+        Args:
+            activations: Of N images.
+
+        Returns:
+            Bool ``(N,)``; None, the default, where they are read for all. The score of the others must not depend on
+            them.
+        """
+        return None
+
+    def forward_passes(self, activations: Activations) -> float:
+        """Count the forward passes that an image costs on average.
+
+        Args:
+            activations: Of N images.
+
+        Returns:
+            1 for the image itself, and 1 for each view that is read, averaged over the images.
+        """
+        with torch.no_grad():
+            needing = self.needs_views(activations)
+        share = 1.0 if needing is None or not len(needing) else float(needing.float().mean())
+        return 1.0 + share * len(self.reads.views)
 
     def score_as(self, activations: Activations, targets: Tensor, *, scores: Tensor) -> Tensor:
         """Score images as if the network named other classes: what an attack on the detector brings down.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +66,24 @@ class DetectionModel(nn.Module):
         return activations.logits, self.detector(activations)
 
     def activations(self, images: Tensor) -> Activations:
-        """Run the network, once on the images and once per view, and keep what the detector reads."""
-        return network_activations(self.network, images, self.layers, views=self.views, twin=self.twin)
+        """Run the network, once on the images and once per view, and keep what the detector reads.
+
+        Images whose views the detector does not need are given no view: their own logits stand there.
+        """
+        plain = network_activations(self.network, images, self.layers, twin=self.twin)
+        needing = self.detector.needs_views(plain) if self.views.changes else None
+        if needing is None:
+            return replace(plain, views=self.views.logits(self.network, images))
+        rows = needing.nonzero().flatten()
+        seen = self.views.logits(self.network, images[rows]) if len(rows) else {}
+        unread = plain.logits.detach()
+        return replace(
+            plain,
+            views={
+                name: unread.index_copy(0, rows, seen[name].to(unread.dtype)) if name in seen else unread
+                for name in self.views.changes
+            },
+        )
 
     def evade(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Classify images, score them, and say what they would score if the network named other classes.

@@ -17,6 +17,7 @@ from adv_detect.algorithms.detectors.calibration import TailTable
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError
 from adv_detect.params import DetectorParams
+from adv_detect.params.detector_training import TRAINING_DATA
 
 Rule = Literal["bonferroni", "fisher"]
 Sides = Literal["one", "two"]
@@ -98,12 +99,13 @@ class JoinedDetector(Detector):
     def fit_chosen(self, data: FitData, *, seed: int) -> FitHistory:
         """Fit the members, then calibrate them on the clean validation images."""
         history: FitHistory = []
+        calibrating = data.validation_clean.unchanged()  # false alarms are promised for these
         for name, member in self._each():
             if member.learns_from is not LearnsFrom.NOTHING:
                 attacks = member.learns_from is LearnsFrom.ATTACKS
                 own = data if attacks else replace(data, attacked=None, validation_attacked=None)
                 history += member.fit_chosen(own, seed=seed)
-            clean = score_activations(member, data.validation_clean)
+            clean = score_activations(member, calibrating)
             self.high[name].fit(clean)  # type: ignore[operator]
             if name in self.low:
                 self.low[name].fit(-clean)  # type: ignore[operator]
@@ -156,11 +158,18 @@ class JoinedDetector(Detector):
 
 def _configured(name: str, member: Any) -> DetectorParams:
     try:
-        return DetectorParams.model_validate(member)
+        found = DetectorParams.model_validate(member)
     except ValidationError as exc:
         first = exc.errors()[0]
         place = ".".join(["arguments.members", name, *map(str, first["loc"])])
         raise ConfigurationError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from exc
+    own_data = sorted(found.model_fields_set & set(TRAINING_DATA))
+    if own_data:
+        raise ConfigurationError(
+            f"arguments.members.{name}: expected no training data of its own, got {own_data}; all members learn from "
+            "the same images, which the keys beside kind say"
+        )
+    return found
 
 
 def _check(members: Mapping[str, DetectorParams], arguments: Mapping[str, Any]) -> None:

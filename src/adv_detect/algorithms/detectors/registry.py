@@ -11,6 +11,8 @@ import torch
 from adv_detect.algorithms.detectors.base import Detector, LearnsFrom, Reads
 from adv_detect.algorithms.detectors.controls import MarginDetector
 from adv_detect.algorithms.detectors.joined import JoinedDetector
+from adv_detect.algorithms.detectors.multiview.clean import DensityDetector, ViewConsistencyDetector
+from adv_detect.algorithms.detectors.multiview.detector import MultiviewDetector
 from adv_detect.algorithms.detectors.published import (
     DkNNDetector,
     KDEDetector,
@@ -33,6 +35,9 @@ from adv_detect.sharding.sources import source_identity
 
 REGISTERED: dict[str, type[Detector]] = {
     "margin": MarginDetector,
+    "density": DensityDetector,
+    "view-consistency": ViewConsistencyDetector,
+    "multiview": MultiviewDetector,
     "twin": TwinDetector,
     "joined": JoinedDetector,
     "mahalanobis": MahalanobisDetector,
@@ -140,6 +145,11 @@ def is_differentiable(configuration: DetectorParams) -> bool:
 def learns_from(configuration: DetectorParams) -> LearnsFrom:
     """Say what a configured detector is fitted on."""
     return detector_class(configuration.kind).needs(configuration.arguments)[0]
+
+
+def needs_confident(configuration: DetectorParams) -> bool:
+    """Say whether a detector, or one that it is made of, must learn from confident attacks too."""
+    return any(detector_class(one.kind).needs_confident(one.arguments) for _, one in with_members(configuration))
 
 
 def reads_twin(configurations: Mapping[str, DetectorParams]) -> list[str]:

@@ -93,7 +93,7 @@ def _substitute() -> Pipeline:
         namespace="substitute",
         inputs={"train_images", "test_images", "source_splits"},
         outputs={"substitute_models", "substitute_description"},
-        parameters={*BLOCKS, "adaptive_attack"},
+        parameters={*BLOCKS, "adaptive_attack", "evaluation"},
     )
 
 

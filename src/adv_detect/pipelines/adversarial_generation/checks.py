@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from adv_detect.errors import ConfigurationError
 from adv_detect.params import (
     AdversarialGenerationParams,
+    DetectorTrainingParams,
     EvaluationParams,
     NetworkParams,
     RuntimeParams,
     SplitParams,
 )
 from adv_detect.validation.attacks import check_attacks
+from adv_detect.validation.detectors import check_kinds
 from adv_detect.validation.epsilon import warn_of_epsilons
 from adv_detect.validation.numbers import check_image_numbers
 from adv_detect.validation.run import Run
@@ -26,6 +29,13 @@ def check(run: Run) -> None:
         DataError: There are too few images.
     """
     attacks, network = run.read_block(AdversarialGenerationParams), run.block(NetworkParams)
+    detectors = run.block(DetectorTrainingParams)
+    if attacks is not None and not attacks.active and detectors is not None and check_kinds(detectors):
+        raise ConfigurationError(
+            "adversarial_generation.attacks: expected at least one attack, got none: without any only detectors that "
+            "learn from clean images, such as density, can be trained; set the others in "
+            "detector_training.configurations to null"
+        )
     if attacks is not None:
         check_attacks(attacks, network)
         if run.own_attacks is not None and network is not None:

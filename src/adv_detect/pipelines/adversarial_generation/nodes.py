@@ -13,10 +13,19 @@ from adv_detect.algorithms.representatives import Representatives, representativ
 from adv_detect.algorithms.splits import interleave, keep_copies_together
 from adv_detect.algorithms.splits import split_sources as divide
 from adv_detect.images import ImageSet, image_contents, image_set_identity
-from adv_detect.jobs.records import log_non_finite
-from adv_detect.names import NATURAL, NO_CRITERION, TARGETED
+from adv_detect.jobs.records import log_non_finite, with_tested_forms
+from adv_detect.names import CONFIDENT, EARLY, NATURAL, NO_CRITERION, TARGETED
 from adv_detect.networks.target import TargetNetwork, target_digest
-from adv_detect.params import SPLITS, AdversarialGenerationParams, AttackParams, RuntimeParams, Split, SplitParams
+from adv_detect.params import (
+    SPLITS,
+    AdversarialGenerationParams,
+    AttackForm,
+    AttackParams,
+    DetectorTrainingParams,
+    RuntimeParams,
+    Split,
+    SplitParams,
+)
 from adv_detect.pipelines.adversarial_generation.attack_shards import (
     AdversarialWork,
     SourceBlock,
@@ -41,6 +50,7 @@ RECORD_TENSORS = {
     "non_finite": "non_finite",
 }
 SEED_RANGE = 2**31
+FORMS: tuple[AttackForm, ...] = (EARLY, CONFIDENT)
 FEWEST_AIMS = 2
 
 
@@ -77,6 +87,7 @@ def generate_adversarials(
     source_splits: pd.DataFrame,
     adversarial_generation: AdversarialGenerationParams,
     runtime: RuntimeParams,
+    detector_training: DetectorTrainingParams | None = None,
 ) -> ShardPlan:
     """Plan all attacks, shard by shard, and the unattacked images beside them.
 
@@ -87,11 +98,15 @@ def generate_adversarials(
         source_splits: The split of each source image.
         adversarial_generation: The attacks.
         runtime: Seed, shard size, batch size, device, engine.
+        detector_training: The detectors: confident attacks on training and validation images are made where one learns
+            from such; None makes all that are for training.
 
     Returns:
         A plan with the shards ``natural/<split>-<number>`` and ``<attack>/<criterion>/<split>-<number>``.
     """
     attacks = adversarial_generation.active
+    forms = FORMS if detector_training is None else detector_training.asked_forms
+    splits = {name: adversarial_generation.splits_of(name, forms) for name in attacks}
     built = {name: build_attack(name, attack) for name, attack in attacks.items()}
     for one in built.values():  # a wrong guide ends the run here, not hours later
         guide_images(one.guides, test_images, network_weights.spec.bounds)
@@ -116,16 +131,19 @@ def generate_adversarials(
             ),
             arguments=block,
         )
-        for key, block in _blocks(source_splits, attacks, runtime)
+        for key, block in _blocks(source_splits, attacks, splits, runtime)
     )
     return ShardPlan(work=work, shards=shards, runtime=runtime, description="adversarials")
 
 
-def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFrame]:
+def collect_records(
+    adversarials: ShardStore, adversarial_generation: AdversarialGenerationParams
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Gather the record of each image from the shards.
 
     Args:
         adversarials: The finished shards.
+        adversarial_generation: The attacks, to tell unseen ones apart.
 
     Returns:
         ``attack_records``, a row per source image x attack x criterion, naturals included (attack ``natural``):
@@ -145,7 +163,7 @@ def collect_records(adversarials: ShardStore) -> tuple[pd.DataFrame, pd.DataFram
             )
         )
         timings.append(facts | {"shard": key, "images": count, "seconds": content.metadata["seconds"]})
-    records = pd.concat(frames, ignore_index=True)
+    records = with_tested_forms(pd.concat(frames, ignore_index=True), adversarial_generation)
     log_non_finite(records, "attack_records")
     return records, pd.DataFrame(timings)
 
@@ -162,7 +180,10 @@ def _batch(attack: AttackParams, runtime: RuntimeParams) -> int:
 
 
 def _blocks(
-    source_splits: pd.DataFrame, attacks: dict[str, AttackParams], runtime: RuntimeParams
+    source_splits: pd.DataFrame,
+    attacks: dict[str, AttackParams],
+    splits: dict[str, tuple[Split, ...]],
+    runtime: RuntimeParams,
 ) -> Iterator[tuple[str, SourceBlock]]:
     members = {split: _members(source_splits, split, runtime.seed) for split in SPLITS}
     aims = _aims(source_splits)
@@ -170,8 +191,8 @@ def _blocks(
         yield from _cut(members[split], f"{NATURAL}/{split}", (NATURAL, NO_CRITERION, split), runtime)
     for name, attack in attacks.items():
         for criterion in attack.criteria:
-            for split in attack.splits:
-                chosen = members[split][: attack.max_images]
+            for split in splits[name]:
+                chosen = members[split][: attack.limit(split)]
                 group = (name, criterion, split)
                 yield from _cut(chosen, "/".join(group), group, runtime, aims[split] if criterion == TARGETED else None)
 

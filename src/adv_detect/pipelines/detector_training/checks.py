@@ -19,6 +19,7 @@ from adv_detect.params import (
 from adv_detect.validation.attacks import check_attacks
 from adv_detect.validation.detectors import (
     check_arguments,
+    check_changes,
     check_detectors,
     check_top_k,
     check_twin_is_there,
@@ -46,6 +47,7 @@ def check(run: Run) -> None:
         check_detectors(detectors, attacks)
         check_twin_is_there(detectors, run.block(TwinTrainingParams))
         check_views(detectors)
+        check_changes(detectors, run.block(EvaluationParams))
         warn_of_nothing_left_out(detectors, attacks)
         if run.class_names is not None:
             _check_published(detectors, len(run.class_names))

@@ -18,6 +18,7 @@ from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
 from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_fingerprint, twin_that_is_read
+from adv_detect.jobs.benign_changes import benign_blocks, chosen_changes
 from adv_detect.jobs.controls import control_plan
 from adv_detect.jobs.detectors import (
     CRITERIA,
@@ -33,7 +34,7 @@ from adv_detect.jobs.detectors import (
     restore_all,
 )
 from adv_detect.measures.detector_keys import SUMMARY_FIGURES, rate_label
-from adv_detect.names import LEARNED_FROM_ALL, REFERENCE, WITHOUT
+from adv_detect.names import EARLY, LEARNED_FROM_ALL, REFERENCE, WITHOUT
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import (
     AdversarialGenerationParams,
@@ -56,8 +57,9 @@ def compute_activations(
     twin: TargetNetwork | Absent,
     detector_training: DetectorTrainingParams,
     runtime: RuntimeParams,
+    evaluation: EvaluationParams | None = None,
 ) -> ShardPlan:
-    """Plan the activations of all stored images.
+    """Plan the activations of all stored images, and of benign changes that detectors are trained against.
 
     Args:
         adversarials: Attacked and natural images.
@@ -65,12 +67,15 @@ def compute_activations(
         representatives: Class representatives, which judge attacks on deep features.
         twin: The second network.
         detector_training: The detectors, for what they read.
-        runtime: Batch size, device, engine.
+        runtime: Batch size, device, engine, seed of noise.
+        evaluation: The benign changes.
 
     Returns:
-        A plan with one shard per shard of images.
+        A plan with one shard per shard of images, and ``benign/<change>/<split>-<number>`` for training and validation.
     """
     blocks = {key: ActivationBlock(shard=key) for key in adversarials}
+    changes = chosen_changes(evaluation, detector_training.asked_changes)
+    blocks |= benign_blocks(adversarials, changes, seed=runtime.seed, splits=LEARNING_SPLITS)
     views = needed_views(detector_training.active, detector_training.active_views)
     second = twin_that_is_read(twin, detector_training.active)
     return activation_plan(
@@ -100,7 +105,7 @@ def train_detectors(
     """
     of_classes, views = representatives_digest(representatives), detector_training.active_views
     work = DetectorWork(activations, representatives, detector_training.fit, runtime, views)
-    mark = cache(partial(read_fingerprint, activations))
+    read_of = cache(partial(read_fingerprint, activations))
     shards = tuple(
         ShardSpec(
             job.key,
@@ -110,7 +115,7 @@ def train_detectors(
                 repr(job),
                 detector_source(job.params),
                 _content(job.checkpoint),
-                [(key, mark(key, detector_reads(job.params))) for key in job.shards(activations)],
+                [(key, read_of(key, detector_reads(job.params))) for key in job.shards(activations)],
             ),
             job,
         )
@@ -136,7 +141,8 @@ def summarise_detectors(
     Returns:
         One row per detector: detector (key), configuration, kind, representative, distance, order, top_k, hidden,
         trained_criterion, trained_on, seed, epochs, validation_macro_auc (the attacks that it learned from; all where
-        it learned from none), validation_macro_auc_all (all attacks for training, of both criteria).
+        it learned from none), validation_macro_auc_all (all attacks for training, of both criteria), forward_passes
+        (per clean image).
     """
     attacks = {name: attack.criteria for name, attack in adversarial_generation.active.items() if attack.train}
     validation, rows = ValidationScores(activations, attacks), []
@@ -154,6 +160,7 @@ def summarise_detectors(
                 "validation_macro_auc": validation.macro_auc(scores, learned or every),
                 "validation_macro_auc_all": validation.macro_auc(scores, every),
                 "epochs": len(facts["history"]),
+                "forward_passes": float(facts.get("forward_passes", 1.0)),
             }
         )
     return pd.DataFrame(rows)
@@ -269,12 +276,17 @@ def assemble_champion(
 def _jobs(params: DetectorTrainingParams, attacks: AdversarialGenerationParams) -> list[DetectorJob]:
     learned = {name: attack.criteria for name, attack in attacks.active.items() if attack.train}
     trained = plan_jobs(
-        params.active, learned, criteria=params.criteria, seeds=params.seeds, leave_one_out=params.leave_one_out
+        params.active,
+        learned,
+        criteria=params.criteria,
+        seeds=params.seeds,
+        leave_one_out=params.leave_one_out,
+        forms={name: attack.form for name, attack in attacks.active.items()},
     )
     published = []
     for name, path in params.reference_checkpoints.items():
         one, criterion = parse_reference_name(path)
-        fitting = attacks_of(learned, criterion)
+        fitting = attacks_of(attacks.trained((EARLY,)), criterion)
         published.append(DetectorJob(name, one, criterion, REFERENCE, fitting, 0, checkpoint=path))
     return [*trained, *published]
 

@@ -30,6 +30,7 @@ def create_pipeline(**_: Any) -> Pipeline:
                     "twin",
                     "params:detector_training",
                     "params:runtime",
+                    "params:evaluation",
                 ],
                 outputs="activations",
                 name="compute_activations",

@@ -46,7 +46,8 @@ def check(run: Run) -> None:
 
 def _check_activations(run: Run) -> None:
     images, stored = run.catalog.load("adversarials").fingerprints(), run.catalog.load("activations")
-    made_from = {key: stored.metadata(key).get("made_from") for key in stored.fingerprints()}
+    unchanged = set(stored.select())
+    made_from = {key: stored.metadata(key).get("made_from") for key in stored.fingerprints() if key in unchanged}
     if set(images) != set(made_from) or any(one not in (None, images[key]) for key, one in made_from.items()):
         raise DataError(
             "activations: they belong to other images than those in adversarials, which were made anew since; run "

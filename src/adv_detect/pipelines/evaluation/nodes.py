@@ -13,6 +13,7 @@ from adv_detect.algorithms.detectors import score_activations
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_activations, twin_that_is_read
 from adv_detect.jobs.detectors import configurations_of, restore_all, views_of
+from adv_detect.jobs.records import with_tested_forms
 from adv_detect.measures.class_false_alarms import class_false_alarms
 from adv_detect.measures.detection_metrics import metric_table
 from adv_detect.measures.detector_keys import describe_detectors
@@ -69,13 +70,14 @@ def compute_control_activations(
     )
 
 
-def score_images(
+def score_images(  # noqa: PLR0913
     activations: ShardStore,
     control_activations: ShardStore,
     detectors: ShardStore,
     control_detectors: ShardStore,
     thresholds: pd.DataFrame,
     representatives: Representatives,
+    adversarial_generation: AdversarialGenerationParams,
     evaluation: EvaluationParams,
     runtime: RuntimeParams,
 ) -> pd.DataFrame:
@@ -88,6 +90,7 @@ def score_images(
         control_detectors: The controls.
         thresholds: The thresholds of both.
         representatives: Class representatives.
+        adversarial_generation: The attacks, to tell unseen ones apart.
         evaluation: The false-positive rates of the verdicts.
         runtime: Whether progress is shown.
 
@@ -107,7 +110,7 @@ def score_images(
             parts[one.key].append(score_activations(one.detector, images))
     scores = {key: torch.cat(part) for key, part in parts.items()}
     table = join_scores(
-        pd.concat(frames, ignore_index=True),
+        with_tested_forms(pd.concat(frames, ignore_index=True), adversarial_generation),
         {key: values.numpy().astype(np.float32) for key, values in scores.items()},
         {one.key: one.p_values(scores[one.key]).numpy().astype(np.float32) for one in scored},
     )

@@ -56,6 +56,7 @@ def _measuring() -> list[Any]:
                 "control_detectors",
                 "thresholds",
                 "representatives",
+                "params:adversarial_generation",
                 "params:evaluation",
                 "params:runtime",
             ],

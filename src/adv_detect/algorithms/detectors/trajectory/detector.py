@@ -83,7 +83,7 @@ class TrajectoryDetector(Detector):
         """Learn with every fifth image held back to choose the epoch by."""
         if attacked is None:
             raise DataError(f"a {self.params.kind} detector learns from attacks, got none; give attacked images")
-        parts = [_held_out(one) for one in (clean, attacked)]
+        parts = [held_out(one) for one in (clean, attacked)]
         (clean_train, clean_held), (attacked_train, attacked_held) = parts
         return self.fit_chosen(FitData(clean_train, attacked_train, clean_held, attacked_held), seed=seed)
 
@@ -168,6 +168,7 @@ def recurrent_gradients(trajectories: Tensor, readout: torch.nn.Module) -> Itera
         yield
 
 
-def _held_out(activations: Activations) -> tuple[Activations, Activations]:
+def held_out(activations: Activations) -> tuple[Activations, Activations]:
+    """Hold every fifth image back: those to learn from, and those to choose the epoch by."""
     held = torch.arange(len(activations)) % HELD_OUT == HELD_OUT - 1
     return activations.select(~held), activations.select(held)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adv_detect.errors import DataError
+from adv_detect.names import NATURAL
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ class TrajectorySet:
         if mixed:
             raise DataError(f"expected groups that are natural or adversarial, got both in {mixed}")
 
+    @property
+    def natural_id(self) -> int:
+        """Number of the group of unchanged natural images; -1 where there is none."""
+        names = self.group.tolist() if isinstance(self.group, Tensor) else list(self.group)
+        return int(self.group_ids[names.index(NATURAL)]) if NATURAL in names else -1
+
     def __len__(self) -> int:
         """Count the rows."""
         return len(self.trajectories)
@@ -71,6 +78,33 @@ def group_weights(group_ids: Tensor) -> Tensor:
     """
     counts = torch.bincount(group_ids)
     return 1.0 / (counts[group_ids].double() * (counts > 0).sum())
+
+
+def side_weights(group_ids: Tensor, adversarial: Tensor, natural: int) -> Tensor:
+    """Weigh clean and adversarial rows alike, and within each the kinds.
+
+    Args:
+        group_ids: Shape (N,), integers >= 0.
+        adversarial: Shape (N,), bool.
+        natural: Id of the unchanged natural images.
+
+    Returns:
+        Shape (N,), float64, summing to 1. Every attack has the same total. Where there are benign changes, unchanged
+        images have half of the clean side and the changes equal parts of the other half.
+    """
+    adversarial = adversarial.to(group_ids.device)
+    weights = torch.zeros(len(group_ids), dtype=torch.float64, device=group_ids.device)
+    sides = [adversarial, ~adversarial & (group_ids == natural), ~adversarial & (group_ids != natural)]
+    shares = [0.5, 0.25, 0.25] if bool(sides[2].any()) and bool(sides[1].any()) else [0.5, 0.5, 0.5]
+    for rows, share in zip(sides, shares, strict=True):
+        if bool(rows.any()):
+            weights[rows] = share * group_weights(group_ids[rows])
+    return weights / weights.sum()
+
+
+def alike(group_ids: Tensor, adversarial: Tensor, natural: int) -> Tensor:
+    """Weigh every group alike, natural or attack: see :func:`group_weights`."""
+    return group_weights(group_ids)
 
 
 def balanced_draw(weights: Tensor, generator: torch.Generator) -> Tensor:

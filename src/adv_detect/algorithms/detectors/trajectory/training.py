@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from adv_detect.algorithms.detectors.trajectory.readout import TrajectoryReadout, score_trajectories
 from adv_detect.algorithms.detectors.trajectory.registry import build_readout
-from adv_detect.algorithms.detectors.trajectory.sampling import TrajectorySet, balanced_draw, group_weights
+from adv_detect.algorithms.detectors.trajectory.sampling import TrajectorySet, alike, balanced_draw
 from adv_detect.algorithms.roc import area, split_scores, to_array
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.names import NATURAL
@@ -23,6 +23,8 @@ from adv_detect.params import DetectorFitParams, DetectorParams
 
 __all__ = ["FittedReadout", "TrajectorySet", "fit_readout", "macro_auc"]
 
+Weigh = Callable[[Tensor, Tensor, int], Tensor]
+"""Group ids ``(N,)``, which rows are adversarial, and the id of natural images, to weights ``(N,)``."""
 LR_FACTOR = 0.5
 """What the learning rate is multiplied by when the validation loss stalls."""
 
@@ -83,14 +85,44 @@ def fit_readout(
         ConfigurationError: ``accumulation`` is below 1.
     """
     _check_sets(train, validation)
+    _, layers, classes = train.trajectories.shape
+    detector = build_readout(params, layers=layers, classes=classes, seed=seed)
+    return fit_module(detector, train, validation, fit=fit, seed=seed, device=device, accumulation=accumulation)
+
+
+def fit_module(
+    detector: TrajectoryReadout,
+    train: TrajectorySet,
+    validation: TrajectorySet,
+    *,
+    fit: DetectorFitParams,
+    seed: int,
+    device: torch.device | str = "cpu",
+    accumulation: int = 1,
+    weigh: Weigh = alike,
+) -> FittedReadout:
+    """Train a read-out that is there already, as :func:`fit_readout` does.
+
+    Args:
+        detector: Fresh; it is trained in place.
+        train: Rows to learn from.
+        validation: Rows to choose by.
+        fit: Optimisation.
+        seed: Decides draws and dropout.
+        device: Where to train.
+        accumulation: Batches whose gradients are averaged before a step.
+        weigh: Weights of rows, in draws and in the validation loss.
+
+    Returns:
+        The same read-out, trained, with its history.
+    """
+    _check_sets(train, validation)
     if accumulation < 1:
         raise ConfigurationError(f"accumulation: expected at least 1 batch, got {accumulation}")
     place = torch.device(device)
-    _, layers, classes = train.trajectories.shape
-    detector = build_readout(params, layers=layers, classes=classes, seed=seed)
     detector.fit_standardisation(train.trajectories)
     with _dropout_seed(seed, place):
-        rows = _Rows.of(train, place), _Rows.of(validation, place)
+        rows = _Rows.of(train, place, weigh), _Rows.of(validation, place, weigh)
         run = _Run(detector.to(place), *rows, fit=fit, seed=seed, accumulation=accumulation)
         while not run.finished:
             run.epoch()
@@ -128,11 +160,12 @@ class _Rows:
     weights: Tensor
 
     @classmethod
-    def of(cls, rows: TrajectorySet, device: torch.device) -> _Rows:
+    def of(cls, rows: TrajectorySet, device: torch.device, weigh: Weigh) -> _Rows:
         adversarial = rows.adversarial.to(device)
         groups = rows.group_ids.to(device)
         trajectories = rows.trajectories.to(device, torch.float32)
-        return cls(trajectories, adversarial.float(), adversarial, groups, group_weights(rows.group_ids.cpu()))
+        weights = weigh(rows.group_ids.cpu(), rows.adversarial.cpu(), rows.natural_id)
+        return cls(trajectories, adversarial.float(), adversarial, groups, weights)
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Detectors that read ranked distances, logit gaps, neighbours and views together."""
