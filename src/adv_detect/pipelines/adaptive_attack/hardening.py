@@ -93,7 +93,7 @@ class HardeningWork:
             store,
             attacks=attacks,
             criteria=criteria,
-            against=known.params.train_against,
+            against=stored.params.train_against,
             fit=self.fit,
             seed=seed,
             device=str(resolve_device(self.setting.runtime.device)),
