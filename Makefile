@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Processes that share the tests, of one thread each: most tests are too small for two threads.
 TESTERS ?= 2
+# `make test COVERAGE=1` also counts the lines that the tests go through, which makes them about a quarter slower.
+COVERAGE ?=
 
 # Results of the default environment lie in data, those of another in data/<env>; data/01_raw is nobody's result.
 LAYERS := 02_intermediate 03_primary 04_feature 05_model_input 06_models 07_model_output 08_reporting
@@ -26,7 +28,8 @@ types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --dist loadfile --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder \
+		$(if $(COVERAGE),--cov --cov-report=term)
 
 viz: $(VENV)/.installed
 	$(BIN)/kedro viz run

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.sharing import LONGEST
 
 import adv_detect
 
@@ -47,3 +48,8 @@ def test_docstrings_begin_with_a_noun_phrase_or_an_imperative():
         for line, text in riddles(file.read_text(encoding="utf-8"))
     }
     assert not found, f"write what it is (a noun phrase) or what it does (an imperative): {found}"
+
+
+@pytest.mark.parametrize("name", LONGEST)
+def test_a_file_that_is_to_start_first_is_there(name):
+    assert (TESTS / name).is_file()

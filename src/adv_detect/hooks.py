@@ -48,7 +48,7 @@ LOGGER = logging.getLogger(__name__)
 TALKATIVE = ("kedro_mlflow", "mlflow")  # they set their own level when they are imported, after logging.yml was read
 SILENT = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 RANDOM_NAME = "km.random_name"  # of kedro-mlflow, for run.name in mlflow.yml
-MARK, ANNOUNCED, DETECTORS = "mlflow", "announced", "detectors"  # keys of a catalog entry's metadata
+METADATA_KEY, ANNOUNCED, DETECTORS = "mlflow", "announced", "detectors"  # keys of a catalog entry's metadata
 ARTIFACT_FOLDERS = {"artifact": None, "figure": "figures"}
 
 
@@ -203,7 +203,7 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
             return
         from mlflow import MlflowClient
 
-        client, kind = MlflowClient(), self._mark(dataset_name)
+        client, kind = MlflowClient(), self._logged_as(dataset_name)
         if isinstance(kind, str) and kind in ARTIFACT_FOLDERS:
             log_file(client, self.run_id, self._catalog.get(dataset_name), ARTIFACT_FOLDERS[kind])
         elif kind == "metrics":
@@ -221,10 +221,10 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
             page = f"{server.mlflow_tracking_uri}/#/experiments/{experiment.experiment_id}/runs/{self.run_id}"
             LOGGER.info("mlflow: %s", page)
 
-    def _mark(self, dataset_name: str) -> Any:
+    def _logged_as(self, dataset_name: str) -> Any:
         assert self._catalog is not None
         metadata = getattr(self._catalog.get(dataset_name), "metadata", None)
-        return metadata.get(MARK) if isinstance(metadata, dict) else None
+        return metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
 
     def _log_parameters(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         from mlflow import MlflowClient

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from adv_detect.absent import Absent
+from adv_detect.algorithms.attacks.configured import BY_NETWORK
 from adv_detect.algorithms.attacks.deep_features_objective import nearest_classes
 from adv_detect.algorithms.attacks.perturbations import noise_of_same_norm
-from adv_detect.algorithms.attacks.registry import BY_NETWORK
 from adv_detect.algorithms.detectors import Activations, Reads, reads_twin
 from adv_detect.algorithms.detectors.end_to_end import network_activations
 from adv_detect.algorithms.device import resolve_device
@@ -164,14 +164,14 @@ def activation_plan(
     of_network, of_judges = target_digest(network), representatives_digest(representatives)
     of_changes = {id(one.change): one.change for one in blocks.values() if one.change is not None}
     identities = {number: change_identity(one) for number, one in of_changes.items()}
-    marks = adversarials.fingerprints()
+    fingerprints = adversarials.fingerprints()
     shards = []
     for key, block in blocks.items():
         judged = adversarials.metadata(block.shard).get("judge", BY_NETWORK) != BY_NETWORK
         made_from = (
             of_network,
             of_judges if judged else None,
-            marks[block.shard],
+            fingerprints[block.shard],
             block.variant,
             block.norm,
             block.seed,
@@ -179,7 +179,7 @@ def activation_plan(
         )
         base = fingerprint(*made_from)
         parts = {BASE: base} | further if further else {}
-        made = replace(block, made_from=marks[block.shard], parts=parts)
+        made = replace(block, made_from=fingerprints[block.shard], parts=parts)
         shards.append(ShardSpec(key, fingerprint(parts) if parts else base, made))
     return ShardPlan(work=work, shards=tuple(shards), runtime=runtime, description="activations")
 

@@ -34,7 +34,7 @@ JointModel = DetectionModel | FeatureModel
 
 
 @dataclass(frozen=True)
-class Scene:
+class AttackSetting:
     """Network, images and settings that all attacks of a run share; picklable.
 
     Attributes:
@@ -71,12 +71,14 @@ class Attacked:
     model: JointModel
 
 
-def attack_images(scene: Scene, known: StoredDetector, condition: Condition, indices: tuple[int, ...]) -> Attacked:
+def attack_images(
+    setting: AttackSetting, stored: StoredDetector, condition: Condition, indices: tuple[int, ...]
+) -> Attacked:
     """Attack images that the network classifies correctly and the detector passes.
 
     Args:
-        scene: Network, images and all else that is shared.
-        known: The detector.
+        setting: Network, images and all else that is shared.
+        stored: The detector.
         condition: Attack, budget, criterion.
         indices: Source indices.
 
@@ -87,14 +89,14 @@ def attack_images(scene: Scene, known: StoredDetector, condition: Condition, ind
         ConfigurationError: The attack cannot be run so.
         AttackError: It returned what cannot be.
     """
-    device = resolve_device(scene.runtime.device)
-    model = _model(scene, known, condition, device)
-    task = _task(scene, known, condition, indices, device)
-    task = with_guide(task, scene, known, condition=condition, model=model)
-    attack = condition.build(scene.network.spec.bounds)
-    batch_size = condition.spec.batch_size or scene.runtime.batch_size
+    device = resolve_device(setting.runtime.device)
+    model = _model(setting, stored, condition, device)
+    task = _task(setting, stored, condition, indices, device)
+    task = with_guide(task, setting, stored, condition=condition, model=model)
+    attack = condition.build(setting.network.spec.bounds)
+    batch_size = condition.spec.batch_size or setting.runtime.batch_size
     if condition.spec.role == "transfer":
-        own, threshold = _substitute(scene, known, device)
+        own, threshold = _substitute(setting, stored, device)
         result = run_transfer_attack(attack, own, model, task, substitute_threshold=threshold, batch_size=batch_size)
     else:
         result = run_adaptive_attack(attack, model, task, batch_size=batch_size)
@@ -102,41 +104,41 @@ def attack_images(scene: Scene, known: StoredDetector, condition: Condition, ind
     return Attacked(task, result, model)
 
 
-def _model(scene: Scene, known: StoredDetector, condition: Condition, device: torch.device) -> JointModel:
-    joint = join(known, working_form(scene.network.freeze(), device), device, twin=scene.twin)
+def _model(setting: AttackSetting, stored: StoredDetector, condition: Condition, device: torch.device) -> JointModel:
+    joint = join(stored, working_form(setting.network.freeze(), device), device, twin=setting.twin)
     nearest = condition.spec.classifier == "nearest_medoid"
     if condition.kind.guide != "medoids" and not nearest:
         return joint
-    return FeatureModel(joint, scene.representatives.medoids[-1].to(device), nearest=nearest).eval()
+    return FeatureModel(joint, setting.representatives.medoids[-1].to(device), nearest=nearest).eval()
 
 
 def _task(
-    scene: Scene, known: StoredDetector, condition: Condition, indices: tuple[int, ...], device: torch.device
+    setting: AttackSetting, stored: StoredDetector, condition: Condition, indices: tuple[int, ...], device: torch.device
 ) -> AdaptiveTask:
     numbers = torch.tensor(indices, dtype=torch.int64)
-    labels = scene.images.labels[numbers]
-    spec = scene.network.spec
+    labels = setting.images.labels[numbers]
+    spec = setting.network.spec
     targets = None
     if condition.criterion == "targeted":
-        drawn = draw_targets(labels, len(spec.class_names), seed=scene.runtime.seed, source_indices=numbers)
+        drawn = draw_targets(labels, len(spec.class_names), seed=setting.runtime.seed, source_indices=numbers)
         targets = drawn.to(device)
     return AdaptiveTask(
-        images=load_images(scene.images, indices, spec.bounds).to(device),
+        images=load_images(setting.images, indices, spec.bounds).to(device),
         labels=labels.to(device),
         targets=targets,
-        threshold=threshold_of(condition.spec, known),
+        threshold=threshold_of(condition.spec, stored),
         bounds=spec.bounds,
         norm=cast(Literal["l2", "linf"], condition.norm),
         epsilon=condition.epsilon,
-        seed=scene.runtime.seed,
+        seed=setting.runtime.seed,
         indices=numbers.to(device),
     )
 
 
-def _substitute(scene: Scene, known: StoredDetector, device: torch.device) -> tuple[Any, float]:
+def _substitute(setting: AttackSetting, stored: StoredDetector, device: torch.device) -> tuple[Any, float]:
     """The attacker's model for a detector, and its own threshold."""
-    if scene.substitute is None:
+    if setting.substitute is None:
         raise DataError("a transfer attack needs the data set substitute; run the pipeline adaptive_attack as a whole")
-    network, own = restore_substitute(scene.substitute, known)
-    twin = scene.substitute.twin
+    network, own = restore_substitute(setting.substitute, stored)
+    twin = setting.substitute.twin
     return join(own, working_form(network, device), device, twin=twin), own.threshold(USUAL)

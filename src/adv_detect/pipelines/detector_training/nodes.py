@@ -105,7 +105,7 @@ def train_detectors(
     """
     of_classes, views = representatives_digest(representatives), detector_training.active_views
     work = DetectorWork(activations, representatives, detector_training.fit, runtime, views)
-    mark = cache(partial(read_fingerprint, activations))
+    read_of = cache(partial(read_fingerprint, activations))
     shards = tuple(
         ShardSpec(
             job.key,
@@ -115,7 +115,7 @@ def train_detectors(
                 repr(job),
                 detector_source(job.params),
                 _content(job.checkpoint),
-                [(key, mark(key, detector_reads(job.params))) for key in job.shards(activations)],
+                [(key, read_of(key, detector_reads(job.params))) for key in job.shards(activations)],
             ),
             job,
         )
