@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from adv_detect.errors import DataError
 from adv_detect.measures.benign_changes import compared_detectors
-from adv_detect.measures.detection_metrics import VERDICT_PREFIX
 from adv_detect.measures.detector_keys import MARGIN, describe_detectors
 from adv_detect.measures.intervals import wilson_interval
+from adv_detect.measures.score_columns import VERDICT_PREFIX
 from adv_detect.names import NATURAL
 
 RESAMPLES = 999

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from adv_detect.algorithms.roc import BoolArray, FloatArray, check_scores, ranking_metrics
+from adv_detect.algorithms.roc import BoolArray, FloatArray, ranking_metrics
 from adv_detect.errors import DataError
 from adv_detect.measures.bootstrap import AucBootstrap, NaturalSample
 from adv_detect.measures.detector_keys import (
@@ -24,32 +23,15 @@ from adv_detect.measures.detector_keys import (
     NOISE,
     WORST,
 )
+from adv_detect.measures.score_columns import SCORE_COLUMNS, Index, ScoreColumns, score_columns
 from adv_detect.names import FLOAT, NO_CRITERION
 from adv_detect.progress import track
 
-Index: TypeAlias = NDArray[np.intp]
 Row: TypeAlias = dict[str, Any]
 Condition: TypeAlias = tuple[str, str, str]
 """Criterion, form and variant of an attack."""
 
-VERDICT_PREFIX = "verdict_fpr_"
-SCORE_COLUMNS = (
-    "detector", "source_id", "attack", "criterion", "form", "variant", "split", "score", "success", "correct",
-)  # fmt: skip
 MEAN_COLUMNS = ("auc", "eer", "eer_accuracy")
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """The columns of all test rows, sorted by source image; ``groups`` finds the rows of a cell."""
-
-    score: FloatArray
-    success: BoolArray
-    correct: BoolArray
-    source: Index
-    verdicts: dict[str, BoolArray]
-    n_sources: int
-    groups: dict[str, dict[tuple[str, str, str, str], Index]]
 
 
 @dataclass(frozen=True)
@@ -117,7 +99,7 @@ def metric_table(
             described in ``detectors``.
     """
     _check(scores, detectors)
-    columns = _test_columns(scores)
+    columns = score_columns(scores)
     bootstrap = AucBootstrap(resamples=resamples, confidence_level=confidence_level, seed=seed)
     names = track(columns.groups, "detection metrics", unit="detectors", shown=progress)
     measured = {name: _Measurement(name, columns, bootstrap, frozenset(on_features)) for name in names}
@@ -141,36 +123,7 @@ def _check(scores: pd.DataFrame, detectors: pd.DataFrame) -> None:
         raise DataError(f"scores: expected detectors of {sorted(detectors['detector'])}, got also {unknown}")
 
 
-def _test_columns(scores: pd.DataFrame) -> _Scores:
-    test = scores[scores["split"] == "test"]
-    if test.empty:
-        raise DataError(f"scores: expected rows of the split 'test', got only {sorted(scores['split'].unique())}")
-    codes, names = pd.factorize(test["source_id"])
-    order = np.argsort(codes, kind="stable")
-    test = test.iloc[order]
-    verdicts = [str(column) for column in test.columns if str(column).startswith(VERDICT_PREFIX)]
-    return _Scores(
-        score=check_scores(test["score"].to_numpy()),
-        success=test["success"].to_numpy(dtype=bool),
-        correct=test["correct"].to_numpy(dtype=bool),
-        source=codes[order],
-        verdicts={column.removeprefix(VERDICT_PREFIX): test[column].to_numpy(dtype=bool) for column in verdicts},
-        n_sources=len(names),
-        groups=_groups(test),
-    )
-
-
-def _groups(test: pd.DataFrame) -> dict[str, dict[tuple[str, str, str, str], Index]]:
-    keys = ["detector", "attack", "criterion", "form", "variant"]
-    found = test[keys].astype("category").groupby(keys, sort=False, observed=True).indices
-    groups: dict[str, dict[tuple[str, str, str, str], Index]] = {}
-    for key, positions in cast("Mapping[tuple[str, str, str, str, str], Index]", found).items():
-        detector, attack, criterion, form, variant = key
-        groups.setdefault(detector, {})[attack, criterion, form, variant] = np.sort(positions)
-    return groups
-
-
-def _naturals(columns: _Scores, positions: Index, bootstrap: AucBootstrap) -> _Naturals:
+def _naturals(columns: ScoreColumns, positions: Index, bootstrap: AucBootstrap) -> _Naturals:
     wrong = positions[~columns.correct[positions]]
     rates: Row = {"n_natural": len(positions), "n_misclassified": len(wrong)}
     for rate, flagged in columns.verdicts.items():
@@ -183,7 +136,7 @@ def _share(flags: BoolArray) -> float:
     return float(flags.mean()) if len(flags) else float("nan")
 
 
-def _attempts(columns: _Scores, positions: Index, kept: Index, floats: Index, variant: str) -> Row:
+def _attempts(columns: ScoreColumns, positions: Index, kept: Index, floats: Index, variant: str) -> Row:
     """Counts of attempts and failures or, for rounded images, of survivors among the float successes."""
     if variant == "8bit":
         before = columns.source[floats[columns.success[floats]]]
@@ -206,7 +159,7 @@ class _Measurement:
     """
 
     def __init__(
-        self, detector: str, columns: _Scores, bootstrap: AucBootstrap, on_features: frozenset[str] = frozenset()
+        self, detector: str, columns: ScoreColumns, bootstrap: AucBootstrap, on_features: frozenset[str] = frozenset()
     ) -> None:
         self.rows: list[Row] = []
         self.replicates: dict[tuple[str, Condition], FloatArray] = {}

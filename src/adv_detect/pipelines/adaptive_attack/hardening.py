@@ -11,7 +11,8 @@ import torch
 from adv_detect.algorithms.detectors import Activations, StoredDetector, build_detector, score_activations
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.jobs.activations import natural_activations
-from adv_detect.jobs.detectors import criteria_of, restore, train_detector
+from adv_detect.jobs.detector_fitting import train_detector
+from adv_detect.jobs.detectors import criteria_of, restore
 from adv_detect.params import DetectorFitParams, HardeningParams, Split
 from adv_detect.pipelines.adaptive_attack.attacking import Attacked, AttackSetting, attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources, score_naturals

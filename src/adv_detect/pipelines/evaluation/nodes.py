@@ -11,7 +11,8 @@ from adv_detect.absent import Absent
 from adv_detect.algorithms.attacks.registry import attacks_on_features
 from adv_detect.algorithms.detectors import score_activations
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_activations, twin_that_is_read
+from adv_detect.jobs.activation_plans import ActivationBlock, activation_plan, twin_that_is_read
+from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import configurations_of, restore_all, views_of
 from adv_detect.jobs.records import with_tested_forms
 from adv_detect.measures.class_false_alarms import class_false_alarms

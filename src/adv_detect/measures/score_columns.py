@@ -1,0 +1,71 @@
+"""Columns of the scores of test images, sorted by source image, and the rows of each condition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from adv_detect.algorithms.roc import BoolArray, FloatArray, check_scores
+from adv_detect.errors import DataError
+
+Index: TypeAlias = NDArray[np.intp]
+
+VERDICT_PREFIX = "verdict_fpr_"
+SCORE_COLUMNS = (
+    "detector", "source_id", "attack", "criterion", "form", "variant", "split", "score", "success", "correct",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ScoreColumns:
+    """The columns of all test rows, sorted by source image; ``groups`` finds the rows of a condition."""
+
+    score: FloatArray
+    success: BoolArray
+    correct: BoolArray
+    source: Index
+    verdicts: dict[str, BoolArray]
+    n_sources: int
+    groups: dict[str, dict[tuple[str, str, str, str], Index]]
+
+
+def score_columns(scores: pd.DataFrame) -> ScoreColumns:
+    """Take the columns of the test images.
+
+    Args:
+        scores: One row per image, condition and detector.
+
+    Raises:
+        DataError: There is no test image.
+    """
+    test = scores[scores["split"] == "test"]
+    if test.empty:
+        raise DataError(f"scores: expected rows of the split 'test', got only {sorted(scores['split'].unique())}")
+    codes, names = pd.factorize(test["source_id"])
+    order = np.argsort(codes, kind="stable")
+    test = test.iloc[order]
+    verdicts = [str(column) for column in test.columns if str(column).startswith(VERDICT_PREFIX)]
+    return ScoreColumns(
+        score=check_scores(test["score"].to_numpy()),
+        success=test["success"].to_numpy(dtype=bool),
+        correct=test["correct"].to_numpy(dtype=bool),
+        source=codes[order],
+        verdicts={column.removeprefix(VERDICT_PREFIX): test[column].to_numpy(dtype=bool) for column in verdicts},
+        n_sources=len(names),
+        groups=_groups(test),
+    )
+
+
+def _groups(test: pd.DataFrame) -> dict[str, dict[tuple[str, str, str, str], Index]]:
+    keys = ["detector", "attack", "criterion", "form", "variant"]
+    found = test[keys].astype("category").groupby(keys, sort=False, observed=True).indices
+    groups: dict[str, dict[tuple[str, str, str, str], Index]] = {}
+    for key, positions in cast("Mapping[tuple[str, str, str, str, str], Index]", found).items():
+        detector, attack, criterion, form, variant = key
+        groups.setdefault(detector, {})[attack, criterion, form, variant] = np.sort(positions)
+    return groups
