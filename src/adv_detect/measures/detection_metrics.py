@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from adv_detect.algorithms.roc import BoolArray, FloatArray, check_scores, ranking_metrics
+from adv_detect.algorithms.roc import BoolArray, FloatArray, ranking_metrics
 from adv_detect.errors import DataError
 from adv_detect.measures.bootstrap import AucBootstrap, NaturalSample
 from adv_detect.measures.detector_keys import (
@@ -24,32 +23,16 @@ from adv_detect.measures.detector_keys import (
     NOISE,
     WORST,
 )
+from adv_detect.measures.leaderboard import compared_rows
+from adv_detect.measures.score_columns import Index, ScoreColumns, check_score_table, test_columns
 from adv_detect.names import FLOAT, NO_CRITERION
 from adv_detect.progress import track
 
-Index: TypeAlias = NDArray[np.intp]
 Row: TypeAlias = dict[str, Any]
 Condition: TypeAlias = tuple[str, str, str]
 """Criterion, form and variant of an attack."""
 
-VERDICT_PREFIX = "verdict_fpr_"
-SCORE_COLUMNS = (
-    "detector", "source_id", "attack", "criterion", "form", "variant", "split", "score", "success", "correct",
-)  # fmt: skip
 MEAN_COLUMNS = ("auc", "eer", "eer_accuracy")
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """The columns of all test rows, sorted by source image; ``groups`` finds the rows of a cell."""
-
-    score: FloatArray
-    success: BoolArray
-    correct: BoolArray
-    source: Index
-    verdicts: dict[str, BoolArray]
-    n_sources: int
-    groups: dict[str, dict[tuple[str, str, str, str], Index]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +44,21 @@ class _Naturals:
     rates: Row
 
 
-def metric_table(
+def metric_table(scores: pd.DataFrame, detectors: pd.DataFrame, **settings: Any) -> pd.DataFrame:
+    """Measure as :func:`measure_scores` does, and give the table alone.
+
+    Args:
+        scores: One row per image, condition and detector.
+        detectors: Result of `detector_summary`.
+        **settings: As :func:`measure_scores` takes them.
+
+    Returns:
+        The table.
+    """
+    return measure_scores(scores, detectors, **settings)[0]
+
+
+def measure_scores(
     scores: pd.DataFrame,
     detectors: pd.DataFrame,
     *,
@@ -70,7 +67,7 @@ def metric_table(
     confidence_level: float = 0.95,
     seed: int = 0,
     progress: bool = False,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Measure every detector on every attack of the test split.
 
     Only successful adversarial examples are compared with the natural images (which include those that the network
@@ -110,14 +107,16 @@ def metric_table(
         progress: Whether progress is shown.
 
     Returns:
-        The table, a row per detector x attack x criterion x variant.
+        The table, a row per detector x attack x criterion x variant; and the resamples of the mean area that detectors
+        are compared by: ``detector``, ``form``, ``resample``, ``auc``, the mean over the attacks of a form and the
+        criteria that the detector is meant for, where all detectors draw the same images.
 
     Raises:
         DataError: Columns are missing, a score is NaN, there are no natural test images, or a scored detector is not
             described in ``detectors``.
     """
-    _check(scores, detectors)
-    columns = _test_columns(scores)
+    check_score_table(scores, detectors)
+    columns = test_columns(scores)
     bootstrap = AucBootstrap(resamples=resamples, confidence_level=confidence_level, seed=seed)
     names = track(columns.groups, "detection metrics", unit="detectors", shown=progress)
     measured = {name: _Measurement(name, columns, bootstrap, frozenset(on_features)) for name in names}
@@ -128,49 +127,22 @@ def metric_table(
         for row in one.rows
     ]
     table = detectors[list(DETECTOR_COLUMNS)].merge(pd.DataFrame(rows), on="detector", how="inner")
-    return table[_column_order(table.columns)]
+    return table[_column_order(table.columns)], _resamples(measured, table)
 
 
-def _check(scores: pd.DataFrame, detectors: pd.DataFrame) -> None:
-    for name, frame, wanted in (("scores", scores, SCORE_COLUMNS), ("detectors", detectors, DETECTOR_COLUMNS)):
-        missing = [column for column in wanted if column not in frame.columns]
-        if missing:
-            raise DataError(f"{name}: expected the columns {list(wanted)}, missing are {missing}")
-    unknown = sorted(set(scores["detector"].unique()) - set(detectors["detector"]))
-    if unknown:
-        raise DataError(f"scores: expected detectors of {sorted(detectors['detector'])}, got also {unknown}")
+def _resamples(measured: Mapping[str, _Measurement], table: pd.DataFrame) -> pd.DataFrame:
+    """Average the replicates of the rows of which :func:`compared_rows` makes a mean."""
+    frames = []
+    for (detector, form), rows in compared_rows(table).groupby(["detector", "form"], sort=False):
+        one = measured[str(detector)]
+        keys = zip(rows["attack"], rows["criterion"], strict=True)
+        areas = np.mean([one.replicates[attack, (criterion, str(form), FLOAT)] for attack, criterion in keys], axis=0)
+        frames.append({"detector": detector, "form": form, "resample": np.arange(len(areas)), "auc": areas})
+    empty = pd.DataFrame(columns=["detector", "form", "resample", "auc"])
+    return pd.concat(map(pd.DataFrame, frames), ignore_index=True) if frames else empty
 
 
-def _test_columns(scores: pd.DataFrame) -> _Scores:
-    test = scores[scores["split"] == "test"]
-    if test.empty:
-        raise DataError(f"scores: expected rows of the split 'test', got only {sorted(scores['split'].unique())}")
-    codes, names = pd.factorize(test["source_id"])
-    order = np.argsort(codes, kind="stable")
-    test = test.iloc[order]
-    verdicts = [str(column) for column in test.columns if str(column).startswith(VERDICT_PREFIX)]
-    return _Scores(
-        score=check_scores(test["score"].to_numpy()),
-        success=test["success"].to_numpy(dtype=bool),
-        correct=test["correct"].to_numpy(dtype=bool),
-        source=codes[order],
-        verdicts={column.removeprefix(VERDICT_PREFIX): test[column].to_numpy(dtype=bool) for column in verdicts},
-        n_sources=len(names),
-        groups=_groups(test),
-    )
-
-
-def _groups(test: pd.DataFrame) -> dict[str, dict[tuple[str, str, str, str], Index]]:
-    keys = ["detector", "attack", "criterion", "form", "variant"]
-    found = test[keys].astype("category").groupby(keys, sort=False, observed=True).indices
-    groups: dict[str, dict[tuple[str, str, str, str], Index]] = {}
-    for key, positions in cast("Mapping[tuple[str, str, str, str, str], Index]", found).items():
-        detector, attack, criterion, form, variant = key
-        groups.setdefault(detector, {})[attack, criterion, form, variant] = np.sort(positions)
-    return groups
-
-
-def _naturals(columns: _Scores, positions: Index, bootstrap: AucBootstrap) -> _Naturals:
+def _naturals(columns: ScoreColumns, positions: Index, bootstrap: AucBootstrap) -> _Naturals:
     wrong = positions[~columns.correct[positions]]
     rates: Row = {"n_natural": len(positions), "n_misclassified": len(wrong)}
     for rate, flagged in columns.verdicts.items():
@@ -183,7 +155,7 @@ def _share(flags: BoolArray) -> float:
     return float(flags.mean()) if len(flags) else float("nan")
 
 
-def _attempts(columns: _Scores, positions: Index, kept: Index, floats: Index, variant: str) -> Row:
+def _attempts(columns: ScoreColumns, positions: Index, kept: Index, floats: Index, variant: str) -> Row:
     """Counts of attempts and failures or, for rounded images, of survivors among the float successes."""
     if variant == "8bit":
         before = columns.source[floats[columns.success[floats]]]
@@ -206,7 +178,7 @@ class _Measurement:
     """
 
     def __init__(
-        self, detector: str, columns: _Scores, bootstrap: AucBootstrap, on_features: frozenset[str] = frozenset()
+        self, detector: str, columns: ScoreColumns, bootstrap: AucBootstrap, on_features: frozenset[str] = frozenset()
     ) -> None:
         self.rows: list[Row] = []
         self.replicates: dict[tuple[str, Condition], FloatArray] = {}

@@ -21,12 +21,13 @@ from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, load_images
+from adv_detect.jobs.joint_models import join
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RuntimeParams
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, threshold_of
 from adv_detect.pipelines.adaptive_attack.guides import with_guide
-from adv_detect.pipelines.adaptive_attack.models import USUAL, FeatureModel, join
+from adv_detect.pipelines.adaptive_attack.models import USUAL, FeatureModel
 from adv_detect.pipelines.adaptive_attack.substitute import Substitute, restore_substitute
 from adv_detect.sharding import ShardStore
 
@@ -71,7 +72,14 @@ class Attacked:
     model: JointModel
 
 
-def attack_images(scene: Scene, known: StoredDetector, condition: Condition, indices: tuple[int, ...]) -> Attacked:
+def attack_images(
+    scene: Scene,
+    known: StoredDetector,
+    condition: Condition,
+    indices: tuple[int, ...],
+    *,
+    surrogate: StoredDetector | None = None,
+) -> Attacked:
     """Attack images that the network classifies correctly and the detector passes.
 
     Args:
@@ -79,6 +87,7 @@ def attack_images(scene: Scene, known: StoredDetector, condition: Condition, ind
         known: The detector.
         condition: Attack, budget, criterion.
         indices: Source indices.
+        surrogate: Detector of the same network that the attack is made on, in the place of the attacked one.
 
     Returns:
         The outcome, on the device of the run.
@@ -94,7 +103,7 @@ def attack_images(scene: Scene, known: StoredDetector, condition: Condition, ind
     attack = condition.build(scene.network.spec.bounds)
     batch_size = condition.spec.batch_size or scene.runtime.batch_size
     if condition.spec.role == "transfer":
-        own, threshold = _substitute(scene, known, device)
+        own, threshold = _stand_in(scene, known, surrogate, device)
         result = run_transfer_attack(attack, own, model, task, substitute_threshold=threshold, batch_size=batch_size)
     else:
         result = run_adaptive_attack(attack, model, task, batch_size=batch_size)
@@ -133,8 +142,13 @@ def _task(
     )
 
 
-def _substitute(scene: Scene, known: StoredDetector, device: torch.device) -> tuple[Any, float]:
-    """The attacker's model for a detector, and its own threshold."""
+def _stand_in(
+    scene: Scene, known: StoredDetector, surrogate: StoredDetector | None, device: torch.device
+) -> tuple[Any, float]:
+    """Give the model that an attack is made on before it is shown to the attacked one, and its own threshold."""
+    if surrogate is not None:
+        network = working_form(scene.network.freeze(), device)
+        return join(surrogate, network, device, twin=scene.twin), surrogate.threshold(USUAL)
     if scene.substitute is None:
         raise DataError("a transfer attack needs the data set substitute; run the pipeline adaptive_attack as a whole")
     network, own = restore_substitute(scene.substitute, known)

@@ -20,6 +20,7 @@ from adv_detect.names import BOTH_CRITERIA, EARLY, NATURAL, TARGETED, UNTARGETED
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, EvaluationParams
 from adv_detect.reporting import (
+    LEADERBOARD,
     EvaluationResults,
     Report,
     ReportPart,
@@ -139,9 +140,10 @@ def show_figures(
     return pictures, *shown
 
 
-def write_evaluation_part(
+def write_evaluation_part(  # noqa: PLR0913
     detection_metrics: pd.DataFrame,
     benign_changes: pd.DataFrame,
+    measured_leaderboard: pd.DataFrame,
     detector_summary: pd.DataFrame,
     attack_records: pd.DataFrame,
     source_splits: pd.DataFrame,
@@ -154,6 +156,7 @@ def write_evaluation_part(
     Args:
         detection_metrics: The detection metrics.
         benign_changes: The table of false alarms on benign changes.
+        measured_leaderboard: The comparison of all configurations.
         detector_summary: One row per trained detector.
         attack_records: One row per source image x attack x criterion.
         source_splits: The split of each source image.
@@ -184,7 +187,7 @@ def write_evaluation_part(
     )
     subtitle = f"{network['name']}, {network['num_classes']} classes, {len(source_splits):,} source images"
     report = Report("Detection of adversarial attacks", subtitle, evaluation_sections(results))
-    return ReportPart(report, detectors_identity(detector_summary))
+    return ReportPart(report, detectors_identity(detector_summary), {LEADERBOARD: measured_leaderboard})
 
 
 def _criteria(metrics: pd.DataFrame) -> list[str]:

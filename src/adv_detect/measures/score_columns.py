@@ -1,0 +1,93 @@
+"""Columns of a table of scores, sorted, with the rows of each detector and attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from adv_detect.algorithms.roc import BoolArray, FloatArray, check_scores
+from adv_detect.errors import DataError
+from adv_detect.measures.detector_keys import DETECTOR_COLUMNS
+
+Index: TypeAlias = NDArray[np.intp]
+VERDICT_PREFIX = "verdict_fpr_"
+SCORE_COLUMNS = (
+    "detector", "source_id", "attack", "criterion", "form", "variant", "split", "score", "success", "correct",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ScoreColumns:
+    """The columns of all test rows, sorted by source image; ``groups`` finds the rows of a cell."""
+
+    score: FloatArray
+    success: BoolArray
+    correct: BoolArray
+    source: Index
+    verdicts: dict[str, BoolArray]
+    n_sources: int
+    groups: dict[str, dict[tuple[str, str, str, str], Index]]
+
+
+def check_score_table(scores: pd.DataFrame, detectors: pd.DataFrame) -> None:
+    """Check that tables of scores and of detectors belong together.
+
+    Args:
+        scores: One row per image, condition and detector.
+        detectors: One row per detector.
+
+    Raises:
+        DataError: Columns are missing, or a scored detector is not described.
+    """
+    for name, frame, wanted in (("scores", scores, SCORE_COLUMNS), ("detectors", detectors, DETECTOR_COLUMNS)):
+        missing = [column for column in wanted if column not in frame.columns]
+        if missing:
+            raise DataError(f"{name}: expected the columns {list(wanted)}, missing are {missing}")
+    unknown = sorted(set(scores["detector"].unique()) - set(detectors["detector"]))
+    if unknown:
+        raise DataError(f"scores: expected detectors of {sorted(detectors['detector'])}, got also {unknown}")
+
+
+def test_columns(scores: pd.DataFrame) -> ScoreColumns:
+    """Take the columns of the test images, sorted by source image.
+
+    Args:
+        scores: One row per image, condition and detector.
+
+    Returns:
+        The columns.
+
+    Raises:
+        DataError: There is no test image, or a score is NaN.
+    """
+    test = scores[scores["split"] == "test"]
+    if test.empty:
+        raise DataError(f"scores: expected rows of the split 'test', got only {sorted(scores['split'].unique())}")
+    codes, names = pd.factorize(test["source_id"])
+    order = np.argsort(codes, kind="stable")
+    test = test.iloc[order]
+    verdicts = [str(column) for column in test.columns if str(column).startswith(VERDICT_PREFIX)]
+    return ScoreColumns(
+        score=check_scores(test["score"].to_numpy()),
+        success=test["success"].to_numpy(dtype=bool),
+        correct=test["correct"].to_numpy(dtype=bool),
+        source=codes[order],
+        verdicts={column.removeprefix(VERDICT_PREFIX): test[column].to_numpy(dtype=bool) for column in verdicts},
+        n_sources=len(names),
+        groups=_groups(test),
+    )
+
+
+def _groups(test: pd.DataFrame) -> dict[str, dict[tuple[str, str, str, str], Index]]:
+    keys = ["detector", "attack", "criterion", "form", "variant"]
+    found = test[keys].astype("category").groupby(keys, sort=False, observed=True).indices
+    groups: dict[str, dict[tuple[str, str, str, str], Index]] = {}
+    for key, positions in cast("Mapping[tuple[str, str, str, str, str], Index]", found).items():
+        detector, attack, criterion, form, variant = key
+        groups.setdefault(detector, {})[attack, criterion, form, variant] = np.sort(positions)
+    return groups
