@@ -12,6 +12,7 @@ from adv_detect.absent import ABSENT, Absent
 from adv_detect.algorithms.detectors import StoredDetector, TwinDetector
 from adv_detect.errors import DataError
 from adv_detect.jobs.detectors import restore
+from adv_detect.jobs.joint_models import join
 from adv_detect.networks.target import target_tensors
 from adv_detect.networks.twin import build_twin
 from adv_detect.params import (
@@ -31,7 +32,6 @@ from adv_detect.pipelines import (
 )
 from adv_detect.pipelines.adaptive_attack.attacking import attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import choose_sources, conditions, score_naturals
-from adv_detect.pipelines.adaptive_attack.models import join
 from adv_detect.pipelines.adaptive_attack.nodes import set_scene
 from adv_detect.pipelines.adaptive_attack.pipeline import create_pipeline
 from adv_detect.pipelines.adaptive_attack.plans import substitute_mark

@@ -129,7 +129,7 @@ def harden_detectors(
     work = HardeningWork(scene, detectors, chosen, hardening, detector_training.fit)
     keys = detector_keys(hardening.detectors, adaptive_attack, detector_training) if hardening.rounds else []
     shared = (
-        shared_marks(scene), scene.activations.digest, chosen,
+        shared_marks(scene), scene.activations.digest, [condition.identity for condition in chosen],
         [adaptive_attack_source(condition.spec.attack) for condition in chosen],
         hardening.rounds, hardening.train_images, hardening.validation_images,
         detector_training.fit,
