@@ -4,14 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Processes that share the tests, of one thread each: most tests are too small for two threads.
 TESTERS ?= 2
+# `make test COVERAGE=1` also counts the lines that the tests go through, which makes them about a quarter slower.
+COVERAGE ?=
 
 # Results of the default environment lie in data, those of another in data/<env>; data/01_raw is nobody's result.
 LAYERS := 02_intermediate 03_primary 04_feature 05_model_input 06_models 07_model_output 08_reporting
 RESULTS := $(filter-out data/01_raw/%,$(wildcard $(foreach part,$(LAYERS) .run.lock .run.json,data/$(part) data/*/$(part))))
-
-# Keeps freed memory in the process: gradient-heavy work on a CPU runs about twice as fast.
-export MALLOC_TRIM_THRESHOLD_ := 1000000000
-export MALLOC_MMAP_THRESHOLD_ := 1000000000
 
 .PHONY: run test lint types unit viz mlflow bench constraints clean
 
@@ -30,7 +28,8 @@ types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --dist loadfile --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder \
+		$(if $(COVERAGE),--cov --cov-report=term)
 
 viz: $(VENV)/.installed
 	$(BIN)/kedro viz run

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from adv_detect.memory import keep_freed_memory
 from benchmarks.attacks import measure_attacks
 from benchmarks.deep_features import measure_deep_features
 from benchmarks.detectors import measure_training
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     settings = Settings(options.quick, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     rows: list[Row] = []
+    keep_freed_memory()
     before = load_average()
     if Load(before, before).busy:
         print(f"warning: load {before:.1f}, above {BUSY:g} a core: other work disturbs the figures", file=sys.stderr)

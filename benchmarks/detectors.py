@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
-from adv_detect.algorithms.attacks.registry import build_attack
+from adv_detect.algorithms.attacks.construction import build_attack
 from adv_detect.algorithms.attacks.run import run_attack
 from adv_detect.algorithms.detectors import TrajectoryReadout, build_readout, score_trajectories
 from adv_detect.algorithms.detectors.trajectory.sampling import TrajectorySet, group_weights

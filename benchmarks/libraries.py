@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adv_detect.algorithms.attacks.registry import build_attack
+from adv_detect.algorithms.attacks.construction import build_attack
 from adv_detect.algorithms.attacks.run import run_attack
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
+from adv_detect.memory import keep_freed_memory
+
 PACKAGES = (
     "torch", "torchvision", "numpy", "scipy", "foolbox", "torchattacks", "adversarial-robustness-toolbox", "ray",
 )  # fmt: skip
-KEEPS_MEMORY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 BUSY = 0.3
 """Load a core from which other work disturbs the measurements."""
 
@@ -46,9 +47,8 @@ def load_average() -> float:
 
 
 def machine(device: torch.device, load: Load) -> str:
-    """GPU and processor, cores, threads, whether freed memory stays with the process (as `make` sets it), load."""
-    keeps = all(name in os.environ for name in KEEPS_MEMORY)
-    memory = "kept" if keeps else "given back"
+    """GPU and processor, cores, threads, whether freed memory stays with the process (as in a run), load."""
+    memory = "kept" if keep_freed_memory() else "given back"
     rest = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, freed memory {memory}, {load}"
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {processor()}, {rest}"

@@ -1,4 +1,4 @@
-"""Keeps the results: parquet with all digits, Markdown between two marks of a document."""
+"""Keeps the results: parquet with all digits, Markdown between two markers of a document."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _number(value: float) -> str:
 
 
 def write_section(path: Path, slug: str, text: str) -> None:
-    """Put a text between the marks of a machine, or at the end; all other text of the document stays."""
+    """Put a text between the markers of a machine, or at the end; all other text of the document stays."""
     begin, end = BEGIN.format(slug=slug), END.format(slug=slug)
     old = path.read_text(encoding="utf-8") if path.is_file() else "# Benchmarks\n"
     section = f"{begin}\n{text.strip()}\n{end}"

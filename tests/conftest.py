@@ -9,13 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 from tests.projects import DEADLINE_SECONDS, command, new_project
+from tests.sharing import LONGEST, made_once
+
+from adv_detect.memory import keep_freed_memory
 
 pytest_plugins = ["tests.workshop"]
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "1000000000")
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "1000000000")
+keep_freed_memory()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; all else stays in its order."""
+    ranks = {PROJECT / "tests" / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session")
@@ -42,11 +50,13 @@ def _facts_of_images_are_kept_apart(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def finished_run(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which ``kedro run --env=test`` has succeeded, from nothing; tests leave its results as they are."""
-    folder = new_project(tmp_path_factory.mktemp("finished_run"), project)
-    process = command(folder)
-    output, _ = process.communicate(timeout=DEADLINE_SECONDS)
-    assert process.returncode == 0, output[-3000:]
-    return folder
+
+    def make(folder: Path) -> None:
+        process = command(new_project(folder, project))
+        output, _ = process.communicate(timeout=DEADLINE_SECONDS)
+        assert process.returncode == 0, output[-3000:]
+
+    return made_once(tmp_path_factory, "finished_run", make)
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,8 @@ from kedro.framework.startup import bootstrap_project
 
 NETWORK = ("06_models/network.safetensors", "06_models/network.json")
 """Files of the trained network, for `take_over`."""
+TWIN = ("06_models/twin.safetensors", "06_models/twin.json")
+"""Files of the second network, likewise."""
 RESULTS = "data/test"
 """Where the environment ``test`` keeps its results, in a project."""
 DEADLINE_SECONDS = 600.0

@@ -24,7 +24,7 @@ IN_MEMORY = {
     "evaluation_pictures",
     "adaptive_figures",
     "adaptive_pictures",
-    "adaptive_scene",
+    "attack_setting",
     "adaptive_tables",
     "face_figures",
     "face_pictures",

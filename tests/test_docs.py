@@ -35,6 +35,11 @@ BLOCKS = [block for page in PAGES for block in read_blocks(page)]
 RUN = [block for block in BLOCKS if block.reason is None and block.language != "text"]
 UNTYPED = ("faces",)
 """Parameters that entries of the catalog read."""
+SMALLER = """
+detector_training: {fit: {epochs: 2}}
+evaluation: {bootstrap: 20}
+"""
+"""Changes of the base environment that make the commands of an environment of the reader's own shorter."""
 CREATED = ("mine",)
 """Environments that a recipe makes."""
 ON_A_FINISHED_RUN = ("README.md",)
@@ -134,6 +139,8 @@ def test_the_blocks_of_a_page_run_in_order(page, types, tmp_path, request):
         shutil.copytree(request.getfixturevalue("finished_run"), folder)
     else:
         folder = new_project(tmp_path, PROJECT)
+        for name, values in yaml.safe_load(SMALLER).items():
+            put_into(folder / f"conf/base/parameters_{name}.yml", yaml.safe_dump({name: values}))
     for block in RUN:
         if block.page == page:
             follow(block, folder, types)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from tests.projects import NETWORK, new_project, session, take_over
+from tests.projects import NETWORK, TWIN, new_project, session, take_over
 
 from adv_detect.networks import frozen
 from adv_detect.networks.frozen import FrozenNorm
@@ -17,8 +17,12 @@ PARAMETERS = {
     # normalisation in every block: in `small` there is nothing to fold
     "network": {"name": "wide", "arguments": {"depth": 10, "widen": 1, "in_channels": 1}},
     "target_training": {"epochs": 6},
-    "detector_training": {"fit": {"epochs": 10}, "leave_one_out": []},
+    "twin_training": {"epochs": 1, "losses": ["softmax"], "min_accuracy": 0.0},
+    "detector_training": {"fit": {"epochs": 5}, "leave_one_out": []},
+    "evaluation": {"bootstrap": 0},
 }
+WANTED = ("detection_metrics_csv",)
+"""What is compared last; figures and the report are drawn from it alike."""
 SAME_OUTCOME = 0.99
 """Share of attacks that must end alike; the others stood on the decision boundary."""
 AUC_TOLERANCE = 0.01
@@ -27,7 +31,7 @@ AUC_TOLERANCE = 0.01
 
 @pytest.fixture(scope="module")
 def folders(project: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The main job with the fast form of the network, and with the network as it is; both from the same weights."""
+    """The main job with the fast form of the networks, and with them as they are; both from the same weights."""
     fast, plain = (new_project(tmp_path_factory.mktemp(name), project) for name in ("fast", "plain"))
     used: list[int] = []
     fast_form = frozen.fast_form
@@ -40,14 +44,14 @@ def folders(project: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frozen, "fast_form", counted)
         with session(fast, **PARAMETERS) as one:
-            one.run()
+            one.run(to_outputs=WANTED)
     assert used, "the fast form was not asked for"
     assert all(used), "the fast form is the plain one"
-    take_over(plain, fast, *NETWORK)
+    take_over(plain, fast, *NETWORK, *TWIN)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frozen, "fast_form", lambda target, **_: target)
         with session(plain, **PARAMETERS) as one:
-            one.run()
+            one.run(to_outputs=WANTED)
     return fast, plain
 
 

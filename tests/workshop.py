@@ -13,6 +13,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
 from kedro.runner import SequentialRunner
 from kedro_datasets.pandas import ParquetDataset
+from tests.sharing import made_once
 
 from adv_detect.datasets.network import NetworkDataset
 from adv_detect.datasets.optional import OptionalDataset
@@ -63,6 +64,7 @@ TABLES = (
     "scores",
     "detection_metrics",
     "benign_changes",
+    "class_false_alarms",
 )
 
 
@@ -173,6 +175,16 @@ def make_workshop(folder: Any, **blocks: Any) -> Workshop:
     return Workshop(DataCatalog(datasets))
 
 
+def run_to_the_metrics(folder: Path) -> Workshop:
+    """Run all pipelines up to the metrics."""
+    shop = make_workshop(folder)
+    main = (target_training, twin_training, feature_extraction, representatives, adversarial_generation)
+    for module in (*main, detector_training):
+        shop.run(module.create_pipeline())
+    shop.run(evaluation.create_pipeline().to_nodes("measure_detection", "measure_classes", "measure_benign_changes"))
+    return shop
+
+
 @pytest.fixture(scope="session")
 def workshop() -> Callable[..., Workshop]:
     """Makes a fresh workshop: ``workshop(folder, runtime=...)``."""
@@ -194,12 +206,8 @@ def blocks() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """All pipelines up to the metrics have run; read-only."""
-    shop = make_workshop(tmp_path_factory.mktemp("finished"))
-    main = (target_training, twin_training, feature_extraction, representatives, adversarial_generation)
-    for module in (*main, detector_training):
-        shop.run(module.create_pipeline())
-    shop.run(evaluation.create_pipeline().to_nodes("measure_detection", "measure_benign_changes"))
-    return shop
+    folder = made_once(tmp_path_factory, "finished", run_to_the_metrics)
+    return run_to_the_metrics(folder)  # makes nothing again, but fills what the catalog keeps in memory
 
 
 @pytest.fixture(scope="session")
@@ -208,12 +216,14 @@ def with_other_test_images(finished: Workshop) -> Callable[[Any], ShardStore]:
 
     def make(folder: Any) -> ShardStore:
         store = ShardStore(str(folder))
-        marks = finished["activations"].fingerprints()
+        fingerprints = finished["activations"].fingerprints()
         for key, content in finished["activations"].items():
             tensors = dict(content.tensors)
             if "/test-" in key:
                 tensors |= {name: torch.zeros_like(value) for name, value in tensors.items() if "features" in name}
-            store.write(key, ShardContent(tensors, content.metadata), "changed" if "/test-" in key else marks[key])
+            store.write(
+                key, ShardContent(tensors, content.metadata), "changed" if "/test-" in key else fingerprints[key]
+            )
         return store
 
     return make

@@ -14,6 +14,7 @@ from kedro.framework.hooks import hook_impl
 
 from adv_detect.environments import check_registered_name, check_results, results_folder
 from adv_detect.locks import RunLock
+from adv_detect.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from kedro.config import AbstractConfigLoader
@@ -47,7 +48,7 @@ LOGGER = logging.getLogger(__name__)
 TALKATIVE = ("kedro_mlflow", "mlflow")  # they set their own level when they are imported, after logging.yml was read
 SILENT = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 RANDOM_NAME = "km.random_name"  # of kedro-mlflow, for run.name in mlflow.yml
-MARK, ANNOUNCED, DETECTORS = "mlflow", "announced", "detectors"  # keys of a catalog entry's metadata
+METADATA_KEY, ANNOUNCED, DETECTORS = "mlflow", "announced", "detectors"  # keys of a catalog entry's metadata
 ARTIFACT_FOLDERS = {"artifact": None, "figure": "figures"}
 
 
@@ -63,6 +64,7 @@ class RunLockHooks:
         """Take the lock before anything is checked; a run that is refused gives it back."""
         from adv_detect.checks import runtime_of
 
+        keep_freed_memory()
         self._release()  # a run that was interrupted in this process, in a notebook, still has it
         folder = Path(run_params["project_path"]) / results_folder(run_params["env"])
         self._lock = RunLock(folder, wait_seconds=runtime_of(catalog).wait_seconds).acquire()
@@ -201,7 +203,7 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
             return
         from mlflow import MlflowClient
 
-        client, kind = MlflowClient(), self._mark(dataset_name)
+        client, kind = MlflowClient(), self._logged_as(dataset_name)
         if isinstance(kind, str) and kind in ARTIFACT_FOLDERS:
             log_file(client, self.run_id, self._catalog.get(dataset_name), ARTIFACT_FOLDERS[kind])
         elif kind == "metrics":
@@ -219,10 +221,10 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
             page = f"{server.mlflow_tracking_uri}/#/experiments/{experiment.experiment_id}/runs/{self.run_id}"
             LOGGER.info("mlflow: %s", page)
 
-    def _mark(self, dataset_name: str) -> Any:
+    def _logged_as(self, dataset_name: str) -> Any:
         assert self._catalog is not None
         metadata = getattr(self._catalog.get(dataset_name), "metadata", None)
-        return metadata.get(MARK) if isinstance(metadata, dict) else None
+        return metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
 
     def _log_parameters(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         from mlflow import MlflowClient

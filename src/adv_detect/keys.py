@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TEMPORARY = ".tmp-"
 MAX_NAME_BYTES = 200
-"""File systems take 255; an ending and the mark of a temporary file are added."""
+"""File systems take 255; an ending and the prefix of a temporary file are added."""
 MAX_KEY_BYTES = 900
 """Object stores take 1,024 with the folder."""
 REFUSED = ("/", "\\", "*", "?", "[", "]", TEMPORARY)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adv_detect.algorithms.fitting import FitSettings, augment
+from adv_detect.algorithms.augmentation import augment
+from adv_detect.algorithms.fitting import FitSettings
 from adv_detect.algorithms.target_training import fit_target, measure_accuracy
 from adv_detect.errors import DataError
 from adv_detect.images import load_images

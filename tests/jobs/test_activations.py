@@ -9,13 +9,8 @@ import torch
 
 from adv_detect.algorithms.features import extract_features
 from adv_detect.errors import DataError
-from adv_detect.jobs.activations import (
-    ActivationBlock,
-    activation_plan,
-    natural_activations,
-    read_activations,
-    successful_attacks,
-)
+from adv_detect.jobs.activation_plans import ActivationBlock, activation_plan
+from adv_detect.jobs.activations import natural_activations, read_activations, successful_attacks
 from adv_detect.jobs.detectors import DetectorJob
 from adv_detect.params import DetectorParams
 from adv_detect.sharding import ShardContent, ShardStore

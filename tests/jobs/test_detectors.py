@@ -15,15 +15,8 @@ from adv_detect.algorithms.detectors import (
 )
 from adv_detect.algorithms.trajectories import order_classes, trajectories
 from adv_detect.jobs.activations import natural_activations, successful_attacks
-from adv_detect.jobs.detectors import (
-    DetectorJob,
-    DetectorWork,
-    attacks_of,
-    best_detector,
-    criteria_of,
-    plan_jobs,
-    restore,
-)
+from adv_detect.jobs.detector_fitting import DetectorWork
+from adv_detect.jobs.detectors import DetectorJob, attacks_of, best_detector, criteria_of, plan_jobs, restore
 from adv_detect.names import REFERENCE
 from adv_detect.params import DetectorParams
 

@@ -14,9 +14,8 @@ from adv_detect.measures.adaptive_metrics import (
     epsilon_curves,
     half_loss_distortion,
     half_loss_table,
-    lost_images,
-    spread_over_budgets,
 )
+from adv_detect.measures.adaptive_records import lost_images, spread_over_budgets
 from adv_detect.measures.intervals import wilson_interval
 
 

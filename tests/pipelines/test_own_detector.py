@@ -12,7 +12,7 @@ from adv_detect.algorithms.detectors import Activations, Detector, LearnsFrom
 from adv_detect.errors import ConfigurationError
 from adv_detect.params import AdaptiveAttackParams, DetectorTrainingParams, ServingParams
 from adv_detect.pipelines import detector_training, evaluation
-from adv_detect.pipelines.adaptive_attack.attacking import Scene
+from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 from adv_detect.pipelines.adaptive_attack.nodes import attack_detectors, collect_adaptive_records
 from adv_detect.serving.bundle import ScoringBundle, score_images
 from adv_detect.sharding import ShardStore
@@ -86,7 +86,7 @@ def test_it_is_the_champion_and_scores_after_being_stored(shop, tmp_path):
 
 
 def test_it_is_attacked(shop, adaptive_params, tmp_path):
-    scene = Scene(
+    setting = AttackSetting(
         images=shop["test_images"],
         network=shop["network_weights"],
         representatives=shop["representatives"],
@@ -94,7 +94,7 @@ def test_it_is_attacked(shop, adaptive_params, tmp_path):
         substitute=None,
         runtime=shop["params:runtime"],
     )
-    plan = attack_detectors(scene, shop["detectors"], shop["params:detector_training"], adaptive_params)
+    plan = attack_detectors(setting, shop["detectors"], shop["params:detector_training"], adaptive_params)
     store = ShardStore(str(tmp_path / "attacked"))
     for spec in plan.shards:
         store.write(spec.key, plan.work(spec.arguments), spec.fingerprint)

@@ -17,7 +17,7 @@ import torch
 
 from adv_detect.keys import TEMPORARY
 from adv_detect.params import AdaptiveAttackParams, RayParams
-from adv_detect.pipelines.adaptive_attack.attacking import Scene
+from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 from adv_detect.pipelines.adaptive_attack.nodes import attack_detectors
 from adv_detect.pipelines.adversarial_generation.nodes import generate_adversarials
 from adv_detect.pipelines.detector_training.nodes import compute_activations, make_controls, train_detectors
@@ -118,9 +118,9 @@ def control_detectors(finished, blocks, runtime) -> ShardPlan:
 
 def adaptive(finished, blocks, runtime) -> ShardPlan:
     names = ("test_images", "network_weights", "representatives", "activations")
-    scene = Scene(*(finished[name] for name in names), substitute=None, runtime=runtime)
+    setting = AttackSetting(*(finished[name] for name in names), substitute=None, runtime=runtime)
     params = AdaptiveAttackParams.model_validate(ADAPTIVE)
-    return attack_detectors(scene, finished["detectors"], blocks["detector_training"], params)
+    return attack_detectors(setting, finished["detectors"], blocks["detector_training"], params)
 
 
 PLANS = {

@@ -30,7 +30,7 @@ from adv_detect.params import (
     ServingParams,
 )
 from adv_detect.pipelines import detector_training, evaluation
-from adv_detect.pipelines.adaptive_attack.attacking import Scene
+from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 from adv_detect.pipelines.adaptive_attack.nodes import attack_detectors, collect_adaptive_records
 from adv_detect.pipelines.adversarial_generation.nodes import generate_adversarials
 from adv_detect.pipelines.detector_training.nodes import compute_activations, train_detectors
@@ -166,7 +166,7 @@ def test_a_served_model_with_views_takes_along_what_they_need(shop, tmp_path, mo
 
 
 def test_it_is_attacked_through_its_views(shop, tmp_path):
-    scene = Scene(
+    setting = AttackSetting(
         images=shop["test_images"],
         network=shop["network_weights"],
         representatives=shop["representatives"],
@@ -183,7 +183,7 @@ def test_it_is_attacked_through_its_views(shop, tmp_path):
             "hardening": {"rounds": 0},
         }
     )
-    plan = attack_detectors(scene, shop["detectors"], shop["params:detector_training"], params)
+    plan = attack_detectors(setting, shop["detectors"], shop["params:detector_training"], params)
     store = ShardStore(str(tmp_path / "attacked"))
     for spec in plan.shards:
         store.write(spec.key, plan.work(spec.arguments), spec.fingerprint)
@@ -203,7 +203,7 @@ def planned(shop, params: DetectorTrainingParams, network: Any = None) -> Any:
 
 def remade(store: ShardStore, plan: Any) -> int:
     held = store.fingerprints()
-    return sum(held.get(key) != mark for key, mark in plan.fingerprints.items())
+    return sum(held.get(key) != made_from for key, made_from in plan.fingerprints.items())
 
 
 def test_a_view_that_is_read_remakes_all_activations_and_one_that_nobody_reads_none(shop):
@@ -251,7 +251,7 @@ def test_a_further_view_trains_only_the_detectors_that_read_it(shop, tmp_path):
     )
 
     held = shop["detectors"].fingerprints()
-    assert [key for key, mark in plan.fingerprints.items() if held[key] != mark] == [KEY]
+    assert [key for key, made_from in plan.fingerprints.items() if held[key] != made_from] == [KEY]
 
 
 def test_a_further_layer_remakes_activations_but_no_attack(shop, finished):

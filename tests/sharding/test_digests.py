@@ -29,7 +29,7 @@ def test_named_tensors_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("tensors", "about"),
+    ("tensors", "metadata"),
     [
         ({"b": ROWS}, {}),
         ({"a": ROWS.reshape(3, 2)}, {}),
@@ -39,8 +39,8 @@ def test_named_tensors_by_hand():
         ({"a": ROWS}, {"name": "x"}),
     ],
 )
-def test_names_shapes_dtypes_values_and_facts_count(tensors, about):
-    assert tensors_digest(tensors, about) != tensors_digest({"a": ROWS}, {})
+def test_names_shapes_dtypes_values_and_facts_count(tensors, metadata):
+    assert tensors_digest(tensors, metadata) != tensors_digest({"a": ROWS}, {})
 
 
 def test_order_does_not_count():

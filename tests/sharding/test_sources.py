@@ -10,7 +10,7 @@ from importlib.metadata import version
 import pytest
 
 from adv_detect.algorithms.attacks.adaptive.registry import adaptive_attack_source
-from adv_detect.algorithms.attacks.registry import attack_source
+from adv_detect.algorithms.attacks.construction import attack_source
 from adv_detect.errors import ConfigurationError
 from adv_detect.networks.registry import network_source
 from adv_detect.networks.target import build_target, target_digest

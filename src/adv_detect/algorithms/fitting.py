@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
+from adv_detect.algorithms.augmentation import augment
 from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, load_images
 from adv_detect.networks.target import TargetNetwork
@@ -22,8 +22,6 @@ from adv_detect.progress import Advance, show_progress
 
 LOGGER = logging.getLogger(__name__)
 SGD_MOMENTUM = 0.9
-MAX_SHIFT = 2
-CROP_PADDING = 4
 
 Row = dict[str, float]
 """Figures of one epoch by name."""
@@ -270,39 +268,6 @@ def _epoch(training: _Training, loader: DataLoader[Any], params: NetworkFitParam
         "learning_rate": float(training.schedule.get_last_lr()[0]),
     }
     return figures | task.after_epoch(target, done=(epoch + 1) / params.epochs)
-
-
-def augment(images: Tensor, how: str) -> Tensor:
-    """Vary training images at random; draws come from the global generator.
-
-    Args:
-        images: Shape ``(N, channels, H, W)``.
-        how: ``none``, ``shift`` (up to 2 pixels each way, edges repeated) or ``crop_flip`` (padded by 4 with zeros
-            per batch offset, mirrored half of the time, as usual for CIFAR-10).
-
-    Returns:
-        Images of the same shape.
-    """
-    if how == "none":
-        return images
-    padding = MAX_SHIFT if how == "shift" else CROP_PADDING
-    mode = "replicate" if how == "shift" else "constant"
-    padded = functional.pad(images, (padding,) * 4, mode=mode)
-    moved = _random_windows(padded, images.shape[-2:], 2 * padding + 1)
-    if how == "shift":
-        return moved
-    mirror = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-    return torch.where(mirror, moved.flip(-1), moved)
-
-
-def _random_windows(padded: Tensor, size: torch.Size, offsets: int) -> Tensor:
-    """Cut one window of ``size`` per image at a random offset."""
-    height, width = size
-    device = padded.device
-    top = torch.randint(offsets, (len(padded), 1), device=device) + torch.arange(height, device=device)
-    left = torch.randint(offsets, (len(padded), 1), device=device) + torch.arange(width, device=device)
-    rows = torch.arange(len(padded), device=device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[rows, top[:, :, None], left[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

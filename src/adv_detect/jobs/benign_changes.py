@@ -10,7 +10,8 @@ from torch import Tensor
 
 from adv_detect.algorithms.detectors import Activations
 from adv_detect.errors import ConfigurationError, unknown_choice
-from adv_detect.jobs.activations import ActivationBlock, read_activations
+from adv_detect.jobs.activation_plans import ActivationBlock
+from adv_detect.jobs.activations import read_activations
 from adv_detect.names import BENIGN, NATURAL, UNCHANGED, ShardKey
 from adv_detect.params import EvaluationParams, ImageChangeParams, Split
 from adv_detect.sharding import ShardStore, fingerprint

@@ -100,8 +100,8 @@ def control_plan(
     Returns:
         A plan with the shards ``margin`` and ``untrained/<draw>``.
     """
-    marks = activations.fingerprints()
-    clean = [(key, marks[key]) for key in activations.select(natural=True, split="validation")]
+    fingerprints = activations.fingerprints()
+    clean = [(key, fingerprints[key]) for key in activations.select(natural=True, split="validation")]
     readers = (key for key in (best, *detectors) if _reads_trajectories(detectors, key))
     like = next(readers, None)
     jobs = [ControlJob(key, None if key == MARGIN else like) for key in CONTROL_KEYS if key == MARGIN or like]

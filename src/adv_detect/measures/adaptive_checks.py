@@ -2,7 +2,7 @@
 
 After Carlini et al., "On evaluating adversarial robustness", 2019, and Athalye, Carlini and Wagner, "Obfuscated
 gradients give a false sense of security", 2018. Record tables are those of
-:mod:`adv_detect.measures.adaptive_metrics`.
+:mod:`adv_detect.measures.adaptive_records`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from adv_detect.measures.adaptive_comparisons import gradients_beat, iterative_beats_single_step, unbounded_succeeds
-from adv_detect.measures.adaptive_metrics import ReportedFpr, check_records
+from adv_detect.measures.adaptive_records import ReportedFpr, check_records
 from adv_detect.measures.check_results import (
     DEFAULT_FPR,
     RATE_TOLERANCE,

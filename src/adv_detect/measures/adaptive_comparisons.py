@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from adv_detect.errors import DataError
-from adv_detect.measures.adaptive_metrics import (
+from adv_detect.measures.adaptive_records import (
     BUDGET_TOLERANCE,
     GROUP,
     ReportedFpr,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from adv_detect.measures.adaptive_metrics import GROUP
+from adv_detect.measures.adaptive_records import GROUP
 from adv_detect.measures.intervals import wilson_interval
 
-STEP_MARKS = (1, 2, 5, 10, 25, 50, 100, 200, 400, 1000, 2000, 5000, 10_000)
+STEP_COUNTS = (1, 2, 5, 10, 25, 50, 100, 200, 400, 1000, 2000, 5000, 10_000)
 """Steps at which the share of lost images is given, up to those that were taken."""
 STEP_COLUMNS = (*GROUP, "attack", "steps", "n", "lost", "lost_low", "lost_high", "late")
 
@@ -34,7 +34,7 @@ def loss_by_steps(records: pd.DataFrame, *, confidence_level: float = 0.95) -> p
         total = int(part["total_steps"].iloc[0])
         through = part.loc[part["evaded_fpr_05"] & (part["first_success"] >= 0), "first_success"]
         late = float((through > total / 2).sum()) / len(part)
-        for steps in sorted({mark for mark in STEP_MARKS if mark < total} | {total}):
+        for steps in sorted({steps for steps in STEP_COUNTS if steps < total} | {total}):
             lost = int((through <= steps).sum())
             low, high = wilson_interval(lost, len(part), confidence_level=confidence_level)
             share = {"n": len(part), "lost": lost / len(part), "lost_low": low, "lost_high": high, "late": late}

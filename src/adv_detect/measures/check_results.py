@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from adv_detect.measures.adaptive_metrics import ReportedFpr
+from adv_detect.measures.adaptive_records import ReportedFpr
 
 RATE_TOLERANCE = 0.02
 """How far a success rate may fall where it should not, as a share of the images; one image may always differ."""

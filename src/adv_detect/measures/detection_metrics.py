@@ -24,7 +24,7 @@ from adv_detect.measures.detector_keys import (
     WORST,
 )
 from adv_detect.measures.leaderboard import compared_rows
-from adv_detect.measures.score_columns import Index, ScoreColumns, check_score_table, test_columns
+from adv_detect.measures.score_columns import SCORE_COLUMNS, Index, ScoreColumns, score_columns
 from adv_detect.names import FLOAT, NO_CRITERION
 from adv_detect.progress import track
 
@@ -115,8 +115,8 @@ def measure_scores(
         DataError: Columns are missing, a score is NaN, there are no natural test images, or a scored detector is not
             described in ``detectors``.
     """
-    check_score_table(scores, detectors)
-    columns = test_columns(scores)
+    _check(scores, detectors)
+    columns = score_columns(scores)
     bootstrap = AucBootstrap(resamples=resamples, confidence_level=confidence_level, seed=seed)
     names = track(columns.groups, "detection metrics", unit="detectors", shown=progress)
     measured = {name: _Measurement(name, columns, bootstrap, frozenset(on_features)) for name in names}
@@ -128,6 +128,16 @@ def measure_scores(
     ]
     table = detectors[list(DETECTOR_COLUMNS)].merge(pd.DataFrame(rows), on="detector", how="inner")
     return table[_column_order(table.columns)], _resamples(measured, table)
+
+
+def _check(scores: pd.DataFrame, detectors: pd.DataFrame) -> None:
+    for name, frame, wanted in (("scores", scores, SCORE_COLUMNS), ("detectors", detectors, DETECTOR_COLUMNS)):
+        missing = [column for column in wanted if column not in frame.columns]
+        if missing:
+            raise DataError(f"{name}: expected the columns {list(wanted)}, missing are {missing}")
+    unknown = sorted(set(scores["detector"].unique()) - set(detectors["detector"]))
+    if unknown:
+        raise DataError(f"scores: expected detectors of {sorted(detectors['detector'])}, got also {unknown}")
 
 
 def _resamples(measured: Mapping[str, _Measurement], table: pd.DataFrame) -> pd.DataFrame:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from adv_detect.errors import DataError
 
 
+@lru_cache(maxsize=4096)  # the test that SciPy makes on the way takes 5 ms
 def wilson_interval(successes: int, n: int, *, confidence_level: float = 0.95) -> tuple[float, float]:
     """Interval of a share (Wilson 1927), sound near 0 and 1.
 

@@ -95,7 +95,7 @@ def measured_leaderboard(
     aimed = {aim: compared_rows(metrics, aims_at=aim) for aim in (CLASS, FEATURES)}
     costs = costs.set_index("detector")
     rows = [
-        _about(part)
+        _description(part)
         | _of_forms(_same(aimed[CLASS], key))
         | _on_features(_same(aimed[FEATURES], key))
         | _false_alarms(part, benign)
@@ -117,7 +117,7 @@ def _same(rows: pd.DataFrame, key: Sequence[Any]) -> pd.DataFrame:
     return rows[(rows[OF_CONFIGURATION[0]] == key[0]) & (rows[OF_CONFIGURATION[1]] == key[1])]
 
 
-def _about(rows: pd.DataFrame) -> Row:
+def _description(rows: pd.DataFrame) -> Row:
     first = rows.iloc[0]
     attacks = first["trained_criterion"] != NO_CRITERION
     learns = "attacks" if attacks else "nothing" if first["configuration"] == MARGIN else str(first["trained_on"])

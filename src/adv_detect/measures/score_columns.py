@@ -1,4 +1,4 @@
-"""Columns of a table of scores, sorted, with the rows of each detector and attack."""
+"""Columns of the scores of test images, sorted by source image, and the rows of each condition."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from adv_detect.algorithms.roc import BoolArray, FloatArray, check_scores
 from adv_detect.errors import DataError
-from adv_detect.measures.detector_keys import DETECTOR_COLUMNS
 
 Index: TypeAlias = NDArray[np.intp]
+
 VERDICT_PREFIX = "verdict_fpr_"
 SCORE_COLUMNS = (
     "detector", "source_id", "attack", "criterion", "form", "variant", "split", "score", "success", "correct",
@@ -23,7 +23,7 @@ SCORE_COLUMNS = (
 
 @dataclass(frozen=True)
 class ScoreColumns:
-    """The columns of all test rows, sorted by source image; ``groups`` finds the rows of a cell."""
+    """The columns of all test rows, sorted by source image; ``groups`` finds the rows of a condition."""
 
     score: FloatArray
     success: BoolArray
@@ -34,36 +34,14 @@ class ScoreColumns:
     groups: dict[str, dict[tuple[str, str, str, str], Index]]
 
 
-def check_score_table(scores: pd.DataFrame, detectors: pd.DataFrame) -> None:
-    """Check that tables of scores and of detectors belong together.
-
-    Args:
-        scores: One row per image, condition and detector.
-        detectors: One row per detector.
-
-    Raises:
-        DataError: Columns are missing, or a scored detector is not described.
-    """
-    for name, frame, wanted in (("scores", scores, SCORE_COLUMNS), ("detectors", detectors, DETECTOR_COLUMNS)):
-        missing = [column for column in wanted if column not in frame.columns]
-        if missing:
-            raise DataError(f"{name}: expected the columns {list(wanted)}, missing are {missing}")
-    unknown = sorted(set(scores["detector"].unique()) - set(detectors["detector"]))
-    if unknown:
-        raise DataError(f"scores: expected detectors of {sorted(detectors['detector'])}, got also {unknown}")
-
-
-def test_columns(scores: pd.DataFrame) -> ScoreColumns:
-    """Take the columns of the test images, sorted by source image.
+def score_columns(scores: pd.DataFrame) -> ScoreColumns:
+    """Take the columns of the test images.
 
     Args:
         scores: One row per image, condition and detector.
 
-    Returns:
-        The columns.
-
     Raises:
-        DataError: There is no test image, or a score is NaN.
+        DataError: There is no test image.
     """
     test = scores[scores["split"] == "test"]
     if test.empty:

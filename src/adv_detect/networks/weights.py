@@ -74,7 +74,7 @@ class _Reading:
     def rank(self) -> tuple[int, int]:
         """Order of preference: trained weights under a usual name, under another one, running averages."""
         words = [word.lower() for word in self.entry.split(".") if word]
-        if any(mark in word for word in words for mark in AVERAGED):
+        if any(part in word for word in words for part in AVERAGED):
             return 2, 0
         usual = [USUAL.index(word) for word in words if word in USUAL]
         return (0, min(usual, default=-1)) if len(usual) == len(words) else (1, 0)

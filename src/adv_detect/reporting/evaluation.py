@@ -8,6 +8,7 @@ from adv_detect.reporting import evaluation_sentences as sentences
 from adv_detect.reporting import sections
 from adv_detect.reporting.benign import benign_section
 from adv_detect.reporting.blocks import Block, Bullets, Facts, Fold, Section, Table, Text
+from adv_detect.reporting.by_class import class_section
 from adv_detect.reporting.results import EvaluationResults, chosen_detector
 from adv_detect.reporting.summary import summary_section
 
@@ -35,6 +36,7 @@ def evaluation_sections(results: EvaluationResults, *, further: Sequence[Section
         sections.quantisation_section(results),
         sections.controls_section(results),
         benign_section(results),
+        class_section(results),
         sections.matrix_section(results),
         sections.inside_section(results),
         *further,

@@ -40,6 +40,8 @@ class EvaluationResults:
         published: Published numbers per criterion, label and attack.
         confidence_level: Coverage of the intervals in ``metrics``.
         benign: Result of `benign_table`; empty where it was not measured.
+        by_class: Result of `class_false_alarms`; empty where it was not measured.
+        class_names: Names of the classes.
     """
 
     metrics: pd.DataFrame
@@ -56,6 +58,8 @@ class EvaluationResults:
     published: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     confidence_level: float = 0.95
     benign: pd.DataFrame = field(default_factory=pd.DataFrame)
+    by_class: pd.DataFrame = field(default_factory=pd.DataFrame)
+    class_names: Sequence[str] = ()
 
     @property
     def criteria(self) -> list[str]:

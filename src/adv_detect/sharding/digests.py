@@ -21,17 +21,17 @@ def tensor_digest(tensor: Tensor) -> str:
     return hashlib.sha256(tensor_bytes(tensor)).hexdigest()
 
 
-def tensors_digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
-    """Digest tensors by name, whatever their order, with what is said about them.
+def tensors_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """Digest tensors by name, whatever their order, with their metadata.
 
     Args:
         tensors: Of any shapes and dtypes, which count.
-        about: JSON-able values by name.
+        metadata: JSON-able values by name.
 
     Returns:
         SHA-256, 64 hexadecimal digits.
     """
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor_bytes(tensor))

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from adv_detect.errors import ConfigurationError
+from adv_detect.memory import KEPT, VARIABLES
 from adv_detect.params import RayParams
 from adv_detect.sharding.local import failed_shard, make_shard
 from adv_detect.sharding.plan import ShardContent, ShardPlan, ShardSpec
@@ -15,8 +16,7 @@ from adv_detect.sharding.store import ShardStore
 
 TASKS_PER_SLOT = 2  # queued beside each running task, so that no worker waits for the driver
 CANCEL_SECONDS = 10.0
-KEEP_MEMORY = 1_000_000_000  # bytes; glibc then keeps freed memory: gradient work is about twice as fast
-WORKER_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(KEEP_MEMORY), "MALLOC_MMAP_THRESHOLD_": str(KEEP_MEMORY)}
+WORKER_ENVIRONMENT = dict.fromkeys(VARIABLES, str(KEPT))  # a worker's memory is set before its first line of ours
 
 
 def run_ray(plan: ShardPlan, store: ShardStore, missing: tuple[ShardSpec, ...], advance: Callable[[], object]) -> None:

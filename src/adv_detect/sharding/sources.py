@@ -11,6 +11,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 OWN = __name__.split(".", maxsplit=1)[0]
 """This package: of its modules only those beside the one that is asked for count, installed or not."""
@@ -21,6 +22,21 @@ UNDERLYING = ("torch", "numpy")
 INSTALLED = ("site-packages", "dist-packages")
 LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class _Import(NamedTuple):
+    """An import statement: the module, how many packages up it starts, and what is taken from it."""
+
+    module: str
+    level: int = 0
+    members: tuple[str, ...] = ()
+
+
+class _Code(NamedTuple):
+    """The digest of a source file's code, and its imports."""
+
+    digest: str
+    imports: tuple[_Import, ...]
 
 
 def source_identity(made_by: object, path: str = "") -> dict[str, str]:
@@ -46,11 +62,11 @@ def source_identity(made_by: object, path: str = "") -> dict[str, str]:
         if f"source {name}" in found or file is None:
             continue
         if _is_own(name) or not _is_installed(file):
-            tree = _tree(file)
-            found[f"source {name}"] = _digest(file, tree)
-            waiting += [one for one in _imports(tree, name, file) if _is_followed(one, name)]
+            code = _code(file.read_bytes(), is_python=file.suffix == ".py")
+            found[f"source {name}"] = code.digest
+            waiting += [one for one in _imported(code, name, file) if _is_followed(one, name)]
         elif name in first:
-            found[f"source {name}"] = _digest(file, None)
+            found[f"source {name}"] = _code(file.read_bytes(), is_python=False).digest
         found |= _version(name, file, asked_for=name in first)
     return dict(sorted(found.items()))
 
@@ -84,19 +100,21 @@ def _file(name: str) -> Path | None:
     return Path(place) if place and Path(place).is_file() else None
 
 
-def _tree(file: Path) -> ast.Module | None:
-    if file.suffix != ".py":
-        return None
+@cache  # by content: of some files every attack, detector and network asks
+def _code(content: bytes, *, is_python: bool) -> _Code:
+    """Digest the code of a file and list its imports; by its bytes where they are no Python, or stand for a version."""
+    tree = _tree(content) if is_python else None
+    if tree is None:
+        return _Code(hashlib.sha256(content).hexdigest(), ())
+    imports = tuple(_imports(tree))
+    return _Code(hashlib.sha256(ast.unparse(_without_docstrings(tree)).encode()).hexdigest(), imports)
+
+
+def _tree(content: bytes) -> ast.Module | None:
     try:
-        return ast.parse(file.read_bytes())
+        return ast.parse(content)
     except (SyntaxError, ValueError):
         return None
-
-
-def _digest(file: Path, tree: ast.Module | None) -> str:
-    """Digest the code of a file; its bytes where they are no Python, or stand for a version."""
-    text = file.read_bytes() if tree is None else ast.unparse(_without_docstrings(tree)).encode()
-    return hashlib.sha256(text).hexdigest()
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
@@ -106,17 +124,22 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
-def _imports(tree: ast.Module | None, name: str, file: Path) -> Iterator[str]:
+def _imports(tree: ast.Module) -> Iterator[_Import]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (_Import(alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield _Import(node.module or "", node.level, tuple(alias.name for alias in node.names))
+
+
+def _imported(code: _Code, name: str, file: Path) -> Iterator[str]:
     """Name what a module imports; for ``from a import b`` both ``a`` and ``a.b``, which may be a module too."""
     package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-    for node in ast.walk(tree) if tree is not None else ():
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+    for one in code.imports:
+        above = package[: len(package) - one.level + 1] if one.level else []
+        base = ".".join([*above, *([one.module] if one.module else [])])
+        yield base
+        yield from (f"{base}.{member}" for member in one.members)
 
 
 def _version(name: str, file: Path, *, asked_for: bool) -> dict[str, str]:

@@ -229,8 +229,8 @@ class ShardStore(Mapping[str, ShardContent]):
         """Delete shards that are not planned, then mark the store as complete."""
         for key in set(self._stored()) - set(plan.keys):
             self._remove(self.path(key))
-        marks = plan.fingerprints
-        content = {"keys": sorted(marks), "fingerprints": marks, "digest": digest_of(marks)}
+        fingerprints = plan.fingerprints
+        content = {"keys": sorted(fingerprints), "fingerprints": fingerprints, "digest": digest_of(fingerprints)}
         files.write_json(self.fs, f"{self.root}/{COMPLETE}", content)
         self._remove(f"{self.root}/{PLANNED}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from adv_detect.algorithms.attacks.registry import build_attack
+from adv_detect.algorithms.attacks.construction import build_attack
 from adv_detect.errors import ConfigurationError
 from adv_detect.params import AdversarialGenerationParams, NetworkParams
 

@@ -20,7 +20,7 @@ from adv_detect.algorithms.detectors import (
 )
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import ConfigurationError
-from adv_detect.jobs.activations import no_twin
+from adv_detect.jobs.activation_plans import no_twin
 from adv_detect.jobs.benign_changes import chosen_changes
 from adv_detect.names import BOTH_CRITERIA, CONFIDENT, EARLY, TARGETED, UNTARGETED
 from adv_detect.params import (

@@ -5,7 +5,8 @@ import pickle
 import foolbox
 import pytest
 
-from adv_detect.algorithms.attacks.registry import attack_names, attacks_on_features, build_attack
+from adv_detect.algorithms.attacks.construction import build_attack
+from adv_detect.algorithms.attacks.registry import attack_names, attacks_on_features
 from adv_detect.errors import ConfigurationError
 from adv_detect.params import AttackParams
 

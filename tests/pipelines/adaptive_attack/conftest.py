@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.datasets.optional import OptionalDataset
 from adv_detect.jobs.detectors import restore
 from adv_detect.params import AdaptiveAttackParams
-from adv_detect.pipelines.adaptive_attack.attacking import Scene
+from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 from adv_detect.pipelines.adaptive_attack.pipeline import create_pipeline
 from adv_detect.pipelines.adaptive_attack.substitute import BLOCKS, Substitute
 from adv_detect.sharding import ShardContent, ShardPlan, ShardStore, execute_plan
@@ -113,6 +114,7 @@ class Attacker:
 
     def __init__(self, finished: Any, folder: Path, blocks: dict[str, Any]) -> None:
         given = ("train_images", "test_images", "source_splits")
+        self.folder = folder
         self.catalog = DataCatalog(
             {name: MemoryDataset(finished[name], copy_mode="assign") for name in given}
             | substitute_datasets(folder)
@@ -170,6 +172,12 @@ def trained_attacker(attacker) -> Attacker:
     return attacker()
 
 
+@pytest.fixture
+def attackers_folder(trained_attacker, tmp_path) -> Path:
+    """A copy of the attacker's finished results, to be taken up again."""
+    return Path(shutil.copytree(trained_attacker.folder, tmp_path / "attacker"))
+
+
 @pytest.fixture(scope="session")
 def substitute(trained_attacker) -> Substitute:
     """The attacker's own network and detectors."""
@@ -178,9 +186,9 @@ def substitute(trained_attacker) -> Substitute:
 
 
 @pytest.fixture(scope="session")
-def scene(finished, blocks, substitute) -> Scene:
+def setting(finished, blocks, substitute) -> AttackSetting:
     """What all attacks share."""
-    return Scene(
+    return AttackSetting(
         images=finished["test_images"],
         network=finished["network_weights"],
         representatives=finished["representatives"],

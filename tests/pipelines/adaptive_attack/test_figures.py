@@ -95,7 +95,7 @@ def records(finished):
 @pytest.fixture
 def draw(finished):
     """Draws from records and curves, with the images and detectors of the finished run."""
-    scene = SimpleNamespace(
+    setting = SimpleNamespace(
         images=finished["test_images"],
         network=finished["network_weights"],
         activations=finished["activations"],
@@ -103,7 +103,7 @@ def draw(finished):
     )
 
     def make(records, curves=CURVES, **params):
-        stores = (finished["adversarials"], scene, finished["detectors"])
+        stores = (finished["adversarials"], setting, finished["detectors"])
         tables = {"curves": curves, "steps": pd.DataFrame()}
         return draw_adaptive(records, tables, *stores, SimpleNamespace(show_examples=2, **params))
 

@@ -24,27 +24,27 @@ def settings(adaptive, **changes):
 
 
 @pytest.fixture(scope="module")
-def found(scene, adaptive, carry_out, tmp_path_factory) -> ShardStore:
-    return carry_out(match_activations(scene, settings(adaptive)), tmp_path_factory.mktemp("floor"))
+def found(setting, adaptive, carry_out, tmp_path_factory) -> ShardStore:
+    return carry_out(match_activations(setting, settings(adaptive)), tmp_path_factory.mktemp("floor"))
 
 
-def distances(scene, activations, classes: torch.Tensor) -> np.ndarray:
-    given = scene.representatives
+def distances(setting, activations, classes: torch.Tensor) -> np.ndarray:
+    given = setting.representatives
     measure = ClassDistances(given.centroids, "mahalanobis", whitening=given.whitening)
     every = measure(activations.of_layers(given.layers)).numpy()
     return every[np.arange(len(every)), :, classes.numpy()]
 
 
-def test_what_is_found_lies_in_the_middle_of_clean_images_of_another_class(found, scene):
-    clean = [natural_activations(scene.activations, split) for split in ("train", "validation")]
-    known = np.concatenate([distances(scene, one, one.logits.argmax(dim=1)) for one in clean])
-    low, high = np.quantile(known, [0.025, 0.975], axis=0)
+def test_what_is_found_lies_in_the_middle_of_clean_images_of_another_class(found, setting):
+    clean = [natural_activations(setting.activations, split) for split in ("train", "validation")]
+    stored = np.concatenate([distances(setting, one, one.logits.argmax(dim=1)) for one in clean])
+    low, high = np.quantile(stored, [0.025, 0.975], axis=0)
     (content,) = (found[key] for key in found if key.startswith("linf-0.5/"))
     with torch.no_grad():
-        seen = network_activations(scene.network, content.tensors["images"], scene.network.spec.layers)
+        seen = network_activations(setting.network, content.tensors["images"], setting.network.spec.layers)
     predicted = seen.logits.argmax(dim=1)
-    labels = scene.images.labels[content.tensors["source_index"]]
-    measured = distances(scene, seen, predicted)
+    labels = setting.images.labels[content.tensors["source_index"]]
+    measured = distances(setting, seen, predicted)
     edge = 1e-3 * (high - low)
     inside = ((measured >= low - edge) & (measured <= high + edge)).all(axis=1)
     matched = content.tensors["matched"].numpy()
@@ -88,7 +88,7 @@ def test_small_finds_count_at_larger_budgets_and_targeted_ones_as_untargeted(tmp
     assert table.loc[("untargeted", 0.3), ["floor_low", "floor_high"]].tolist() == pytest.approx([low, high])
 
 
-def test_it_stands_beside_what_is_lost_and_is_empty_where_it_was_left_out(tmp_path, scene, adaptive):
+def test_it_stands_beside_what_is_lost_and_is_empty_where_it_was_left_out(tmp_path, setting, adaptive):
     summary = pd.DataFrame({"norm": ["linf", "l2"], "epsilon": [0.1, np.nan], "criterion": ["untargeted"] * 2})
     store = ShardStore(str(tmp_path))
     write(store, "linf-0.1/untargeted/0000", [True, False, False, False], [0.1] * 4)
@@ -100,4 +100,4 @@ def test_it_stands_beside_what_is_lost_and_is_empty_where_it_was_left_out(tmp_pa
     assert np.isnan(joined["floor"].tolist()[1])
     assert list(without.columns) == list(FLOOR_COLUMNS)
     assert without["floor"].isna().all()
-    assert match_activations(scene, settings(adaptive, floor=None)).keys == ()
+    assert match_activations(setting, settings(adaptive, floor=None)).keys == ()

@@ -75,7 +75,7 @@ def masked(finished, blocks):
 
 @pytest.mark.parametrize(("kind", "failed"), [("constant", "scores vary"), ("masked", "gradients present")])
 def test_a_planted_detector_is_called_unreliable(
-    kind, failed, finished, scene, blocks, adaptive, carry_out, tmp_path
+    kind, failed, finished, setting, blocks, adaptive, carry_out, tmp_path
 ) -> None:
     detectors = plant(finished, tmp_path / "planted", constant if kind == "constant" else masked(finished, blocks))
     params = adaptive(
@@ -83,7 +83,7 @@ def test_a_planted_detector_is_called_unreliable(
         max_images=12,
         hardening={"rounds": 0},
     )
-    attacked = carry_out(attack_detectors(scene, detectors, blocks["detector_training"], params), tmp_path / "made")
+    attacked = carry_out(attack_detectors(setting, detectors, blocks["detector_training"], params), tmp_path / "made")
     none = ShardStore(str(tmp_path / "none"))
     records = collect_adaptive_records(attacked, none)
     tables = measure_adaptive(
@@ -91,7 +91,7 @@ def test_a_planted_detector_is_called_unreliable(
         detectors,
         none,
         none,
-        scene,
+        setting,
         params,
         blocks["adversarial_generation"],
         blocks["evaluation"],
@@ -179,7 +179,7 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_dat
         | {
             name: Kept(copy_mode="assign")
             for name in ("adaptive_tables", "adaptive_figures", "adaptive_pictures", "report", "leaderboard",
-                         "adaptive_metrics", "adaptive_scene", "adaptive_attack_part",
+                         "adaptive_metrics", "attack_setting", "adaptive_attack_part",
                          *(f"adaptive_{table}_{form}" for table in TABLES for form in ("table", "csv")))
         }
     )  # fmt: skip
@@ -222,17 +222,17 @@ def check_figures(figures) -> None:
 
 
 def test_a_detector_that_passes_nothing_is_refused_and_an_attack_without_images_left_out(
-    finished, scene, blocks, adaptive, tmp_path, caplog
+    finished, setting, blocks, adaptive, tmp_path, caplog
 ) -> None:
     def raised(tensors):
         return tensors | {"classifier.bias": tensors["classifier.bias"] + LARGE}, 2 * LARGE
 
     detectors = plant(finished, tmp_path / "high", raised)
-    plan = attack_detectors(scene, detectors, blocks["detector_training"], adaptive())
+    plan = attack_detectors(setting, detectors, blocks["detector_training"], adaptive())
     assert {key.split("/")[1] for key in plan.keys} == set(adaptive().attacks) - {"cw", "cw-reference"}
     assert "cw-reference" in caplog.text
     content = detectors[KEY]
     low = {CLEAN_SCORES: torch.full_like(content.tensors[CLEAN_SCORES], -LARGE)}
     detectors.write(KEY, ShardContent(content.tensors | low, content.metadata), "low")
     with pytest.raises(DataError, match="no clean test image"):
-        attack_detectors(scene, detectors, blocks["detector_training"], adaptive())
+        attack_detectors(setting, detectors, blocks["detector_training"], adaptive())

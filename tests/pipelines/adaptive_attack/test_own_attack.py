@@ -43,23 +43,23 @@ by_argument = AttackKind(attack=shift, arguments=Bounded, norms=("linf",), budge
 
 
 @pytest.fixture
-def run(scene, detectors, blocks, adaptive, carry_out, tmp_path):
+def run(setting, detectors, blocks, adaptive, carry_out, tmp_path):
     """Runs one attack of this module through the node and gives the shards."""
 
     def attack(name: str):
         spec = {"attack": f"{__name__}.{name}"}
         params = adaptive(attacks={"mine": spec}, budgets={"linf": [0.3]}, max_images=4, hardening={"rounds": 0})
         check_adaptive(params, blocks["detector_training"], (0.0, 1.0))
-        return carry_out(attack_detectors(scene, detectors, blocks["detector_training"], params), tmp_path)
+        return carry_out(attack_detectors(setting, detectors, blocks["detector_training"], params), tmp_path)
 
     return attack
 
 
 @pytest.mark.parametrize(("name", "shape"), [("towards_clean", (5, 3)), ("towards_medoids", (None,))])
-def test_an_attack_that_needs_a_guide_is_given_one(run, scene, name, shape):
+def test_an_attack_that_needs_a_guide_is_given_one(run, setting, name, shape):
     (content,) = run(name).values()
 
-    width = scene.representatives.medoids[-1].shape[1]
+    width = setting.representatives.medoids[-1].shape[1]
     assert SEEN["guide"].values.shape == (4, *(width if size is None else size for size in shape))
     assert SEEN["epsilon"] == 0.3
     assert content.metadata["epsilon"] == 0.3
@@ -81,16 +81,16 @@ def test_a_budget_may_be_an_argument_in_8_bit_units(run):
     assert SEEN["arguments"].levels == pytest.approx(0.3 * 255)
 
 
-def test_another_set_of_clean_images_makes_only_guided_attacks_anew(scene, detectors, blocks, adaptive, monkeypatch):
+def test_another_set_of_clean_images_makes_only_guided_attacks_anew(setting, detectors, blocks, adaptive, monkeypatch):
     attacks = {name: {"attack": f"{__name__}.{name}"} for name in ("towards_clean", "towards_medoids", "smallest")}
     params = adaptive(attacks=attacks, max_images=2, hardening={"rounds": 0})
 
     def prints() -> dict[str, str]:
-        plan = attack_detectors(scene, detectors, blocks["detector_training"], params)
+        plan = attack_detectors(setting, detectors, blocks["detector_training"], params)
         return {spec.key: spec.fingerprint for spec in plan.shards}
 
     before = prints()
-    monkeypatch.setattr(type(scene.activations), "digest", "another")
+    monkeypatch.setattr(type(setting.activations), "digest", "another")
     changed = {key.split("/")[1] for key, value in prints().items() if value != before[key]}
 
     assert changed == {"towards_clean", "towards_medoids"}

@@ -30,21 +30,21 @@ def params(adaptive):
 
 
 @pytest.fixture(scope="module")
-def known(finished, detectors):
+def stored(finished, detectors):
     return restore(detectors, KEY, finished["representatives"])
 
 
-def test_queries_start_at_clean_images_of_other_classes_that_pass(scene, known, params) -> None:
+def test_queries_start_at_clean_images_of_other_classes_that_pass(setting, stored, params) -> None:
     condition = next(conditions(params, ("queries",)))
-    scored = score_naturals(scene.activations, "test", known, scene.representatives)
-    chosen = choose_sources(scored, condition.spec, known, seed=0, count=2)
-    attacked = attack_images(scene, known, condition, chosen)
+    scored = score_naturals(setting.activations, "test", stored, setting.representatives)
+    chosen = choose_sources(scored, condition.spec, stored, seed=0, count=2)
+    attacked = attack_images(setting, stored, condition, chosen)
     starts = attacked.task.guide.values
     assert starts.shape[2:] == attacked.task.images.shape[1:]
     for image, label, mine in zip(attacked.task.images, attacked.task.labels, starts, strict=True):
         logits, scores = attacked.model(mine)
         assert (logits.argmax(dim=1) != label).all()
-        assert (scores <= known.threshold(0.05)).all()
+        assert (scores <= stored.threshold(0.05)).all()
         away = (mine - image).flatten(1).norm(dim=1)
         assert torch.equal(away, away.sort().values)
     assert attacked.result.evaded.all()
@@ -54,9 +54,9 @@ def test_queries_start_at_clean_images_of_other_classes_that_pass(scene, known, 
 
 
 def test_records_tell_what_was_counted_and_checks_know_what_an_attack_follows(
-    scene, detectors, blocks, params, carry_out, tmp_path
+    setting, detectors, blocks, params, carry_out, tmp_path
 ) -> None:
-    plan = attack_detectors(scene, detectors, blocks["detector_training"], params)
+    plan = attack_detectors(setting, detectors, blocks["detector_training"], params)
     records = collect_adaptive_records(carry_out(plan, tmp_path / "made"), ShardStore(str(tmp_path / "none")))
 
     totals = records.groupby("attack")["total_steps"].first()

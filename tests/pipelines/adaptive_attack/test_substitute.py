@@ -32,14 +32,15 @@ from adv_detect.pipelines import (
 )
 from adv_detect.pipelines.adaptive_attack.attacking import attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import choose_sources, conditions, score_naturals
-from adv_detect.pipelines.adaptive_attack.nodes import set_scene
+from adv_detect.pipelines.adaptive_attack.nodes import gather_attack_setting
 from adv_detect.pipelines.adaptive_attack.pipeline import create_pipeline
-from adv_detect.pipelines.adaptive_attack.plans import substitute_mark
+from adv_detect.pipelines.adaptive_attack.plans import substitute_fingerprint
 from adv_detect.pipelines.adaptive_attack.substitute import (
     choose_substitute_sources,
     configure_substitute,
     restore_substitute,
 )
+from adv_detect.sharding import ShardStore
 
 KEY = "cosine/both/all/0"
 MODULES = (
@@ -50,11 +51,12 @@ MODULES = (
     adversarial_generation,
     detector_training,
 )
+
 SHARDED = ("features", "adversarials", "activations", "detectors")
 
 
 @pytest.fixture(scope="module")
-def known(finished, detectors):
+def stored(finished, detectors):
     return restore(detectors, KEY, finished["representatives"])
 
 
@@ -86,8 +88,8 @@ def test_every_step_is_a_node_of_the_main_job():
     assert all(steps[name].__wrapped__ is main[name] for name in shared)
 
 
-def test_it_is_independent_of_the_victim(substitute, finished, known, blocks, trained_attacker):
-    network, own = restore_substitute(substitute, known)
+def test_it_is_independent_of_the_victim(substitute, finished, stored, blocks, trained_attacker):
+    network, own = restore_substitute(substitute, stored)
     victim = target_tensors(finished["network_weights"])
     weights = [name for name, value in victim.items() if value.dim() > 1]
 
@@ -95,8 +97,8 @@ def test_it_is_independent_of_the_victim(substitute, finished, known, blocks, tr
     assert not any(torch.allclose(target_tensors(network)[name], victim[name], atol=1e-3) for name in weights)
     centroids = own.detector.representatives.centroids[0]
     assert not torch.allclose(centroids, finished["representatives"].centroids[0], atol=1e-3)
-    assert own.params == known.params
-    assert own.threshold(0.05) != known.threshold(0.05)
+    assert own.params == stored.params
+    assert own.threshold(0.05) != stored.threshold(0.05)
     assert own.facts["seed"] == blocks["detector_training"].seeds[0] + 1
     description = trained_attacker["substitute_description"]
     assert description == {"seed": blocks["runtime"].seed + 1, "accuracy": network.spec.accuracy}
@@ -149,7 +151,7 @@ def test_blocks_are_the_main_jobs_but_for_what_is_the_substitutes(configured, bl
 
 
 def test_an_attacker_of_a_detector_that_reads_the_twin_trains_a_shorter_one(
-    configured, blocks, adaptive, finished, known
+    configured, blocks, adaptive, finished, stored
 ):
     detectors = DetectorTrainingParams.model_validate({"configurations": {"twin": {"kind": "twin"}}})
     attacked = adaptive(detectors=["twin"], substitute={"twin_epochs": 2, "attacks": ["bim"]}, hardening={"rounds": 0})
@@ -174,7 +176,7 @@ def test_an_attacker_of_a_detector_that_reads_the_twin_trains_a_shorter_one(
         join(reader, network, torch.device("cpu"))
     model, images = join(reader, network, torch.device("cpu"), twin=second), torch.rand(2, 1, 28, 28)
     assert model(images)[1].shape == (2,)
-    assert join(known, network, torch.device("cpu"), twin=second).twin is None, "nobody reads it"
+    assert join(stored, network, torch.device("cpu"), twin=second).twin is None, "nobody reads it"
 
 
 def test_the_digest_covers_the_twin(substitute, finished):
@@ -200,50 +202,51 @@ def test_its_detectors_learn_from_attacks_that_the_victims_never_met(configured,
     assert own.active["unseen"].train
 
 
-def test_nothing_is_made_without_transfer_and_nothing_made_before_is_lost(attacker, adaptive, tmp_path):
-    attacker(tmp_path)
-    before = written(tmp_path)
+def test_nothing_is_made_without_transfer_and_nothing_made_before_is_lost(
+    attacker, attackers_folder, adaptive, tmp_path
+):
+    before = written(attackers_folder)
+    assert "detectors/cosine/both/all/1.safetensors" in before
     none = adaptive(attacks={"selective": adaptive().attacks["selective"]})
 
-    for folder in (tmp_path, tmp_path / "fresh"):
+    for folder in (attackers_folder, tmp_path / "fresh"):
         shop = attacker(folder, adaptive_attack=none)
         assert isinstance(shop["substitute.detectors"], Absent)
         assert shop["substitute_description"] == {}
     assert not written(tmp_path / "fresh")
 
-    again = attacker(tmp_path)
-    assert written(tmp_path) == before
+    again = attacker(attackers_folder)
+    assert written(attackers_folder) == before
     assert tuple(again["substitute.detectors"]) == ("cosine/both/all/1",)
 
 
-def test_a_scene_has_a_substitute_only_where_there_is_one(substitute):
+def test_a_setting_has_a_substitute_only_where_there_is_one(substitute):
     given = ("images", "network", "representatives", "activations", ABSENT)
 
-    assert set_scene(*given, ABSENT, RuntimeParams()).substitute is None
-    assert set_scene(*given, substitute, RuntimeParams()).substitute is substitute
+    assert gather_attack_setting(*given, ABSENT, RuntimeParams()).substitute is None
+    assert gather_attack_setting(*given, substitute, RuntimeParams()).substitute is substitute
 
 
-def test_a_step_goes_on_where_it_stopped(attacker, tmp_path):
-    first = attacker(tmp_path)
-    before = written(tmp_path)
-    store = first["substitute.adversarials"]
+def test_a_step_goes_on_where_it_stopped(attacker, attackers_folder):
+    before = written(attackers_folder)
+    store = ShardStore(str(attackers_folder / "adversarials"))
     gone = next(key for key in store if key.startswith("bim/"))
     Path(store.path(gone)).unlink()
 
-    attacker(tmp_path)
+    attacker(attackers_folder)
 
-    after = written(tmp_path)
+    after = written(attackers_folder)
     assert {name for name in after if after[name] != before[name]} == {f"adversarials/{gone}.safetensors"}
 
 
-def test_attacks_on_deep_features_take_part(attacker, blocks, adaptive):
+def test_attacks_on_deep_features_take_part(attacker, attackers_folder, blocks, adaptive):
     deep = {"attack": "deep-features", "arguments": {"max_thres": 200, "iterations": 15, "dodging": "nearest"}}
     attacks = AdversarialGenerationParams.model_validate(
         {"attacks": {"bim": blocks["adversarial_generation"].active["bim"], "deep": deep}}
     )
     params = adaptive(substitute={"epochs": 4, "attacks": ["bim", "deep"], "max_images": 20})
 
-    shop = attacker(adversarial_generation=attacks, adaptive_attack=params)
+    shop = attacker(attackers_folder, adversarial_generation=attacks, adaptive_attack=params)
 
     images = shop["substitute.adversarials"]
     made = [images[key].tensors["success"] for key in images if key.startswith("deep/")]
@@ -251,31 +254,31 @@ def test_attacks_on_deep_features_take_part(attacker, blocks, adaptive):
     assert shop["substitute.detectors"].metadata("cosine/both/all/1")["attacks"] == ["bim", "deep"]
 
 
-def test_what_is_transferred_is_remade_when_its_stand_in_is_another(scene, substitute, detectors, adaptive):
+def test_what_is_transferred_is_remade_when_its_stand_in_is_another(setting, substitute, detectors, adaptive):
     transferred = tuple(conditions(adaptive(), ("transfer",)))
     direct = tuple(conditions(adaptive(), ("selective",)))
-    mark = substitute_mark(scene, transferred, detectors, KEY)
+    found = substitute_fingerprint(setting, transferred, detectors, KEY)
 
-    assert mark == substitute.mark_for(detectors.metadata(KEY))
-    assert mark != substitute.digest
-    assert substitute_mark(scene, direct, detectors, KEY) is None
+    assert found == substitute.fingerprint_for(detectors.metadata(KEY))
+    assert found != substitute.digest
+    assert substitute_fingerprint(setting, direct, detectors, KEY) is None
     with pytest.raises(DataError, match=r"substitute: expected a detector 'cosine/targeted/all', got \['cosine/both"):
-        substitute.mark_for(detectors.metadata(KEY) | {"trained_criterion": "targeted"})
+        substitute.fingerprint_for(detectors.metadata(KEY) | {"trained_criterion": "targeted"})
 
 
-def test_a_transferred_attack_is_made_on_the_substitute_within_the_budget(scene, substitute, known, adaptive):
+def test_a_transferred_attack_is_made_on_the_substitute_within_the_budget(setting, substitute, stored, adaptive):
     spec = (
         adaptive()
         .attacks["transfer"]
         .model_copy(update={"budgets": {"linf": (0.5,)}, "arguments": {"steps": 12, "return_early": False}})
     )
     (condition,) = conditions(adaptive(attacks={"transfer": spec}, hardening={"rounds": 0}))
-    scored = score_naturals(scene.activations, "test", known, scene.representatives)
-    chosen = choose_sources(scored, condition.spec, known, seed=0, count=6)
+    scored = score_naturals(setting.activations, "test", stored, setting.representatives)
+    chosen = choose_sources(scored, condition.spec, stored, seed=0, count=6)
 
-    attacked = attack_images(scene, known, condition, chosen)
+    attacked = attack_images(setting, stored, condition, chosen)
 
     result, labels = attacked.result, attacked.task.labels
     assert float(result.linf.max()) <= 0.5 * (1 + 1e-5)
     assert float((substitute.network(result.images).argmax(dim=1) != labels).float().mean()) > 0.5
-    assert torch.equal(result.fooled, scene.network(result.images).argmax(dim=1) != labels)
+    assert torch.equal(result.fooled, setting.network(result.images).argmax(dim=1) != labels)

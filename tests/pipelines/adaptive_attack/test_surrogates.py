@@ -28,14 +28,14 @@ def settings(adaptive, **spec):
     )  # fmt: skip
 
 
-def plan(scene, finished, blocks, params):
-    return attack_detectors(scene, finished["detectors"], blocks["detector_training"], params)
+def plan(setting, finished, blocks, params):
+    return attack_detectors(setting, finished["detectors"], blocks["detector_training"], params)
 
 
 @pytest.fixture(scope="module")
-def alone(scene):
-    """The scene of an attacker who has no network of his own."""
-    return replace(scene, substitute=None)
+def alone(setting):
+    """The setting of an attacker who has no network of his own."""
+    return replace(setting, substitute=None)
 
 
 def test_images_are_made_on_the_one_and_judged_by_the_other(alone, finished, blocks, adaptive, carry_out, tmp_path):
@@ -46,9 +46,9 @@ def test_images_are_made_on_the_one_and_judged_by_the_other(alone, finished, blo
     network, images = alone.network, content.tensors["images"]
     with torch.no_grad():
         seen = network_activations(network, images, network.spec.layers)
-    known = restore(finished["detectors"], RANKED, finished["representatives"])
+    stored = restore(finished["detectors"], RANKED, finished["representatives"])
     torch.testing.assert_close(
-        content.tensors["detector_score"], score_activations(known.detector, seen), rtol=1e-3, atol=1e-3
+        content.tensors["detector_score"], score_activations(stored.detector, seen), rtol=1e-3, atol=1e-3
     )
     assert content.metadata["detector"] == RANKED
     assert content.metadata["role"] == "transfer"

@@ -14,7 +14,8 @@ from adv_detect.algorithms.detectors import (
 from adv_detect.jobs.activations import natural_activations
 from adv_detect.jobs.detectors import best_detector, restore
 from adv_detect.params import AttackParams, DetectorParams, DetectorTrainingParams
-from adv_detect.pipelines.detector_training.nodes import compute_activations, fix_thresholds, train_detectors
+from adv_detect.pipelines.detector_training.nodes import compute_activations, train_detectors
+from adv_detect.pipelines.detector_training.tables import fix_thresholds
 from adv_detect.sharding import ShardContent, ShardStore, execute_plan
 
 COSINE = DetectorParams(kind="lstm", representative="medoid", distance="cosine", hidden=8)

@@ -84,7 +84,7 @@ def test_another_strength_remakes_the_shards_of_that_change_alone(finished, bloc
     def remade(**changed: object) -> set[str]:
         params = EvaluationParams.model_validate({"benign_changes": changes | changed})
         plan = compute_benign_activations(*(finished[name] for name in PLANNED), params, blocks["runtime"])
-        return {key.split("/")[1] for key, mark in plan.fingerprints.items() if held.get(key) != mark}
+        return {key.split("/")[1] for key, made_from in plan.fingerprints.items() if held.get(key) != made_from}
 
     assert remade() == set()
     assert remade(**{"blur-1": blur | {"train": False}}) == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from adv_detect.measures.detector_keys import CONTROL_KEYS
@@ -36,8 +37,8 @@ def test_detectors_of_one_criterion_reach_the_report(finished, blocks, trained):
     stored = (finished[name] for name in ("attack_records", "source_splits", "network_weights"))
     pictures, *shown_alone = show_figures(drawn, inputs, draw_benign_changes(finished["benign_changes"]))
     compared = pd.DataFrame({"configuration": ["cosine"]})
-    given = (metrics, finished["benign_changes"], compared, summary, *stored)
-    part = write_evaluation_part(*given, pictures, dict(blocks))
+    clean = (finished["benign_changes"], finished["class_false_alarms"])
+    part = write_evaluation_part(metrics, *clean, compared, summary, *stored, pictures, dict(blocks))
 
     tested = {"targeted", "untargeted"} if "both" in trained else trained
     for name in ("auc_overview", "roc", "score_histograms", "training_curves"):

@@ -16,7 +16,8 @@ from adv_detect.algorithms.detectors import (
     score_trajectories,
 )
 from adv_detect.algorithms.features import extract_features
-from adv_detect.jobs.activations import ActivationBlock, ActivationWork, read_activations
+from adv_detect.jobs.activation_plans import ActivationBlock, ActivationWork
+from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import restore
 from adv_detect.measures.detector_keys import CONTROL_KEYS
 from adv_detect.params import DetectorParams

@@ -55,17 +55,17 @@ def test_a_class_without_a_correct_image_is_named(finished, tmp_path):
 
 
 def test_other_features_or_parameters_ask_for_new_representatives(finished, tmp_path):
-    def mark(content_mark="f", **params):
+    def fingerprint(content_fingerprint="f", **params):
         store = ShardStore(str(tmp_path))
         for key, content in finished["features"].items():
-            store.write(key, ShardContent(content.tensors, content.metadata), content_mark)
+            store.write(key, ShardContent(content.tensors, content.metadata), content_fingerprint)
         return compute_representatives(
             store, finished["network_weights"], RepresentativesParams(**params), RuntimeParams()
         ).fingerprint
 
-    assert mark() == mark()
-    assert mark() != mark("g")
-    assert mark() != mark(shrinkage="oas")
+    assert fingerprint() == fingerprint()
+    assert fingerprint() != fingerprint("g")
+    assert fingerprint() != fingerprint(shrinkage="oas")
 
 
 def listed_and_read(folder, classes, monkeypatch):

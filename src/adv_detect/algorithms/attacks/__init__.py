@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from adv_detect.algorithms.attacks.configured import ConfiguredAttack
+from adv_detect.algorithms.attacks.construction import build_attack
 from adv_detect.algorithms.attacks.perturbations import (
     noise_of_same_norm,
     perturbation_norms,
     verify_result,
 )
-from adv_detect.algorithms.attacks.registry import ConfiguredAttack, attack_names, build_attack
+from adv_detect.algorithms.attacks.registry import attack_names
 from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
 from adv_detect.algorithms.attacks.run import run_attack
 from adv_detect.algorithms.attacks.targets import draw_targets

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from adv_detect.algorithms.attacks.configured import ConfiguredAttack, Runner
 from adv_detect.algorithms.attacks.perturbations import norms_of
-from adv_detect.algorithms.attacks.registry import ConfiguredAttack, Runner
 from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
 from adv_detect.algorithms.finite import finite_rows, replace_rows
 from adv_detect.errors import AttackError

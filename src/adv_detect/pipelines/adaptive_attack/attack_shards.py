@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.jobs.detectors import restore
-from adv_detect.pipelines.adaptive_attack.attacking import Attacked, Scene, attack_images
+from adv_detect.pipelines.adaptive_attack.attacking import Attacked, AttackSetting, attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import Condition
 from adv_detect.pipelines.adaptive_attack.guides import describe_in_batches
 from adv_detect.pipelines.adaptive_attack.models import REFERENCE_THRESHOLD, STRICT, USUAL
@@ -40,16 +40,16 @@ class AdaptiveBlock:
 class AdaptiveWork:
     """Attacks network and detector together."""
 
-    scene: Scene
+    setting: AttackSetting
     detectors: ShardStore
 
     def __call__(self, block: AdaptiveBlock) -> ShardContent:
         """Make one shard: images, what they fool, scores and perturbation sizes of each row."""
         started = time.perf_counter()
-        known = restore(self.detectors, block.detector, self.scene.representatives)
-        surrogate = block.surrogate and restore(self.detectors, block.surrogate, self.scene.representatives)
-        attacked = attack_images(self.scene, known, block.condition, block.indices, surrogate=surrogate or None)
-        tensors = self._tensors(attacked, known)
+        stored = restore(self.detectors, block.detector, self.setting.representatives)
+        surrogate = block.surrogate and restore(self.detectors, block.surrogate, self.setting.representatives)
+        attacked = attack_images(self.setting, stored, block.condition, block.indices, surrogate=surrogate or None)
+        tensors = self._tensors(attacked, stored)
         spec = block.condition.spec
         return ShardContent(
             tensors=tensors,
@@ -63,24 +63,24 @@ class AdaptiveWork:
                 "norm": block.condition.norm,
                 "epsilon": block.condition.epsilon,
                 "criterion": block.condition.criterion,
-                "threshold_fpr_01": known.threshold(STRICT),
-                "threshold_fpr_05": known.threshold(USUAL),
-                "rounds": len(known.facts.get("rounds", [])),
-                "total_steps": block.condition.build(self.scene.network.spec.bounds).total_steps,
+                "threshold_fpr_01": stored.threshold(STRICT),
+                "threshold_fpr_05": stored.threshold(USUAL),
+                "rounds": len(stored.facts.get("rounds", [])),
+                "total_steps": block.condition.build(self.setting.network.spec.bounds).total_steps,
                 "seconds": time.perf_counter() - started,
-                "source_ids": [self.scene.images.source_ids[index] for index in block.indices],
+                "source_ids": [self.setting.images.source_ids[index] for index in block.indices],
             },
         )
 
-    def _tensors(self, attacked: Attacked, known: StoredDetector) -> dict[str, Tensor]:
+    def _tensors(self, attacked: Attacked, stored: StoredDetector) -> dict[str, Tensor]:
         result, task = attacked.result, attacked.task
-        logits, _ = describe_in_batches(attacked.model.describe, result.images, self.scene.runtime.batch_size)
+        logits, _ = describe_in_batches(attacked.model.describe, result.images, self.setting.runtime.batch_size)
         score, fooled = result.detector_score, result.fooled
         tensors = {
             "images": result.images,
             "fooled": fooled,
-            "evaded_fpr_01": fooled & (score <= known.threshold(STRICT)),
-            "evaded_fpr_05": fooled & (score <= known.threshold(USUAL)),
+            "evaded_fpr_01": fooled & (score <= stored.threshold(STRICT)),
+            "evaded_fpr_05": fooled & (score <= stored.threshold(USUAL)),
             "evaded_reference": fooled & (score < REFERENCE_THRESHOLD),
             "detector_score": score,
             "l2": result.l2,

@@ -35,7 +35,7 @@ JointModel = DetectionModel | FeatureModel
 
 
 @dataclass(frozen=True)
-class Scene:
+class AttackSetting:
     """Network, images and settings that all attacks of a run share; picklable.
 
     Attributes:
@@ -73,8 +73,8 @@ class Attacked:
 
 
 def attack_images(
-    scene: Scene,
-    known: StoredDetector,
+    setting: AttackSetting,
+    stored: StoredDetector,
     condition: Condition,
     indices: tuple[int, ...],
     *,
@@ -83,8 +83,8 @@ def attack_images(
     """Attack images that the network classifies correctly and the detector passes.
 
     Args:
-        scene: Network, images and all else that is shared.
-        known: The detector.
+        setting: Network, images and all else that is shared.
+        stored: The detector.
         condition: Attack, budget, criterion.
         indices: Source indices.
         surrogate: Detector of the same network that the attack is made on, in the place of the attacked one.
@@ -96,14 +96,14 @@ def attack_images(
         ConfigurationError: The attack cannot be run so.
         AttackError: It returned what cannot be.
     """
-    device = resolve_device(scene.runtime.device)
-    model = _model(scene, known, condition, device)
-    task = _task(scene, known, condition, indices, device)
-    task = with_guide(task, scene, known, condition=condition, model=model)
-    attack = condition.build(scene.network.spec.bounds)
-    batch_size = condition.spec.batch_size or scene.runtime.batch_size
+    device = resolve_device(setting.runtime.device)
+    model = _model(setting, stored, condition, device)
+    task = _task(setting, stored, condition, indices, device)
+    task = with_guide(task, setting, stored, condition=condition, model=model)
+    attack = condition.build(setting.network.spec.bounds)
+    batch_size = condition.spec.batch_size or setting.runtime.batch_size
     if condition.spec.role == "transfer":
-        own, threshold = _stand_in(scene, known, surrogate, device)
+        own, threshold = _stand_in(setting, stored, surrogate, device)
         result = run_transfer_attack(attack, own, model, task, substitute_threshold=threshold, batch_size=batch_size)
     else:
         result = run_adaptive_attack(attack, model, task, batch_size=batch_size)
@@ -111,46 +111,46 @@ def attack_images(
     return Attacked(task, result, model)
 
 
-def _model(scene: Scene, known: StoredDetector, condition: Condition, device: torch.device) -> JointModel:
-    joint = join(known, working_form(scene.network.freeze(), device), device, twin=scene.twin)
+def _model(setting: AttackSetting, stored: StoredDetector, condition: Condition, device: torch.device) -> JointModel:
+    joint = join(stored, working_form(setting.network.freeze(), device), device, twin=setting.twin)
     nearest = condition.spec.classifier == "nearest_medoid"
     if condition.kind.guide != "medoids" and not nearest:
         return joint
-    return FeatureModel(joint, scene.representatives.medoids[-1].to(device), nearest=nearest).eval()
+    return FeatureModel(joint, setting.representatives.medoids[-1].to(device), nearest=nearest).eval()
 
 
 def _task(
-    scene: Scene, known: StoredDetector, condition: Condition, indices: tuple[int, ...], device: torch.device
+    setting: AttackSetting, stored: StoredDetector, condition: Condition, indices: tuple[int, ...], device: torch.device
 ) -> AdaptiveTask:
     numbers = torch.tensor(indices, dtype=torch.int64)
-    labels = scene.images.labels[numbers]
-    spec = scene.network.spec
+    labels = setting.images.labels[numbers]
+    spec = setting.network.spec
     targets = None
     if condition.criterion == "targeted":
-        drawn = draw_targets(labels, len(spec.class_names), seed=scene.runtime.seed, source_indices=numbers)
+        drawn = draw_targets(labels, len(spec.class_names), seed=setting.runtime.seed, source_indices=numbers)
         targets = drawn.to(device)
     return AdaptiveTask(
-        images=load_images(scene.images, indices, spec.bounds).to(device),
+        images=load_images(setting.images, indices, spec.bounds).to(device),
         labels=labels.to(device),
         targets=targets,
-        threshold=threshold_of(condition.spec, known),
+        threshold=threshold_of(condition.spec, stored),
         bounds=spec.bounds,
         norm=cast(Literal["l2", "linf"], condition.norm),
         epsilon=condition.epsilon,
-        seed=scene.runtime.seed,
+        seed=setting.runtime.seed,
         indices=numbers.to(device),
     )
 
 
 def _stand_in(
-    scene: Scene, known: StoredDetector, surrogate: StoredDetector | None, device: torch.device
+    setting: AttackSetting, stored: StoredDetector, surrogate: StoredDetector | None, device: torch.device
 ) -> tuple[Any, float]:
     """Give the model that an attack is made on before it is shown to the attacked one, and its own threshold."""
     if surrogate is not None:
-        network = working_form(scene.network.freeze(), device)
-        return join(surrogate, network, device, twin=scene.twin), surrogate.threshold(USUAL)
-    if scene.substitute is None:
+        network = working_form(setting.network.freeze(), device)
+        return join(surrogate, network, device, twin=setting.twin), surrogate.threshold(USUAL)
+    if setting.substitute is None:
         raise DataError("a transfer attack needs the data set substitute; run the pipeline adaptive_attack as a whole")
-    network, own = restore_substitute(scene.substitute, known)
-    twin = scene.substitute.twin
+    network, own = restore_substitute(setting.substitute, stored)
+    twin = setting.substitute.twin
     return join(own, working_form(network, device), device, twin=twin), own.threshold(USUAL)

@@ -21,7 +21,7 @@ from adv_detect.sharding import ShardStore
 
 
 def clean_cost(
-    known: StoredDetector,
+    stored: StoredDetector,
     activations: ShardStore,
     representatives: Representatives,
     params: AdversarialGenerationParams,
@@ -29,7 +29,7 @@ def clean_cost(
     """Measure a detector on clean test images and on the ordinary attacks.
 
     Args:
-        known: The detector.
+        stored: The detector.
         activations: Activations of natural and attacked images.
         representatives: Class representatives.
         params: The ordinary attacks.
@@ -38,57 +38,57 @@ def clean_cost(
         ``n_clean``, realised ``fpr_01`` and ``fpr_05``, ``macro_auc`` over the training attacks of the detector's
         criteria, and ``macro_auc_confident`` over the confident forms; NaN where there are none.
     """
-    clean = score_naturals(activations, "test", known, representatives)["score"].to_numpy()
-    trained = str(known.facts["trained_criterion"])
+    clean = score_naturals(activations, "test", stored, representatives)["score"].to_numpy()
+    trained = str(stored.facts["trained_criterion"])
     forms: dict[str, list[float]] = {"early": [], "confident": []}
     for name, attack in params.active.items():
         for criterion in attack.criteria if trained in (BOTH_CRITERIA, NO_CRITERION) else (trained,):
-            scores = _attacked_scores(known, activations, name, criterion)
+            scores = _attacked_scores(stored, activations, name, criterion)
             if len(scores) and (attack.train or attack.form == "confident"):
                 labels = np.concatenate([np.zeros(len(clean), dtype=bool), np.ones(len(scores), dtype=bool)])
                 forms[attack.form].append(roc_auc(np.concatenate([clean, scores]), labels))
     means = {form: float(np.mean(values)) if values else float("nan") for form, values in forms.items()}
     return {
         "n_clean": len(clean),
-        "fpr_01": float((clean > known.threshold(STRICT)).mean()),
-        "fpr_05": float((clean > known.threshold(USUAL)).mean()),
+        "fpr_01": float((clean > stored.threshold(STRICT)).mean()),
+        "fpr_05": float((clean > stored.threshold(USUAL)).mean()),
         "macro_auc": means["early"],
         "macro_auc_confident": means["confident"],
     }
 
 
 def _attacked_scores(
-    known: StoredDetector, activations: ShardStore, attack: str, criterion: str
+    stored: StoredDetector, activations: ShardStore, attack: str, criterion: str
 ) -> NDArray[np.float32]:
     """Scores of the test images with which an ordinary attack succeeded."""
     found = successful_attacks(activations, split="test", attacks=(attack,), criteria=(criterion,))
     if found is None:
         return np.zeros(0, dtype=np.float32)
-    scores: NDArray[np.float32] = score_activations(known.detector, found).numpy()
+    scores: NDArray[np.float32] = score_activations(stored.detector, found).numpy()
     return scores
 
 
 def with_costs(
-    summary: pd.DataFrame, known: Mapping[str, StoredDetector], cost: Sequence[Mapping[str, Any]]
+    summary: pd.DataFrame, stored: Mapping[str, StoredDetector], cost: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
     """Say beside each figure what kind of detector it is of, and what that costs on clean images.
 
     Args:
         summary: A row per detector and attack.
-        known: The detectors by key.
+        stored: The detectors by key.
         cost: Per detector what :func:`clean_cost` gives, and its key ``detector``.
 
     Returns:
         The table with the columns ``kind``, ``rounds`` of hardening, ``n_clean`` and ``clean_fpr_05``.
     """
-    about = pd.DataFrame(
+    facts = pd.DataFrame(
         {
             "detector": row["detector"],
-            "kind": known[row["detector"]].params.kind,
-            "rounds": len(known[row["detector"]].facts.get("rounds", [])),
+            "kind": stored[row["detector"]].params.kind,
+            "rounds": len(stored[row["detector"]].facts.get("rounds", [])),
             "n_clean": row["n_clean"],
             "clean_fpr_05": row["fpr_05"],
         }
         for row in cost
     )
-    return summary.merge(about, on="detector", how="left")
+    return summary.merge(facts, on="detector", how="left")

@@ -227,14 +227,14 @@ def _by_name(jobs: Iterable[DetectorJob]) -> dict[str, list[DetectorJob]]:
 
 
 def score_naturals(
-    activations: ShardStore, split: Split, known: StoredDetector, representatives: Representatives
+    activations: ShardStore, split: Split, stored: StoredDetector, representatives: Representatives
 ) -> pd.DataFrame:
     """Score the clean images of a split from their stored activations.
 
     Args:
         activations: Activations of natural and attacked images.
         split: Which images.
-        known: The detector.
+        stored: The detector.
         representatives: Class representatives, which name the nearest class.
 
     Returns:
@@ -243,7 +243,7 @@ def score_naturals(
     """
     medoids = representatives.medoids[-1]
     natural = activations.select(split=split, natural=True)
-    frames = [_score_shard(content, known, medoids) for content in natural.values()]
+    frames = [_score_shard(content, stored, medoids) for content in natural.values()]
     if not frames:
         raise DataError(
             f"activations: expected natural images of the {split} split; run the pipeline detector_training"
@@ -251,7 +251,7 @@ def score_naturals(
     return pd.concat(frames, ignore_index=True).sort_values("source_index", ignore_index=True)
 
 
-def _score_shard(content: ShardContent, known: StoredDetector, medoids: Tensor) -> pd.DataFrame:
+def _score_shard(content: ShardContent, stored: StoredDetector, medoids: Tensor) -> pd.DataFrame:
     tensors, activations = content.tensors, read_activations(content)
     *_, last = activations.features.values()
     return pd.DataFrame(
@@ -261,26 +261,26 @@ def _score_shard(content: ShardContent, known: StoredDetector, medoids: Tensor) 
             "label": tensors["label"].numpy(),
             "predicted": tensors["predicted"].numpy(),
             "nearest": nearest_classes(last, medoids).numpy(),
-            "score": score_activations(known.detector, activations).numpy(),
+            "score": score_activations(stored.detector, activations).numpy(),
         }
     )
 
 
-def threshold_of(spec: AdaptiveAttackSpec, known: StoredDetector) -> float:
+def threshold_of(spec: AdaptiveAttackSpec, stored: StoredDetector) -> float:
     """Logit above which an attack counts as caught: the published 0 in the reference's form, else at FPR 5 %."""
-    return REFERENCE_THRESHOLD if spec.form == "reference" else known.threshold(USUAL)
+    return REFERENCE_THRESHOLD if spec.form == "reference" else stored.threshold(USUAL)
 
 
-def _passing(spec: AdaptiveAttackSpec, known: StoredDetector) -> float:
+def _passing(spec: AdaptiveAttackSpec, stored: StoredDetector) -> float:
     """Score up to which a clean image is attacked: attacks with a published form pass at both thresholds."""
-    usual = known.threshold(USUAL)
+    usual = stored.threshold(USUAL)
     return min(REFERENCE_THRESHOLD, usual) if attack_kind(spec.attack).published else usual
 
 
 def choose_sources(
     scored: pd.DataFrame,
     spec: AdaptiveAttackSpec,
-    known: StoredDetector,
+    stored: StoredDetector,
     *,
     seed: int,
     count: int,
@@ -291,7 +291,7 @@ def choose_sources(
     Args:
         scored: Clean images with class and score.
         spec: The attack; says which classifier and which threshold.
-        known: The detector.
+        stored: The detector.
         seed: Decides the order, the same for every detector and attack.
         count: How many at most.
         per_class: How many at most of one class.
@@ -302,7 +302,7 @@ def choose_sources(
     column = "nearest" if spec.classifier == "nearest_medoid" else "predicted"
     order = torch.randperm(len(scored), generator=torch.Generator().manual_seed(seed)).numpy()
     drawn = scored.iloc[order]
-    usable = drawn[(drawn[column] == drawn["label"]) & (drawn["score"] <= _passing(spec, known))]
+    usable = drawn[(drawn[column] == drawn["label"]) & (drawn["score"] <= _passing(spec, stored))]
     if per_class is not None:
         usable = usable.groupby("label").head(per_class)
     return tuple(int(index) for index in usable["source_index"].iloc[:count])

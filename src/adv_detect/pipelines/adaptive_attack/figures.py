@@ -13,7 +13,7 @@ from adv_detect.images import ImageSet, load_images
 from adv_detect.jobs.detectors import restore
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdaptiveAttackParams
-from adv_detect.pipelines.adaptive_attack.attacking import Scene
+from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
 from adv_detect.pipelines.adaptive_attack.models import USUAL
 from adv_detect.plots import score_histograms
@@ -31,7 +31,7 @@ def draw_adaptive(
     adaptive_records: pd.DataFrame,
     adaptive_tables: dict[str, pd.DataFrame],
     adaptive_adversarials: ShardStore,
-    adaptive_scene: Scene,
+    attack_setting: AttackSetting,
     detectors: ShardStore,
     adaptive_attack: AdaptiveAttackParams,
 ) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def draw_adaptive(
         adaptive_records: One row per image and condition.
         adaptive_tables: The tables by name, for success against epsilon.
         adaptive_adversarials: The attacked images.
-        adaptive_scene: Network, images and all else that the attacks shared.
+        attack_setting: Network, images and all else that the attacks shared.
         detectors: The trained detectors.
         adaptive_attack: How many examples to show.
 
@@ -59,13 +59,13 @@ def draw_adaptive(
         figures["adaptive_steps"] = step_curves(budgeted, title="images lost against steps, threshold at 5 %")
     examples = list(
         _examples(
-            adaptive_records, adaptive_adversarials, adaptive_scene.images, adaptive_scene.network, adaptive_attack
+            adaptive_records, adaptive_adversarials, attack_setting.images, attack_setting.network, adaptive_attack
         )
     )
     if examples:
         title = "images that fool the network and pass the detector"
-        figures["adaptive_grid"] = evading_grid(examples, bounds=adaptive_scene.network.spec.bounds, title=title)
-    return figures | _histograms(adaptive_records, detectors, adaptive_scene)
+        figures["adaptive_grid"] = evading_grid(examples, bounds=attack_setting.network.spec.bounds, title=title)
+    return figures | _histograms(adaptive_records, detectors, attack_setting)
 
 
 def show_adaptive(adaptive_figures: dict[str, Any]) -> tuple[Any, ...]:
@@ -148,12 +148,12 @@ def _strongest(through: pd.DataFrame) -> list[tuple[list[str], pd.DataFrame]]:
     return sorted(kept[:MAX_ROWS], key=lambda group: group[0])
 
 
-def _histograms(records: pd.DataFrame, detectors: ShardStore, scene: Scene) -> dict[str, Any]:
+def _histograms(records: pd.DataFrame, detectors: ShardStore, setting: AttackSetting) -> dict[str, Any]:
     """Scores of fooled images of each attack against clean ones, at the largest budget, per attacked detector."""
     figures: dict[str, Any] = {}
     mine = records[records["fooled"] & (records["form"] == "correct") & (records["store"] == "adaptive")]
     for detector, part in mine.groupby("detector", sort=True):
-        known = restore(detectors, str(detector), scene.representatives)
+        stored = restore(detectors, str(detector), setting.representatives)
         largest = part["epsilon"].isna() | (
             part["epsilon"] == part.groupby(["attack", "norm", "criterion"])["epsilon"].transform("max")
         )
@@ -162,9 +162,9 @@ def _histograms(records: pd.DataFrame, detectors: ShardStore, scene: Scene) -> d
             for (attack, norm, criterion), rows in part[largest].groupby(["attack", "norm", "criterion"], sort=True)
         }
         figures[f"adaptive_scores/{detector}"] = score_histograms(
-            score_naturals(scene.activations, "test", known, scene.representatives)["score"].to_numpy(),
+            score_naturals(setting.activations, "test", stored, setting.representatives)["score"].to_numpy(),
             samples,
-            threshold=known.threshold(USUAL),
+            threshold=stored.threshold(USUAL),
             title=f"{detector}: fooled images under attack, largest budget",
         )
     return figures

@@ -13,9 +13,9 @@ from adv_detect.algorithms.detectors.middle import MiddleOfClean
 from adv_detect.jobs.activations import natural_activations
 from adv_detect.measures.intervals import wilson_interval
 from adv_detect.params import AdaptiveAttackParams, AdaptiveAttackSpec, Criterion, DetectorParams, FloorParams
-from adv_detect.pipelines.adaptive_attack.attacking import Scene, attack_images
+from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting, attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources, conditions, score_naturals
-from adv_detect.pipelines.adaptive_attack.plans import shared_marks
+from adv_detect.pipelines.adaptive_attack.plans import shared_fingerprints
 from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, fingerprint
 
 FLOOR = "floor"
@@ -40,13 +40,13 @@ class FloorBlock:
 class FloorWork:
     """Moves the activations of images among those of clean images."""
 
-    scene: Scene
+    setting: AttackSetting
     coverage: float
 
     def __call__(self, block: FloorBlock) -> ShardContent:
         """Make one shard: images, and whether all layers of each are in the middle of clean ones of its new class."""
-        known = middle_of(self.scene, self.coverage)
-        attacked = attack_images(self.scene, known, block.condition, block.indices)
+        middle = middle_of(self.setting, self.coverage)
+        attacked = attack_images(self.setting, middle, block.condition, block.indices)
         result, condition = attacked.result, block.condition
         tensors = {
             "images": result.images,
@@ -61,35 +61,35 @@ class FloorWork:
                 "norm": condition.norm,
                 "epsilon": condition.epsilon,
                 "criterion": condition.criterion,
-                "source_ids": [self.scene.images.source_ids[index] for index in block.indices],
+                "source_ids": [self.setting.images.source_ids[index] for index in block.indices],
             },
         )
 
 
-def middle_of(scene: Scene, coverage: float) -> StoredDetector:
+def middle_of(setting: AttackSetting, coverage: float) -> StoredDetector:
     """Fit the middle of clean images on those of the train and the validation split, with 0 as its threshold."""
-    middle = MiddleOfClean(scene.representatives, coverage=coverage)
-    clean = [natural_activations(scene.activations, split) for split in ("train", "validation")]
-    middle.fit(Activations.concatenate(one.keep(views=(), twin=False) for one in clean), None, seed=0)
-    middle.eval().requires_grad_(False)
-    return StoredDetector(FLOOR, middle, DetectorParams(kind="margin"), {}, torch.zeros(1))
+    detector = MiddleOfClean(setting.representatives, coverage=coverage)
+    clean = [natural_activations(setting.activations, split) for split in ("train", "validation")]
+    detector.fit(Activations.concatenate(one.keep(views=(), twin=False) for one in clean), None, seed=0)
+    detector.eval().requires_grad_(False)
+    return StoredDetector(FLOOR, detector, DetectorParams(kind="margin"), {}, torch.zeros(1))
 
 
-def match_activations(adaptive_scene: Scene, adaptive_attack: AdaptiveAttackParams) -> ShardPlan:
+def match_activations(attack_setting: AttackSetting, adaptive_attack: AdaptiveAttackParams) -> ShardPlan:
     """Plan the floor under every budget that detectors are attacked with.
 
     Args:
-        adaptive_scene: Network, images and all else that is shared.
+        attack_setting: Network, images and all else that is shared.
         adaptive_attack: The attacks, for their budgets and criteria, and the floor's own settings.
 
     Returns:
         A plan with the shards ``<norm>-<epsilon>/<criterion>/<number>``; none where the floor is left out.
     """
-    scene, floor = adaptive_scene, adaptive_attack.floor
+    setting, floor = attack_setting, adaptive_attack.floor
     coverage = floor.coverage if floor is not None else 0.5
-    shards = [] if floor is None else list(_shards(scene, adaptive_attack, floor))
-    work = FloorWork(scene, coverage)
-    return ShardPlan(work=work, shards=tuple(shards), runtime=scene.runtime, description="floor")
+    shards = [] if floor is None else list(_shards(setting, adaptive_attack, floor))
+    work = FloorWork(setting, coverage)
+    return ShardPlan(work=work, shards=tuple(shards), runtime=setting.runtime, description="floor")
 
 
 def floor_table(floor_adversarials: ShardStore, *, confidence_level: float) -> pd.DataFrame:
@@ -138,16 +138,16 @@ def _records(store: ShardStore) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def _shards(scene: Scene, params: AdaptiveAttackParams, floor: FloorParams) -> list[ShardSpec]:
+def _shards(setting: AttackSetting, params: AdaptiveAttackParams, floor: FloorParams) -> list[ShardSpec]:
     arguments = {"steps": floor.steps, "restarts": floor.restarts, "targets": floor.targets}
     spec = AdaptiveAttackSpec(attack=METHOD, arguments=arguments)
-    indices, size, shards = _sources(scene, spec, floor), scene.runtime.shard_size, []
-    shared = shared_marks(scene), scene.activations.digest, floor.coverage, adaptive_attack_source(METHOD)
-    for norm, epsilon, criterion in _budgets(params, scene.network.spec.bounds):
+    indices, size, shards = _sources(setting, spec, floor), setting.runtime.shard_size, []
+    shared = shared_fingerprints(setting), setting.activations.digest, floor.coverage, adaptive_attack_source(METHOD)
+    for norm, epsilon, criterion in _budgets(params, setting.network.spec.bounds):
         condition = Condition(FLOOR, spec, norm, epsilon, criterion)
         for number, start in enumerate(range(0, len(indices), size)):
             block = FloorBlock(condition, indices[start : start + size])
-            names = [scene.images.source_ids[index] for index in block.indices]
+            names = [setting.images.source_ids[index] for index in block.indices]
             key = f"{norm}-{epsilon:.6g}/{criterion}/{number:04d}"
             shards.append(ShardSpec(key, fingerprint(shared, condition.identity, block.indices, names), block))
     return shards
@@ -164,8 +164,8 @@ def _budgets(params: AdaptiveAttackParams, bounds: tuple[float, float]) -> list[
     return list(dict.fromkeys(found))
 
 
-def _sources(scene: Scene, spec: AdaptiveAttackSpec, floor: FloorParams) -> tuple[int, ...]:
+def _sources(setting: AttackSetting, spec: AdaptiveAttackSpec, floor: FloorParams) -> tuple[int, ...]:
     """Test images that the network classifies correctly, in the order in which detectors are attacked."""
-    known = middle_of(scene, floor.coverage)
-    scored = score_naturals(scene.activations, "test", known, scene.representatives)
-    return choose_sources(scored.assign(score=0.0), spec, known, seed=scene.runtime.seed, count=floor.max_images)
+    middle = middle_of(setting, floor.coverage)
+    scored = score_naturals(setting.activations, "test", middle, setting.representatives)
+    return choose_sources(scored.assign(score=0.0), spec, middle, seed=setting.runtime.seed, count=floor.max_images)

@@ -19,7 +19,7 @@ from adv_detect.pipelines.adaptive_attack.conditions import Condition, score_nat
 from adv_detect.pipelines.adaptive_attack.models import USUAL, FeatureModel
 
 if TYPE_CHECKING:
-    from adv_detect.pipelines.adaptive_attack.attacking import Scene
+    from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 
 MAX_CANDIDATES = 5000
 """Clean images from which the guides of an attack are chosen."""
@@ -31,8 +31,8 @@ STARTS = 10
 
 def with_guide(
     task: AdaptiveTask,
-    scene: Scene,
-    known: StoredDetector,
+    setting: AttackSetting,
+    stored: StoredDetector,
     *,
     condition: Condition,
     model: DetectionModel | FeatureModel,
@@ -41,8 +41,8 @@ def with_guide(
 
     Args:
         task: The attacked images.
-        scene: Network, images and all else that is shared.
-        known: The detector.
+        setting: Network, images and all else that is shared.
+        stored: The detector.
         condition: The attack.
         model: Network and detector joined.
 
@@ -52,16 +52,16 @@ def with_guide(
     source = condition.kind.guide
     describe: DescribingModel = model.describe
     if source == "starting_points":
-        return replace(task, guide=Guide(values=_starting_points(task, scene, known), describe=describe))
+        return replace(task, guide=Guide(values=_starting_points(task, setting, stored), describe=describe))
     if source == "clean_images" and isinstance(model, DetectionModel):
-        candidates, classes = _clean_descriptions(scene, known)
+        candidates, classes = _clean_descriptions(setting, stored)
     elif source == "medoids":
-        candidates = scene.representatives.medoids[-1]
+        candidates = setting.representatives.medoids[-1]
         classes = torch.arange(len(candidates))
     else:
         return task
     device = task.images.device
-    _, own = describe_in_batches(describe, task.images, scene.runtime.batch_size)
+    _, own = describe_in_batches(describe, task.images, setting.runtime.batch_size)
     values = nearest_guides(own, candidates.to(device), classes.to(device), labels=task.labels, targets=task.targets)
     return replace(task, guide=Guide(values=values, describe=describe))
 
@@ -82,28 +82,28 @@ def describe_in_batches(describe: DescribingModel, images: Tensor, batch_size: i
     return torch.cat([part[0] for part in parts]), torch.cat([part[2] for part in parts])
 
 
-def _passing_images(scene: Scene, known: StoredDetector) -> pd.DataFrame:
+def _passing_images(setting: AttackSetting, stored: StoredDetector) -> pd.DataFrame:
     """Clean train images that the network classifies correctly and the detector passes, in an order drawn once."""
-    scored = score_naturals(scene.activations, "train", known, scene.representatives)
-    good = (scored["predicted"] == scored["label"]) & (scored["score"] <= known.threshold(USUAL))
+    scored = score_naturals(setting.activations, "train", stored, setting.representatives)
+    good = (scored["predicted"] == scored["label"]) & (scored["score"] <= stored.threshold(USUAL))
     return scored[good].sample(frac=1.0, random_state=0)
 
 
-def _clean_descriptions(scene: Scene, known: StoredDetector) -> tuple[Tensor, Tensor]:
+def _clean_descriptions(setting: AttackSetting, stored: StoredDetector) -> tuple[Tensor, Tensor]:
     """Descriptions ``(M, ...)`` and classes ``(M,)`` of clean train images, classified correctly and passed."""
-    allowed = set(_passing_images(scene, known)["source_index"].head(MAX_CANDIDATES))
+    allowed = set(_passing_images(setting, stored)["source_index"].head(MAX_CANDIDATES))
     values, classes = [], []
-    for content in scene.activations.select(split="train", natural=True).values():
+    for content in setting.activations.select(split="train", natural=True).values():
         kept = torch.tensor([index in allowed for index in content.tensors["source_index"].tolist()])
-        values.append(known.detector.describe(read_activations(content).select(kept)))
+        values.append(stored.detector.describe(read_activations(content).select(kept)))
         classes.append(content.tensors["label"][kept])
     return torch.cat(values), torch.cat(classes)
 
 
-def _starting_points(task: AdaptiveTask, scene: Scene, known: StoredDetector) -> Tensor:
+def _starting_points(task: AdaptiveTask, setting: AttackSetting, stored: StoredDetector) -> Tensor:
     """The nearest clean images of an admissible class for each attacked one, ``(N, K, channels, H, W)``."""
-    passing = _passing_images(scene, known).head(MAX_STARTS)
-    natural = load_images(scene.images, passing["source_index"].tolist(), scene.network.spec.bounds)
+    passing = _passing_images(setting, stored).head(MAX_STARTS)
+    natural = load_images(setting.images, passing["source_index"].tolist(), setting.network.spec.bounds)
     natural, classes = natural.to(task.images), torch.tensor(passing["label"].to_numpy()).to(task.labels)
     wanted = classes[None, :] != task.labels[:, None] if task.targets is None else classes == task.targets[:, None]
     distances = torch.cdist(task.images.flatten(1), natural.flatten(1)).masked_fill(~wanted, float("inf"))

@@ -11,9 +11,10 @@ import torch
 from adv_detect.algorithms.detectors import Activations, StoredDetector, build_detector, score_activations
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.jobs.activations import natural_activations
-from adv_detect.jobs.detectors import criteria_of, restore, train_detector
+from adv_detect.jobs.detector_fitting import train_detector
+from adv_detect.jobs.detectors import criteria_of, restore
 from adv_detect.params import DetectorFitParams, HardeningParams, Split
-from adv_detect.pipelines.adaptive_attack.attacking import Attacked, Scene, attack_images
+from adv_detect.pipelines.adaptive_attack.attacking import Attacked, AttackSetting, attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources, score_naturals
 from adv_detect.pipelines.adaptive_attack.models import FeatureModel
 from adv_detect.sharding import ShardContent, ShardStore
@@ -24,14 +25,14 @@ class HardeningWork:
     """Trains one detector again, with adaptive adversarial examples among its training attacks.
 
     Attributes:
-        scene: Network, images and all else that is shared.
+        setting: Network, images and all else that is shared.
         detectors: The trained detectors.
         conditions: The attacks of each round.
         params: Rounds and numbers of images.
         fit: How a detector is trained.
     """
 
-    scene: Scene
+    setting: AttackSetting
     detectors: ShardStore
     conditions: tuple[Condition, ...]
     params: HardeningParams
@@ -39,71 +40,73 @@ class HardeningWork:
 
     def __call__(self, key: str) -> ShardContent:
         """Make one shard: the detector after the last round, in the form of the trained ones, with ``rounds``."""
-        known = restore(self.detectors, key, self.scene.representatives)
+        stored = restore(self.detectors, key, self.setting.representatives)
         added: dict[str, list[Activations]] = {"train": [], "validation": []}
         rounds: list[dict[str, Any]] = []
         for number in range(1, self.params.rounds + 1):
             facts: dict[str, Any] = {"round": number}
             for split, count in (("train", self.params.train_images), ("validation", self.params.validation_images)):
-                found = list(self._adaptive(known, split, count, number, facts))  # type: ignore[arg-type]
+                found = list(self._adaptive(stored, split, count, number, facts))  # type: ignore[arg-type]
                 added[split] += found
-            known = self._refit(known, added, facts)
+            stored = self._refit(stored, added, facts)
             rounds.append(facts)
         return ShardContent(
-            tensors=known.tensors(), metadata=dict(known.facts) | {"rounds": rounds, "hardened_from": key}
+            tensors=stored.tensors(), metadata=dict(stored.facts) | {"rounds": rounds, "hardened_from": key}
         )
 
     def _adaptive(
-        self, known: StoredDetector, split: Split, count: int, number: int, facts: dict[str, Any]
+        self, stored: StoredDetector, split: Split, count: int, number: int, facts: dict[str, Any]
     ) -> Iterator[Activations]:
         """Activations of attacks on the current detector that fooled the network."""
-        scored = score_naturals(self.scene.activations, split, known, self.scene.representatives)
+        scored = score_naturals(self.setting.activations, split, stored, self.setting.representatives)
         attacked = fooled = evaded = 0
         sources: set[int] = set()
         for condition in self.conditions:
-            chosen = choose_sources(scored, condition.spec, known, seed=self.scene.runtime.seed + number, count=count)
+            chosen = choose_sources(
+                scored, condition.spec, stored, seed=self.setting.runtime.seed + number, count=count
+            )
             if not chosen:
                 continue
-            outcome = attack_images(self.scene, known, condition, chosen)
+            outcome = attack_images(self.setting, stored, condition, chosen)
             result = outcome.result
             attacked, fooled = attacked + len(chosen), fooled + int(result.fooled.sum())
             evaded, sources = evaded + int(result.evaded.sum()), sources | set(chosen)
             if bool(result.fooled.any()):
                 yield self._seen(outcome, number)
-        names = sorted(self.scene.images.source_ids[index] for index in sources)
+        names = sorted(self.setting.images.source_ids[index] for index in sources)
         facts[split] = {"attacked": attacked, "fooled": fooled, "evaded": evaded, "source_ids": names}
 
     def _seen(self, outcome: Attacked, number: int) -> Activations:
         joint = outcome.model.model if isinstance(outcome.model, FeatureModel) else outcome.model
         images = outcome.result.images[outcome.result.fooled]
         with torch.no_grad():
-            parts = [joint.activations(one).to("cpu") for one in torch.split(images, self.scene.runtime.batch_size)]
+            parts = [joint.activations(one).to("cpu") for one in torch.split(images, self.setting.runtime.batch_size)]
         return replace(Activations.concatenate(parts), groups=(f"adaptive-{number}",) * len(images))
 
     def _refit(
-        self, known: StoredDetector, added: dict[str, list[Activations]], facts: dict[str, Any]
+        self, stored: StoredDetector, added: dict[str, list[Activations]], facts: dict[str, Any]
     ) -> StoredDetector:
-        seed, store = int(known.facts["seed"]), self.scene.activations
-        attacks, criteria = known.facts["attacks"], criteria_of(known.facts["trained_criterion"])
-        detector = build_detector(known.params, self.scene.representatives, seed=seed)
+        seed, store = int(stored.facts["seed"]), self.setting.activations
+        attacks, criteria = stored.facts["attacks"], criteria_of(stored.facts["trained_criterion"])
+        detector = build_detector(stored.params, self.setting.representatives, seed=seed)
         history = train_detector(
             detector,
             store,
             attacks=attacks,
             criteria=criteria,
-            against=known.params.train_against,
+            against=stored.params.train_against,
             fit=self.fit,
             seed=seed,
-            device=str(resolve_device(self.scene.runtime.device)),
+            device=str(resolve_device(self.setting.runtime.device)),
             further={split: Activations.concatenate(parts) for split, parts in _both_or_none(added).items() if parts},
         )
         clean = natural_activations(store, "validation")
         facts["validation_macro_auc"] = max((row["validation_macro_auc"] for row in history), default=float("nan"))
         detector.requires_grad_(False)
         return replace(
-            known,
+            stored,
             detector=detector,
-            facts=dict(known.facts) | {"history": history},
+            facts=dict(stored.facts) | {"history": history},
             clean_scores=score_activations(detector, clean),
         )
 

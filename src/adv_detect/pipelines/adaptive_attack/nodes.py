@@ -11,14 +11,19 @@ from adv_detect.images import ImageSet
 from adv_detect.jobs.records import log_non_finite
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdaptiveAttackParams, DetectorTrainingParams, RuntimeParams
-from adv_detect.pipelines.adaptive_attack.attacking import Scene
+from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 from adv_detect.pipelines.adaptive_attack.conditions import (
     check_adaptive,
     conditions,
     detector_keys,
 )
 from adv_detect.pipelines.adaptive_attack.hardening import HardeningWork
-from adv_detect.pipelines.adaptive_attack.plans import attack_plan, mark_of, shared_marks, substitute_mark
+from adv_detect.pipelines.adaptive_attack.plans import (
+    attack_plan,
+    fingerprint_of,
+    shared_fingerprints,
+    substitute_fingerprint,
+)
 from adv_detect.pipelines.adaptive_attack.substitute import Substitute
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
@@ -56,7 +61,7 @@ RECORD_FACTS = (
 )
 
 
-def set_scene(
+def gather_attack_setting(
     test_images: ImageSet,
     network_weights: TargetNetwork,
     representatives: Representatives,
@@ -64,7 +69,7 @@ def set_scene(
     twin: TargetNetwork | Absent,
     substitute_models: Substitute | Absent,
     runtime: RuntimeParams,
-) -> Scene:
+) -> AttackSetting:
     """Gather what all attacks share.
 
     Args:
@@ -77,15 +82,15 @@ def set_scene(
         runtime: Seed, shard size, batch size, device, engine.
 
     Returns:
-        The scene.
+        The setting of all attacks.
     """
     substitute = None if isinstance(substitute_models, Absent) else substitute_models
     second = None if isinstance(twin, Absent) else twin
-    return Scene(test_images, network_weights, representatives, activations, substitute, runtime, second)
+    return AttackSetting(test_images, network_weights, representatives, activations, substitute, runtime, second)
 
 
 def attack_detectors(
-    adaptive_scene: Scene,
+    attack_setting: AttackSetting,
     detectors: ShardStore,
     detector_training: DetectorTrainingParams,
     adaptive_attack: AdaptiveAttackParams,
@@ -93,7 +98,7 @@ def attack_detectors(
     """Plan every configured adaptive attack on every configured detector.
 
     Args:
-        adaptive_scene: Network, images and all else that is shared.
+        attack_setting: Network, images and all else that is shared.
         detectors: The trained detectors.
         detector_training: The detector configurations.
         adaptive_attack: The attacks.
@@ -102,13 +107,13 @@ def attack_detectors(
         A plan with the shards ``<detector>/<attack>/<norm>-<epsilon>/<criterion>/<number>``, the key of the detector
         written with dots.
     """
-    check_adaptive(adaptive_attack, detector_training, adaptive_scene.network.spec.bounds)
+    check_adaptive(adaptive_attack, detector_training, attack_setting.network.spec.bounds)
     keys = detector_keys(adaptive_attack.detectors, adaptive_attack, detector_training)
-    return attack_plan(adaptive_scene, detectors, keys, tuple(conditions(adaptive_attack)), adaptive_attack)
+    return attack_plan(attack_setting, detectors, keys, tuple(conditions(adaptive_attack)), adaptive_attack)
 
 
 def harden_detectors(
-    adaptive_scene: Scene,
+    attack_setting: AttackSetting,
     detectors: ShardStore,
     detector_training: DetectorTrainingParams,
     adaptive_attack: AdaptiveAttackParams,
@@ -116,7 +121,7 @@ def harden_detectors(
     """Plan the adversarial training of detectors, on source images of the train and validation splits.
 
     Args:
-        adaptive_scene: Network, images and all else that is shared.
+        attack_setting: Network, images and all else that is shared.
         detectors: The trained detectors.
         detector_training: How detectors are fitted.
         adaptive_attack: The attacks, the rounds.
@@ -124,12 +129,12 @@ def harden_detectors(
     Returns:
         A plan with a shard ``<key of the detector>/hardened-<rounds>`` per detector; none for 0 rounds.
     """
-    hardening, scene = adaptive_attack.hardening, adaptive_scene
+    hardening, setting = adaptive_attack.hardening, attack_setting
     chosen = tuple(conditions(adaptive_attack, hardening.attacks))
-    work = HardeningWork(scene, detectors, chosen, hardening, detector_training.fit)
+    work = HardeningWork(setting, detectors, chosen, hardening, detector_training.fit)
     keys = detector_keys(hardening.detectors, adaptive_attack, detector_training) if hardening.rounds else []
     shared = (
-        shared_marks(scene), scene.activations.digest, [condition.identity for condition in chosen],
+        shared_fingerprints(setting), setting.activations.digest, [condition.identity for condition in chosen],
         [adaptive_attack_source(condition.spec.attack) for condition in chosen],
         hardening.rounds, hardening.train_images, hardening.validation_images,
         detector_training.fit,
@@ -137,21 +142,23 @@ def harden_detectors(
     shards = tuple(
         ShardSpec(
             f"{key}/hardened-{hardening.rounds}",
-            fingerprint(shared, mark_of(detectors, key), substitute_mark(scene, chosen, detectors, key)),
+            fingerprint(
+                shared, fingerprint_of(detectors, key), substitute_fingerprint(setting, chosen, detectors, key)
+            ),
             key,
         )
         for key in keys
     )
-    return ShardPlan(work=work, shards=shards, runtime=scene.runtime, description="hardened detectors")
+    return ShardPlan(work=work, shards=shards, runtime=setting.runtime, description="hardened detectors")
 
 
 def attack_hardened(
-    adaptive_scene: Scene, hardened_detectors: ShardStore, adaptive_attack: AdaptiveAttackParams
+    attack_setting: AttackSetting, hardened_detectors: ShardStore, adaptive_attack: AdaptiveAttackParams
 ) -> ShardPlan:
     """Plan the attacks on the hardened detectors: anew, on test images, with full knowledge.
 
     Args:
-        adaptive_scene: Network, images and all else that is shared.
+        attack_setting: Network, images and all else that is shared.
         hardened_detectors: The detectors after adversarial training.
         adaptive_attack: The attacks.
 
@@ -159,7 +166,7 @@ def attack_hardened(
         A plan as that of :func:`attack_detectors`.
     """
     chosen = tuple(conditions(adaptive_attack, adaptive_attack.hardening.test_attacks))
-    return attack_plan(adaptive_scene, hardened_detectors, hardened_detectors, chosen, adaptive_attack)
+    return attack_plan(attack_setting, hardened_detectors, hardened_detectors, chosen, adaptive_attack)
 
 
 def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversarials: ShardStore) -> pd.DataFrame:
@@ -171,7 +178,7 @@ def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversa
 
     Returns:
         One row per image, detector, attack, norm, epsilon and criterion: the columns that
-        :mod:`adv_detect.measures.adaptive_metrics` reads, and method, role, form, classifier, both thresholds, rounds
+        :mod:`adv_detect.measures.adaptive_records` reads, and method, role, form, classifier, both thresholds, rounds
         (of hardening), total_steps, first_success, evaded_reference, non_finite, label, target, predicted,
         source_index, store, shard, row.
     """
@@ -179,8 +186,8 @@ def collect_adaptive_records(adaptive_adversarials: ShardStore, hardened_adversa
     for name, store in (("adaptive", adaptive_adversarials), ("hardened", hardened_adversarials)):
         for key, content in store.only(*RECORD_TENSORS).items():
             columns = {column: content.tensors[column].numpy() for column in RECORD_TENSORS}
-            about = {fact: content.metadata[fact] for fact in RECORD_FACTS}
-            frame = pd.DataFrame({"source_id": content.metadata["source_ids"], **about, **columns})
+            facts = {fact: content.metadata[fact] for fact in RECORD_FACTS}
+            frame = pd.DataFrame({"source_id": content.metadata["source_ids"], **facts, **columns})
             frames.append(frame.assign(store=name, shard=key, row=range(len(frame))))
     records = pd.concat(frames, ignore_index=True)
     log_non_finite(records, "adaptive_records")

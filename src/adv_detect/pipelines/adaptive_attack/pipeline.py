@@ -22,8 +22,8 @@ from adv_detect.pipelines.adaptive_attack.nodes import (
     attack_detectors,
     attack_hardened,
     collect_adaptive_records,
+    gather_attack_setting,
     harden_detectors,
-    set_scene,
 )
 from adv_detect.pipelines.adaptive_attack.substitute import (
     BLOCKS,
@@ -110,7 +110,7 @@ def _attacks() -> list[Any]:
     detectors, attacks = "params:detector_training", "params:adaptive_attack"
     return [
         node(
-            set_scene,
+            gather_attack_setting,
             inputs=[
                 "test_images",
                 "network_weights",
@@ -120,30 +120,30 @@ def _attacks() -> list[Any]:
                 "substitute_models",
                 "params:runtime",
             ],
-            outputs="adaptive_scene",
-            name="set_adaptive_scene",
+            outputs="attack_setting",
+            name="gather_attack_setting",
         ),
         node(
             attack_detectors,
-            inputs=["adaptive_scene", "detectors", detectors, attacks],
+            inputs=["attack_setting", "detectors", detectors, attacks],
             outputs="adaptive_adversarials",
             name="attack_detectors",
         ),
         node(
             harden_detectors,
-            inputs=["adaptive_scene", "detectors", detectors, attacks],
+            inputs=["attack_setting", "detectors", detectors, attacks],
             outputs="hardened_detectors",
             name="harden_detectors",
         ),
         node(
             attack_hardened,
-            inputs=["adaptive_scene", "hardened_detectors", attacks],
+            inputs=["attack_setting", "hardened_detectors", attacks],
             outputs="hardened_adversarials",
             name="attack_hardened",
         ),
         node(
             match_activations,
-            inputs=["adaptive_scene", attacks],
+            inputs=["attack_setting", attacks],
             outputs="floor_adversarials",
             name="match_activations",
         ),
@@ -165,7 +165,7 @@ def _measuring() -> list[Any]:
                 "detectors",
                 "hardened_detectors",
                 "floor_adversarials",
-                "adaptive_scene",
+                "attack_setting",
                 "params:adaptive_attack",
                 "params:adversarial_generation",
                 "params:evaluation",
@@ -196,7 +196,7 @@ def _showing() -> list[Any]:
                 "adaptive_records",
                 "adaptive_tables",
                 "adaptive_adversarials",
-                "adaptive_scene",
+                "attack_setting",
                 "detectors",
                 "params:adaptive_attack",
             ],

@@ -13,7 +13,7 @@ from adv_detect.names import BOTH_CRITERIA, LEARNED_FROM_ALL, NO_CRITERION, Dete
 from adv_detect.networks.target import target_digest
 from adv_detect.params import AdaptiveAttackParams
 from adv_detect.pipelines.adaptive_attack.attack_shards import AdaptiveBlock, AdaptiveWork
-from adv_detect.pipelines.adaptive_attack.attacking import Scene
+from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources, score_naturals
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
@@ -21,7 +21,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 def attack_plan(
-    scene: Scene,
+    setting: AttackSetting,
     detectors: ShardStore,
     keys: Iterable[str],
     chosen: tuple[Condition, ...],
@@ -30,7 +30,7 @@ def attack_plan(
     """Plan attacks on some detectors.
 
     Args:
-        scene: Network, images and all else that is shared.
+        setting: Network, images and all else that is shared.
         detectors: Where the detectors are.
         keys: Which of them.
         chosen: The attacks.
@@ -39,37 +39,42 @@ def attack_plan(
     Returns:
         The plan.
     """
-    shared, shards = shared_marks(scene), []
+    shared, shards = shared_fingerprints(setting), []
     for key in keys:
-        mark = mark_of(detectors, key)
+        of_detector = fingerprint_of(detectors, key)
         meant = _meant_for(chosen, str(detectors.metadata(key)["configuration"]))
-        blocks = list(_blocks(scene, detectors, key, meant, params))
+        blocks = list(_blocks(setting, detectors, key, meant, params))
         _check_sources(key, meant, blocks)
         for shard_key, block in blocks:
             condition = block.condition
             made_from = (
-                shared, mark, condition.identity, adaptive_attack_source(condition.spec.attack), block.indices,
-                [scene.images.source_ids[index] for index in block.indices],
-                scene.activations.digest if condition.kind.guide != "none" else None,
-                substitute_mark(scene, (condition,), detectors, key),
-                *([mark_of(detectors, block.surrogate)] if block.surrogate is not None else []),
+                shared, of_detector, condition.identity, adaptive_attack_source(condition.spec.attack), block.indices,
+                [setting.images.source_ids[index] for index in block.indices],
+                setting.activations.digest if condition.kind.guide != "none" else None,
+                substitute_fingerprint(setting, (condition,), detectors, key),
+                *([fingerprint_of(detectors, block.surrogate)] if block.surrogate is not None else []),
             )  # fmt: skip
             shards.append(ShardSpec(shard_key, fingerprint(*made_from), block))
-    work = AdaptiveWork(scene, detectors)
-    return ShardPlan(work=work, shards=tuple(shards), runtime=scene.runtime, description="adaptive adversarials")
+    work = AdaptiveWork(setting, detectors)
+    return ShardPlan(work=work, shards=tuple(shards), runtime=setting.runtime, description="adaptive adversarials")
 
 
 def _blocks(
-    scene: Scene, detectors: ShardStore, key: str, meant: tuple[Condition, ...], params: AdaptiveAttackParams
+    setting: AttackSetting, detectors: ShardStore, key: str, meant: tuple[Condition, ...], params: AdaptiveAttackParams
 ) -> Iterator[tuple[str, AdaptiveBlock]]:
-    known = restore(detectors, key, scene.representatives)
-    scored = score_naturals(scene.activations, "test", known, scene.representatives)
-    size = scene.runtime.shard_size
+    stored = restore(detectors, key, setting.representatives)
+    scored = score_naturals(setting.activations, "test", stored, setting.representatives)
+    size = setting.runtime.shard_size
     for condition in meant:
         count = min(params.max_images, condition.spec.max_images or params.max_images)
         surrogate = _surrogate_of(detectors, key, condition.spec.surrogate)
         indices = choose_sources(
-            scored, condition.spec, known, seed=scene.runtime.seed, count=count, per_class=params.max_images_per_class
+            scored,
+            condition.spec,
+            stored,
+            seed=setting.runtime.seed,
+            count=count,
+            per_class=params.max_images_per_class,
         )
         for number, start in enumerate(range(0, len(indices), size)):
             block = AdaptiveBlock(key, condition, indices[start : start + size], surrogate)
@@ -113,7 +118,7 @@ def _check_sources(key: str, meant: tuple[Condition, ...], blocks: list[tuple[st
         )
 
 
-def mark_of(detectors: ShardStore, key: str) -> str | None:
+def fingerprint_of(detectors: ShardStore, key: str) -> str | None:
     """Fingerprint of a detector, for what is made from it.
 
     Args:
@@ -134,13 +139,19 @@ def mark_of(detectors: ShardStore, key: str) -> str | None:
     return detectors.fingerprint(key)
 
 
-def shared_marks(scene: Scene) -> tuple[object, ...]:
+def shared_fingerprints(setting: AttackSetting) -> tuple[object, ...]:
     """Return the ingredients of every shard of a run."""
-    own = target_digest(scene.network), representatives_digest(scene.representatives), scene.runtime.seed
-    return own if scene.twin is None else (*own, target_digest(scene.twin, layers=False))
+    own = target_digest(setting.network), representatives_digest(setting.representatives), setting.runtime.seed
+    return own if setting.twin is None else (*own, target_digest(setting.twin, layers=False))
 
 
-def substitute_mark(scene: Scene, chosen: tuple[Condition, ...], detectors: ShardStore, key: str) -> str | None:
+def substitute_fingerprint(
+    setting: AttackSetting, chosen: tuple[Condition, ...], detectors: ShardStore, key: str
+) -> str | None:
     """Fingerprint of what stands in for a detector, where one of the attacks is made on the substitute."""
     wanted = any(condition.spec.needs_substitute for condition in chosen)
-    return scene.substitute.mark_for(detectors.metadata(key)) if wanted and scene.substitute is not None else None
+    return (
+        setting.substitute.fingerprint_for(detectors.metadata(key))
+        if wanted and setting.substitute is not None
+        else None
+    )

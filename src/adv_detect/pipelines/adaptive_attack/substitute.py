@@ -108,7 +108,7 @@ class Substitute:
             )
         return found
 
-    def mark_for(self, facts: Mapping[str, Any]) -> str:
+    def fingerprint_for(self, facts: Mapping[str, Any]) -> str:
         """Fingerprint of all that stands in for a detector: network, representatives and the detector itself."""
         return fingerprint(self.digest, self.detectors.fingerprint(self.key_for(facts)))
 
@@ -215,17 +215,17 @@ def describe_substitute(substitute_models: Substitute | Absent) -> dict[str, Any
     return {"seed": substitute_models.seed, "accuracy": substitute_models.network.spec.accuracy}
 
 
-def restore_substitute(substitute: Substitute, known: StoredDetector) -> tuple[TargetNetwork, StoredDetector]:
-    """Read the attacker's network and the detector that stands in for a known one.
+def restore_substitute(substitute: Substitute, stored: StoredDetector) -> tuple[TargetNetwork, StoredDetector]:
+    """Read the attacker's network and the detector that stands in for the one under attack.
 
     Args:
         substitute: What the attacker trained.
-        known: The detector under attack.
+        stored: The detector under attack.
 
     Returns:
         Network and detector, on the CPU.
     """
-    key = substitute.key_for(known.facts)
+    key = substitute.key_for(stored.facts)
     return substitute.network.freeze(), restore(substitute.detectors, key, substitute.representatives)
 
 

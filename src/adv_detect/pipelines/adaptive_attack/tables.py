@@ -22,7 +22,7 @@ from adv_detect.measures.adaptive_metrics import (
 from adv_detect.measures.adaptive_steps import loss_by_steps
 from adv_detect.measures.intervals import wilson_interval
 from adv_detect.params import AdaptiveAttackParams, AdversarialGenerationParams, EvaluationParams
-from adv_detect.pipelines.adaptive_attack.attacking import Scene
+from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 from adv_detect.pipelines.adaptive_attack.checking import attacks_that_follow, check_attacks, with_reliability
 from adv_detect.pipelines.adaptive_attack.clean_costs import clean_cost, with_costs
 from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
@@ -40,7 +40,7 @@ def measure_adaptive(
     detectors: ShardStore,
     hardened_detectors: ShardStore,
     floor_adversarials: ShardStore,
-    adaptive_scene: Scene,
+    attack_setting: AttackSetting,
     adaptive_attack: AdaptiveAttackParams,
     adversarial_generation: AdversarialGenerationParams,
     evaluation: EvaluationParams,
@@ -52,7 +52,7 @@ def measure_adaptive(
         detectors: The trained detectors.
         hardened_detectors: The detectors after adversarial training.
         floor_adversarials: Images whose activations were moved among those of clean ones.
-        adaptive_scene: Network, images and all else that the attacks shared.
+        attack_setting: Network, images and all else that the attacks shared.
         adaptive_attack: The attacks.
         adversarial_generation: The ordinary attacks, for the cost of hardening.
         evaluation: Level of confidence.
@@ -68,11 +68,12 @@ def measure_adaptive(
         ``checks`` has a row per sanity check; ``reference`` the three published figures in both forms; ``hardening`` a
         row before and one after per hardened detector.
     """
-    level, activations = evaluation.confidence_level, adaptive_scene.activations
-    representatives, bounds = adaptive_scene.representatives, adaptive_scene.network.spec.bounds
-    known = _known(detectors, hardened_detectors, adaptive_records, representatives)
+    level, activations = evaluation.confidence_level, attack_setting.activations
+    representatives, bounds = attack_setting.representatives, attack_setting.network.spec.bounds
+    stored = _stored_detectors(detectors, hardened_detectors, adaptive_records, representatives)
     naturals = {
-        key: score_naturals(activations, "test", one, representatives)["score"].to_numpy() for key, one in known.items()
+        key: score_naturals(activations, "test", one, representatives)["score"].to_numpy()
+        for key, one in stored.items()
     }
     records = adaptive_records[adaptive_records["form"] == "correct"]
     reference = reference_figures(adaptive_records, confidence_level=level)
@@ -86,10 +87,10 @@ def measure_adaptive(
     summary = with_floor(summary, floor_table(floor_adversarials, confidence_level=level))
     cost = [
         {"detector": key, **clean_cost(one, activations, representatives, adversarial_generation)}
-        for key, one in known.items()
+        for key, one in stored.items()
     ]
     return {
-        "summary": with_reliability(with_costs(summary, known, cost), checks),
+        "summary": with_reliability(with_costs(summary, stored, cost), checks),
         "curves": epsilon_curves(records, confidence_level=level, sparse=sparse),
         "steps": loss_by_steps(records, confidence_level=level),
         "half_loss": half_loss_table(records),
@@ -190,9 +191,9 @@ def reference_figures(records: pd.DataFrame, *, confidence_level: float) -> pd.D
     keys = ["detector", "method", "form", "attack", "norm", "epsilon", "criterion"]
     rows = []
     for values, part in compared.groupby(keys, dropna=False, sort=True):
-        about = dict(zip(keys, values, strict=True))
-        for passes, column in judged[str(about["form"])].items():
-            rows.append({**about, "passes": passes, **_three_figures(part, column, confidence_level)})
+        condition = dict(zip(keys, values, strict=True))
+        for passes, column in judged[str(condition["form"])].items():
+            rows.append({**condition, "passes": passes, **_three_figures(part, column, confidence_level)})
     return pd.DataFrame(rows)
 
 
@@ -248,7 +249,7 @@ def hardening_table(
     return merged.sort_values([*order, "when"], ascending=[*[True] * len(order), False], ignore_index=True)
 
 
-def _known(
+def _stored_detectors(
     detectors: ShardStore, hardened: ShardStore, records: pd.DataFrame, representatives: Representatives
 ) -> dict[str, StoredDetector]:
     return {

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adv_detect.algorithms.attacks.configured import BY_NETWORK, ConfiguredAttack
+from adv_detect.algorithms.attacks.construction import build_attack
 from adv_detect.algorithms.attacks.perturbations import perturbation_norms, verify_result
-from adv_detect.algorithms.attacks.registry import BY_NETWORK, ConfiguredAttack, build_attack
 from adv_detect.algorithms.attacks.result import AttackContext, AttackResult
 from adv_detect.algorithms.attacks.run import run_attack
 from adv_detect.algorithms.attacks.targets import draw_targets

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from adv_detect.algorithms.attacks.registry import attack_source, build_attack
+from adv_detect.algorithms.attacks.construction import attack_source, build_attack
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.algorithms.splits import interleave, keep_copies_together
 from adv_detect.algorithms.splits import split_sources as divide
@@ -151,15 +151,15 @@ def collect_records(
     """
     frames, timings = [], []
     for key, content in adversarials.only(*RECORD_TENSORS).items():
-        about = {name: content.metadata[name] for name in ("attack", "criterion", "form", "split", "seed")}
+        facts = {name: content.metadata[name] for name in ("attack", "criterion", "form", "split", "seed")}
         columns = {column: content.tensors[name].numpy() for name, column in RECORD_TENSORS.items()}
         count = len(content.metadata["source_ids"])
         frames.append(
             pd.DataFrame(
-                {"source_id": content.metadata["source_ids"], **about, **columns, "shard": key, "row": range(count)}
+                {"source_id": content.metadata["source_ids"], **facts, **columns, "shard": key, "row": range(count)}
             )
         )
-        timings.append(about | {"shard": key, "images": count, "seconds": content.metadata["seconds"]})
+        timings.append(facts | {"shard": key, "images": count, "seconds": content.metadata["seconds"]})
     records = with_tested_forms(pd.concat(frames, ignore_index=True), adversarial_generation)
     log_non_finite(records, "attack_records")
     return records, pd.DataFrame(timings)
@@ -190,8 +190,8 @@ def _blocks(
         for criterion in attack.criteria:
             for split in splits[name]:
                 chosen = members[split][: attack.limit(split)]
-                about = (name, criterion, split)
-                yield from _cut(chosen, "/".join(about), about, runtime, aims[split] if criterion == TARGETED else None)
+                group = (name, criterion, split)
+                yield from _cut(chosen, "/".join(group), group, runtime, aims[split] if criterion == TARGETED else None)
 
 
 def _members(source_splits: pd.DataFrame, split: Split, seed: int) -> list[int]:
@@ -217,11 +217,11 @@ def _aims(source_splits: pd.DataFrame) -> dict[Split, tuple[int, ...] | None]:
 def _cut(
     members: Sequence[int],
     prefix: str,
-    about: tuple[str, str, Split],
+    group: tuple[str, str, Split],
     runtime: RuntimeParams,
     aims: tuple[int, ...] | None = None,
 ) -> Iterator[tuple[str, SourceBlock]]:
-    attack, criterion, split = about
+    attack, criterion, split = group
     for number, start in enumerate(range(0, len(members), runtime.shard_size)):
         key = f"{prefix}-{number:04d}"
         seed = int(fingerprint(runtime.seed, key)[:8], 16) % SEED_RANGE

@@ -1,8 +1,7 @@
-"""Nodes that make activations and train detectors."""
+"""Nodes that make activations and detectors, and choose the one to serve."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterator
 from functools import cache, partial
@@ -13,27 +12,22 @@ import pandas as pd
 from adv_detect.absent import Absent
 from adv_detect.algorithms.detectors import parse_reference_name
 from adv_detect.algorithms.detectors.registry import detector_reads, detector_source, needed_views
-from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
-from adv_detect.algorithms.thresholds import thresholds_at_fpr
-from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_fingerprint, twin_that_is_read
+from adv_detect.jobs.activation_plans import ActivationBlock, activation_plan, twin_that_is_read
+from adv_detect.jobs.activations import read_fingerprint
 from adv_detect.jobs.benign_changes import benign_blocks, chosen_changes
 from adv_detect.jobs.controls import control_plan
+from adv_detect.jobs.detector_fitting import DetectorWork
 from adv_detect.jobs.detectors import (
-    CRITERIA,
     LEARNING_SPLITS,
     DetectorJob,
-    DetectorWork,
-    ValidationScores,
     attacks_of,
     best_detector,
-    criteria_of,
     plan_jobs,
     restore,
-    restore_all,
 )
-from adv_detect.measures.detector_keys import SUMMARY_FIGURES, rate_label
+from adv_detect.measures.detector_keys import SUMMARY_FIGURES
 from adv_detect.names import EARLY, LEARNED_FROM_ALL, REFERENCE, WITHOUT
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import (
@@ -46,7 +40,6 @@ from adv_detect.params import (
 from adv_detect.serving.bundle import ScoringBundle
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
-DESCRIBED = ("configuration", "trained_criterion", "trained_on", "seed")
 LOGGER = logging.getLogger(__name__)
 
 
@@ -105,7 +98,7 @@ def train_detectors(
     """
     of_classes, views = representatives_digest(representatives), detector_training.active_views
     work = DetectorWork(activations, representatives, detector_training.fit, runtime, views)
-    mark = cache(partial(read_fingerprint, activations))
+    read_of = cache(partial(read_fingerprint, activations))
     shards = tuple(
         ShardSpec(
             job.key,
@@ -115,55 +108,13 @@ def train_detectors(
                 repr(job),
                 detector_source(job.params),
                 _content(job.checkpoint),
-                [(key, mark(key, detector_reads(job.params))) for key in job.shards(activations)],
+                [(key, read_of(key, detector_reads(job.params))) for key in job.shards(activations)],
             ),
             job,
         )
         for job in _with_something_to_learn(_jobs(detector_training, adversarial_generation), activations)
     )
     return ShardPlan(work=work, shards=shards, runtime=runtime, description="detectors")
-
-
-def summarise_detectors(
-    detectors: ShardStore,
-    activations: ShardStore,
-    representatives: Representatives,
-    adversarial_generation: AdversarialGenerationParams,
-) -> pd.DataFrame:
-    """List the detectors with their configuration and validation figures.
-
-    Args:
-        detectors: The trained detectors.
-        activations: Activations of natural and attacked images; those of the validation split are scored.
-        representatives: Class representatives.
-        adversarial_generation: Which attacks are for training.
-
-    Returns:
-        One row per detector: detector (key), configuration, kind, representative, distance, order, top_k, hidden,
-        trained_criterion, trained_on, seed, epochs, validation_macro_auc (the attacks that it learned from; all where
-        it learned from none), validation_macro_auc_all (all attacks for training, of both criteria), forward_passes
-        (per clean image).
-    """
-    attacks = {name: attack.criteria for name, attack in adversarial_generation.active.items() if attack.train}
-    validation, rows = ValidationScores(activations, attacks), []
-    every = {f"{name}/{criterion}" for name in attacks for criterion in CRITERIA}
-    for stored in restore_all(detectors, representatives):
-        scores, facts = validation.score(stored.detector), stored.facts
-        learned = {f"{name}/{one}" for name in facts["attacks"] for one in criteria_of(facts["trained_criterion"])}
-        rows.append(
-            {
-                "detector": stored.key,
-                **stored.params.shown,
-                "top_k": stored.params.top_k,
-                "hidden": stored.params.hidden,
-                **{name: facts[name] for name in DESCRIBED},
-                "validation_macro_auc": validation.macro_auc(scores, learned or every),
-                "validation_macro_auc_all": validation.macro_auc(scores, every),
-                "epochs": len(facts["history"]),
-                "forward_passes": float(facts.get("forward_passes", 1.0)),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def make_controls(
@@ -189,47 +140,6 @@ def make_controls(
     readers = detector_summary[detector_summary["kind"].isin(readout_kinds())]
     like = best_detector(readers if readers["trained_on"].isin(LEARNED_FROM_ALL).any() else detector_summary)
     return control_plan(detectors, like, activations, representatives, runtime)
-
-
-def collect_histories(detectors: ShardStore) -> pd.DataFrame:
-    """Gather the training curves.
-
-    Args:
-        detectors: The trained detectors.
-
-    Returns:
-        One row per detector and epoch: detector, epoch, and the figures of the epoch (train_loss, validation_loss,
-        validation_macro_auc, learning_rate of those that read trajectories).
-    """
-    rows = [
-        {"detector": key, "epoch": epoch, **row}
-        for key in detectors
-        for epoch, row in enumerate(detectors.metadata(key)["history"], start=1)
-    ]
-    return pd.DataFrame(rows, columns=None if rows else ["detector", "epoch"])
-
-
-def fix_thresholds(detectors: ShardStore, control_detectors: ShardStore, evaluation: EvaluationParams) -> pd.DataFrame:
-    """Fix the threshold of every detector at every false-positive rate, on clean validation images.
-
-    Args:
-        detectors: The trained detectors, with their scores on clean validation images.
-        control_detectors: The controls, likewise.
-        evaluation: The false-positive rates.
-
-    Returns:
-        One row per detector and rate: detector, fpr, rate (as in the names of columns), threshold, n (clean images that
-        it rests on).
-    """
-    rows = []
-    stored = (one.only(CLEAN_SCORES).items() for one in (detectors, control_detectors))
-    for key, content in itertools.chain.from_iterable(stored):
-        scores = content.tensors[CLEAN_SCORES]
-        for fpr, threshold in thresholds_at_fpr(scores, evaluation.fprs).items():
-            rows.append(
-                {"detector": key, "fpr": fpr, "rate": rate_label(fpr), "threshold": threshold, "n": len(scores)}
-            )
-    return pd.DataFrame(rows)
 
 
 def assemble_champion(

@@ -8,13 +8,11 @@ from kedro.pipeline import Pipeline, node
 
 from adv_detect.pipelines.detector_training.nodes import (
     assemble_champion,
-    collect_histories,
     compute_activations,
-    fix_thresholds,
     make_controls,
-    summarise_detectors,
     train_detectors,
 )
+from adv_detect.pipelines.detector_training.tables import collect_histories, fix_thresholds, summarise_detectors
 
 
 def create_pipeline(**_: Any) -> Pipeline:

@@ -10,7 +10,7 @@ from adv_detect import plots
 from adv_detect.absent import Absent
 from adv_detect.algorithms.detectors import score_activations
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.jobs.activations import activation_plan, twin_that_is_read
+from adv_detect.jobs.activation_plans import activation_plan, twin_that_is_read
 from adv_detect.jobs.benign_changes import benign_blocks, changed_images
 from adv_detect.jobs.detectors import best_detector, configurations_of, restore, views_of
 from adv_detect.measures.benign_changes import benign_metrics, benign_table, change_rows, compared_detectors

@@ -140,9 +140,10 @@ def show_figures(
     return pictures, *shown
 
 
-def write_evaluation_part(  # noqa: PLR0913
+def write_evaluation_part(  # noqa: PLR0913 - every table that the report shows
     detection_metrics: pd.DataFrame,
     benign_changes: pd.DataFrame,
+    class_false_alarms: pd.DataFrame,
     measured_leaderboard: pd.DataFrame,
     detector_summary: pd.DataFrame,
     attack_records: pd.DataFrame,
@@ -156,6 +157,7 @@ def write_evaluation_part(  # noqa: PLR0913
     Args:
         detection_metrics: The detection metrics.
         benign_changes: The table of false alarms on benign changes.
+        class_false_alarms: The table of false alarms by class.
         measured_leaderboard: The comparison of all configurations.
         detector_summary: One row per trained detector.
         attack_records: One row per source image x attack x criterion.
@@ -172,9 +174,11 @@ def write_evaluation_part(  # noqa: PLR0913
     results = EvaluationResults(
         metrics=detection_metrics,
         benign=benign_changes,
+        by_class=class_false_alarms,
         detectors=describe_detectors(detector_summary),
         attack_records=attack_records[attack_records["attack"] != NATURAL],
         network=network,
+        class_names=network_weights.spec.class_names,
         layers=layer_table(network_weights),
         images={f"{split} images": int(count) for split, count in source_splits["split"].value_counts().items()},
         figures=evaluation_pictures,

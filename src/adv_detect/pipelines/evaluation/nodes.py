@@ -11,9 +11,11 @@ from adv_detect.absent import Absent
 from adv_detect.algorithms.attacks.registry import attacks_on_features
 from adv_detect.algorithms.detectors import score_activations
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.jobs.activations import ActivationBlock, activation_plan, read_activations, twin_that_is_read
+from adv_detect.jobs.activation_plans import ActivationBlock, activation_plan, twin_that_is_read
+from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import configurations_of, restore_all, views_of
 from adv_detect.jobs.records import with_tested_forms
+from adv_detect.measures.class_false_alarms import class_false_alarms
 from adv_detect.measures.detection_metrics import measure_scores
 from adv_detect.measures.detector_keys import describe_detectors
 from adv_detect.names import EIGHT_BIT, NOISE, ShardKey
@@ -146,6 +148,26 @@ def measure_detection(
         progress=runtime.progress,
     )
     return table, table, resamples
+
+
+def measure_classes(
+    scores: pd.DataFrame, detector_summary: pd.DataFrame, evaluation: EvaluationParams, runtime: RuntimeParams
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure the false alarms of detectors on the clean test images of each class.
+
+    Args:
+        scores: One row per image x detector.
+        detector_summary: One row per trained detector.
+        evaluation: Level of confidence.
+        runtime: Seed of the test whether classes differ.
+
+    Returns:
+        The table that :func:`adv_detect.measures.class_false_alarms.class_false_alarms` describes, twice: for parquet
+        and for CSV.
+    """
+    level = evaluation.confidence_level
+    table = class_false_alarms(scores, detector_summary, confidence_level=level, seed=runtime.seed)
+    return table, table
 
 
 def _scored_shards(activations: ShardStore, controls: ShardStore) -> list[tuple[ShardStore, str]]:

@@ -19,7 +19,12 @@ from adv_detect.pipelines.evaluation.figures import (
     show_figures,
     write_evaluation_part,
 )
-from adv_detect.pipelines.evaluation.nodes import compute_control_activations, measure_detection, score_images
+from adv_detect.pipelines.evaluation.nodes import (
+    compute_control_activations,
+    measure_classes,
+    measure_detection,
+    score_images,
+)
 
 
 def create_pipeline(**_: Any) -> Pipeline:
@@ -70,6 +75,12 @@ def _measuring() -> list[Any]:
             ],
             outputs=["detection_metrics", "detection_metrics_csv", "auc_resamples"],
             name="measure_detection",
+        ),
+        node(
+            measure_classes,
+            inputs=["scores", "detector_summary", "params:evaluation", "params:runtime"],
+            outputs=["class_false_alarms", "class_false_alarms_csv"],
+            name="measure_classes",
         ),
     ]
 
@@ -179,6 +190,7 @@ def _showing() -> list[Any]:
             inputs=[
                 "detection_metrics",
                 "benign_changes",
+                "class_false_alarms",
                 "measured_leaderboard",
                 "detector_summary",
                 "attack_records",

@@ -125,5 +125,5 @@ def _distances(embedding: torch.Tensor, medoids: torch.Tensor, classes: torch.Te
 
 
 def _frame(rows: FaceRows, distances: Distances) -> pd.DataFrame:
-    about: dict[str, Any] = {"attack": rows.attack, "form": rows.form if rows.attack != NATURAL else "none"}
-    return pd.DataFrame({**about, "distance": distances})
+    labels: dict[str, Any] = {"attack": rows.attack, "form": rows.form if rows.attack != NATURAL else "none"}
+    return pd.DataFrame({**labels, "distance": distances})

@@ -128,8 +128,8 @@ def embed_attacked_faces(
     wanted = {*adversarials.select(natural=True), *adversarials.select(split=TEST)}
     made_from = (target_digest(network_weights), face_recognition.mirror)
     shards = tuple(
-        ShardSpec(key, fingerprint(made_from, mark), key)
-        for key, mark in sorted(adversarials.fingerprints().items())
+        ShardSpec(key, fingerprint(made_from, of_images), key)
+        for key, of_images in sorted(adversarials.fingerprints().items())
         if key in wanted
     )
     return ShardPlan(work=work, shards=shards, runtime=runtime, description="embeddings of attacked faces")

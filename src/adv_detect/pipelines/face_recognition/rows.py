@@ -98,15 +98,15 @@ def _read(store: ShardStore) -> FaceRows:
     if not store:
         raise DataError(f"{store.root}: expected embeddings of natural test images, got none; run face_recognition")
     contents = list(store.values())
-    about = contents[0].metadata
+    metadata = contents[0].metadata
     tensors = {
         name: torch.cat([content.tensors[name] for content in contents])
         for name in ("source_index", EMBEDDING, TEMPLATE, "label", "target", "success")
     }
     return FaceRows(
-        attack=about["attack"],
-        criterion=about["criterion"],
-        form=about["form"],
+        attack=metadata["attack"],
+        criterion=metadata["criterion"],
+        form=metadata["form"],
         source_ids=tuple(name for content in contents for name in content.metadata["source_ids"]),
         **tensors,
     )

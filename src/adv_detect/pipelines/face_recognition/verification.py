@@ -103,12 +103,12 @@ def verification_table(pairs: pd.DataFrame, clean: pd.DataFrame, params: FaceRec
     thresholds = {str(rule): clean_threshold(scores, same, rule=rule) for rule in params.thresholds}
     rows = list(_clean_rows(scores, same, thresholds, verify(scores, same, fars=params.fars)))
     for (attack, criterion, form), group in pairs.groupby(["attack", "criterion", "form"], sort=False):
-        about = {"attack": attack, "criterion": criterion, "form": form}
+        condition = {"attack": attack, "criterion": criterion, "form": form}
         curve = _figures(attacked_verification(group, clean, fars=params.fars))
         before = attacked_verification(group, clean, fars=params.fars, score="clean_score")
         curve |= {"clean_auc": before.auc, "clean_eer": before.eer}
         rows += [
-            about | _decided(group, threshold) | {"threshold_rule": rule, "threshold": threshold} | curve
+            condition | _decided(group, threshold) | {"threshold_rule": rule, "threshold": threshold} | curve
             for rule, threshold in thresholds.items()
         ]
     table = pd.DataFrame(rows)
@@ -159,10 +159,10 @@ def _clean_rows(
     criterion, form = CLEAN
     for rule, threshold in thresholds.items():
         for one in fooled_pairs(scores, scores, same, threshold=threshold):
-            about = {"attack": NATURAL, "criterion": criterion, "form": form, "threshold_rule": rule}
+            condition = {"attack": NATURAL, "criterion": criterion, "form": form, "threshold_rule": rule}
             nothing = {"n_success": 0, "fooled_of_success": float("nan")}
             decided = _columns(one) | {"fooled_of_right": float("nan")}
-            yield about | {"threshold": threshold} | decided | nothing | _figures(measured)
+            yield condition | {"threshold": threshold} | decided | nothing | _figures(measured)
 
 
 def _columns(found: FooledPairs) -> dict[str, Any]:

@@ -63,10 +63,10 @@ def train_model(seed: int) -> TinyModel:
     (slope,) = torch.autograd.grad(functional.cross_entropy(model(leaf)[0], labels, reduction="sum"), leaf)
     attacked = [(images + epsilon * slope.sign()).clamp(0, 1) for epsilon in (0.1, 0.2)]
     described = model.layers(torch.cat([images, *attacked])).detach().flatten(1)
-    marks = torch.cat([torch.zeros(120), torch.ones(240)])
+    labels = torch.cat([torch.zeros(120), torch.ones(240)])
     _fit(
         list(model.detector.parameters()),
-        lambda: functional.binary_cross_entropy_with_logits(model.detector(described).squeeze(1), marks),
+        lambda: functional.binary_cross_entropy_with_logits(model.detector(described).squeeze(1), labels),
         steps=100,
     )
     clean_scores = model(make_images(200, seed=seed + 50)[0])[1]

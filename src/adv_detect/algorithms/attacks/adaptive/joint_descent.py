@@ -29,15 +29,15 @@ from adv_detect.algorithms.attacks.adaptive.gradients import (
     parts_under,
     raw_gradient,
 )
-from adv_detect.algorithms.attacks.adaptive.joint_front import (
+from adv_detect.algorithms.attacks.adaptive.joint_state import (
     DETECTOR_ALONE,
     LEAST_SCALE,
     SLACK,
-    Front,
+    JointState,
     halve,
-    meet_network,
-    moved_odds,
-    take_in,
+    include_network,
+    record_losses,
+    update_odds,
 )
 from adv_detect.algorithms.attacks.adaptive.step_sizes import StepSizes, checkpoints
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, EndToEndModel, EvadableModel
@@ -120,23 +120,23 @@ class JointDescent:
     def run(self, rows: Tensor, aims: Tensor) -> None:
         """Attack rows ``(n,)`` of the task towards their target classes ``(n, K)``."""
         self._pairs = aims.shape[1]
-        front = self._begin(rows.repeat_interleave(self._pairs), aims.flatten())
-        marks, last = self._checkpoints(), 0
+        state = self._begin(rows.repeat_interleave(self._pairs), aims.flatten())
+        halving_steps, last = self._checkpoints(), 0
         for step in range(self._arguments.steps):
-            front = self._step(front, step)
-            if step + 1 in marks:
-                front, last = halve(front, step + 1 - last), step + 1
-            front = self._drop_done(front)
-            if not len(front.rows):
+            state = self._step(state, step)
+            if step + 1 in halving_steps:
+                state, last = halve(state, step + 1 - last), step + 1
+            state = self._drop_done(state)
+            if not len(state.rows):
                 return
         with torch.no_grad():
-            self._judge(front, self._evaluate(front, front.images), self._arguments.steps)
+            self._judge(state, self._evaluate(state, state.images), self._arguments.steps)
 
     def _checkpoints(self) -> set[int]:
         rest = self._arguments.steps - self._alone
         return {*checkpoints(self._alone), *(self._alone + one for one in checkpoints(rest))}
 
-    def _begin(self, rows: Tensor, aims: Tensor) -> Front:
+    def _begin(self, rows: Tensor, aims: Tensor) -> JointState:
         batch = self._task.select(rows)
         images = starting_points(batch, 0 if self._start == "clean" else self._restart)
         with torch.no_grad():
@@ -144,64 +144,64 @@ class JointDescent:
         odds, unknown = torch.zeros_like(clean), torch.full_like(clean, float("inf"))
         if self._alone or _stands_alone(self._model):
             odds[:, 0] = DETECTOR_ALONE
-        return Front(
+        return JointState(
             rows=rows, aims=aims, images=images, before=images, losses=unknown, best=images, best_losses=unknown,
             scales=clean.abs().clamp_min(LEAST_SCALE), odds=odds,
             step_sizes=StepSizes.start(self._size, clean[:, 0]),
         )  # fmt: skip
 
-    def _evaluate(self, front: Front, images: Tensor) -> Evaluation:
-        return evaluate(self._model, images, self._task.select(front.rows), aims=front.aims)
+    def _evaluate(self, state: JointState, images: Tensor) -> Evaluation:
+        return evaluate(self._model, images, self._task.select(state.rows), aims=state.aims)
 
     def _losses(self, evaluation: Evaluation, aims: Tensor) -> Tensor:
         of_network = self._arguments.confidence - logit_margin(evaluation.class_logits, aims, targeted=True)
         return torch.cat([of_network[:, None], evaluation.evasions + self._arguments.detector_margin], dim=1)
 
-    def _step(self, front: Front, step: int) -> Front:
+    def _step(self, state: JointState, step: int) -> JointState:
         if step >= self._alone:
-            front = meet_network(front, front.alone & self._within_reach(front), size=self._size)
-        joint, alone = (torch.nonzero(part).squeeze(1) for part in (~front.alone, front.alone))
+            state = include_network(state, state.alone & self._within_reach(state), size=self._size)
+        joint, alone = (torch.nonzero(part).squeeze(1) for part in (~state.alone, state.alone))
         if not len(alone):
-            return self._step_joint(front, step)
+            return self._step_joint(state, step)
         if not len(joint):
-            return self._step_alone(front)
-        parts = [self._step_joint(front.select(joint), step), self._step_alone(front.select(alone))]
-        return Front.join(parts, torch.cat([joint, alone]))
+            return self._step_alone(state)
+        parts = [self._step_joint(state.select(joint), step), self._step_alone(state.select(alone))]
+        return JointState.join(parts, torch.cat([joint, alone]))
 
-    def _step_joint(self, front: Front, step: int) -> Front:
-        evaluation = self._evaluate(front, front.images)
-        self._judge(front, evaluation, step)
-        losses = self._losses(evaluation, front.aims)
-        front = take_in(front, losses.detach())
-        objective = front.joint(losses)
+    def _step_joint(self, state: JointState, step: int) -> JointState:
+        evaluation = self._evaluate(state, state.images)
+        self._judge(state, evaluation, step)
+        losses = self._losses(evaluation, state.aims)
+        state = record_losses(state, losses.detach())
+        objective = state.joint(losses)
         if not self._arguments.return_early:
-            highest = (losses / front.scales)[:, 1:].amax(dim=1)
+            highest = (losses / state.scales)[:, 1:].amax(dim=1)
             objective = objective + SLACK * highest.clamp_max(-SLACK)
         direction = probed_direction(objective, evaluation, probing=step % PROBE_EVERY == 0)
-        self._spend(front, direction)
-        return replace(self._moved(front, direction.values), odds=moved_odds(front))
+        self._spend(state, direction)
+        return replace(self._moved(state, direction.values), odds=update_odds(state))
 
-    def _step_alone(self, front: Front) -> Front:
+    def _step_alone(self, state: JointState) -> JointState:
         """Follow the detector, whatever the network says; it need not even be run for that."""
-        leaf = front.images.detach().requires_grad_(True)
-        evasions = parts_under(self._model, leaf, front.aims) - self._task.threshold + self._arguments.detector_margin
+        leaf = state.images.detach().requires_grad_(True)
+        evasions = parts_under(self._model, leaf, state.aims) - self._task.threshold + self._arguments.detector_margin
         losses = torch.cat([torch.zeros_like(evasions[:, :1]), evasions], dim=1)
-        front = take_in(front, losses.detach())
-        values = raw_gradient(front.joint(losses), leaf)
-        passing = (front.losses <= -SLACK * front.scales)[:, 1:].all(dim=1)
+        state = record_losses(state, losses.detach())
+        values = raw_gradient(state.joint(losses), leaf)
+        passing = (state.losses <= -SLACK * state.scales)[:, 1:].all(dim=1)
         evaluated, zero = counts(DETECTOR, is_absent(values) & ~passing)
-        self._spend(front, Direction(values=values, evaluated=evaluated, zero=zero))
-        return self._moved(front, values)
+        self._spend(state, Direction(values=values, evaluated=evaluated, zero=zero))
+        return self._moved(state, values)
 
-    def _moved(self, front: Front, gradients: Tensor) -> Front:
+    def _moved(self, state: JointState, gradients: Tensor) -> JointState:
         """Step against the gradient and along the last step."""
-        batch = self._task.select(front.rows)
-        length = per_row(front.step_sizes.sizes * batch.budget, gradients)
-        stepped = project(front.images - length * unit_step(gradients, batch.norm), batch)
-        moved = front.images + MOMENTUM * (stepped - front.images) + (1 - MOMENTUM) * (front.images - front.before)
-        return replace(front, images=project(moved, batch), before=front.images)
+        batch = self._task.select(state.rows)
+        length = per_row(state.step_sizes.sizes * batch.budget, gradients)
+        stepped = project(state.images - length * unit_step(gradients, batch.norm), batch)
+        moved = state.images + MOMENTUM * (stepped - state.images) + (1 - MOMENTUM) * (state.images - state.before)
+        return replace(state, images=project(moved, batch), before=state.images)
 
-    def _judge(self, front: Front, evaluation: Evaluation, step: int) -> None:
+    def _judge(self, state: JointState, evaluation: Evaluation, step: int) -> None:
         """Offer of all pairs of an image the one with the lowest score."""
         score = evaluation.score
         fooled = evaluation.margin > self._arguments.confidence
@@ -209,26 +209,26 @@ class JointDescent:
         keys = torch.where(fooled, score, NEVER)
         place = keys.reshape(-1, self._pairs).argmin(dim=1)
         place = place + torch.arange(0, len(keys), self._pairs, device=keys.device)
-        rows, keys, success = front.rows[place], keys[place], (fooled & passed)[place]
+        rows, keys, success = state.rows[place], keys[place], (fooled & passed)[place]
         self._tracker.offer(rows, evaluation.images.detach()[place], keys)
         self._tracker.succeed(rows, success, self._restart * self._arguments.steps + step)
         if self._arguments.return_early:
             self._tracker.finish(rows, success)
 
-    def _spend(self, front: Front, direction: Direction) -> None:
+    def _spend(self, state: JointState, direction: Direction) -> None:
         """Count the gradients of all pairs of an image."""
         shape = (-1, self._pairs, 2)
         evaluated, zero = (part.reshape(shape).sum(dim=1) for part in (direction.evaluated, direction.zero))
-        self._tracker.spend(front.rows[:: self._pairs], replace(direction, evaluated=evaluated, zero=zero))
+        self._tracker.spend(state.rows[:: self._pairs], replace(direction, evaluated=evaluated, zero=zero))
 
-    def _within_reach(self, front: Front) -> Tensor:
+    def _within_reach(self, state: JointState) -> Tensor:
         """Find the images with which the detector passes, or nearly does, under the name of one class at least."""
-        near = (front.losses <= WITHIN_REACH * front.scales)[:, 1:].all(dim=1)
+        near = (state.losses <= WITHIN_REACH * state.scales)[:, 1:].all(dim=1)
         return near.reshape(-1, self._pairs).any(dim=1).repeat_interleave(self._pairs)
 
-    def _drop_done(self, front: Front) -> Front:
-        left = ~self._tracker.done[front.rows]
-        return front if bool(left.all()) else front.select(torch.nonzero(left).squeeze(1))
+    def _drop_done(self, state: JointState) -> JointState:
+        left = ~self._tracker.done[state.rows]
+        return state if bool(left.all()) else state.select(torch.nonzero(left).squeeze(1))
 
 
 def _stands_alone(model: EndToEndModel) -> bool:

@@ -1,4 +1,4 @@
-"""The pairs of image and target class of a joint descent: where they are, how far they got, how both losses weigh."""
+"""State of a joint descent: points, losses, weights and step sizes of pairs of image and target class."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SLACK = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Front:
-    """The pairs still in a run, one per row; all pairs of an image stay or leave together.
+class JointState:
+    """State of the pairs still in a run, one per row; all pairs of an image stay or leave together.
 
     Losses are those of the network and of the parts of the detector side by side, ``(n, 1 + M)``: at most 0 where that
     one is on the attacker's side.
@@ -53,17 +53,19 @@ class Front:
     step_sizes: StepSizes
 
     @classmethod
-    def join(cls, parts: Sequence[Front], order: Tensor) -> Front:
+    def join(cls, parts: Sequence[JointState], order: Tensor) -> JointState:
         """Put parts below each other, and their rows into the places that ``order`` gives."""
         names = [one.name for one in fields(cls)]
         joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names if name != "step_sizes"}
         sizes = StepSizes.join([part.step_sizes for part in parts])
         return cls(**joined, step_sizes=sizes).select(order.argsort())
 
-    def select(self, kept: Tensor) -> Front:
+    def select(self, kept: Tensor) -> JointState:
         """Keep some pairs."""
         parts = {one.name: getattr(self, one.name) for one in fields(self)}
-        return Front(**{name: one.select(kept) if name == "step_sizes" else one[kept] for name, one in parts.items()})
+        return JointState(
+            **{name: one.select(kept) if name == "step_sizes" else one[kept] for name, one in parts.items()}
+        )
 
     @property
     def alone(self) -> Tensor:
@@ -79,46 +81,46 @@ class Front:
         return (self.odds.softmax(dim=1) * self.resistance(losses)).sum(dim=1)
 
 
-def take_in(front: Front, losses: Tensor) -> Front:
+def record_losses(state: JointState, losses: Tensor) -> JointState:
     """Compare the losses of the point where the pairs are with those before and with the best."""
     finite = losses.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    front = replace(front, scales=torch.maximum(front.scales, finite.abs()))
-    now = front.joint(losses)
-    better = now < front.joint(front.best_losses)
+    state = replace(state, scales=torch.maximum(state.scales, finite.abs()))
+    now = state.joint(losses)
+    better = now < state.joint(state.best_losses)
     return replace(
-        front,
+        state,
         losses=losses,
-        best=torch.where(per_row(better, front.images), front.images, front.best),
-        best_losses=torch.where(better[:, None], losses, front.best_losses),
-        step_sizes=front.step_sizes.count(now < front.joint(front.losses)),
+        best=torch.where(per_row(better, state.images), state.images, state.best),
+        best_losses=torch.where(better[:, None], losses, state.best_losses),
+        step_sizes=state.step_sizes.count(now < state.joint(state.losses)),
     )
 
 
-def moved_odds(front: Front) -> Tensor:
+def update_odds(state: JointState) -> Tensor:
     """Give weight to those that still resist, at the cost of the others."""
-    resists = (front.losses > 0).to(front.odds)
+    resists = (state.losses > 0).to(state.odds)
     change = WEIGHT_RATE * (resists - resists.mean(dim=1, keepdim=True))
-    return (front.odds + change).clamp(-LARGEST_ODDS, LARGEST_ODDS)
+    return (state.odds + change).clamp(-LARGEST_ODDS, LARGEST_ODDS)
 
 
-def halve(front: Front, period: int) -> Front:
+def halve(state: JointState, period: int) -> JointState:
     """Halve step sizes at a checkpoint, and go on from the best point where one was halved."""
-    step_sizes, halved = front.step_sizes.check(period, front.joint(front.best_losses))
-    back = per_row(halved, front.images)
-    images = torch.where(back, front.best, front.images)
-    return replace(front, step_sizes=step_sizes, images=images, before=torch.where(back, images, front.before))
+    step_sizes, halved = state.step_sizes.check(period, state.joint(state.best_losses))
+    back = per_row(halved, state.images)
+    images = torch.where(back, state.best, state.images)
+    return replace(state, step_sizes=step_sizes, images=images, before=torch.where(back, images, state.before))
 
 
-def meet_network(front: Front, met: Tensor, *, size: float) -> Front:
-    """Let the network count where ``met`` ``(n,)``: from the best point, with a fresh step size and even weights."""
-    unknown, back = torch.full_like(front.losses, float("inf")), per_row(met, front.images)
-    images = torch.where(back, front.best, front.images)
+def include_network(state: JointState, included: Tensor, *, size: float) -> JointState:
+    """Let the network count where ``included`` ``(n,)``: from its best point, with fresh step size and even weights."""
+    unknown, back = torch.full_like(state.losses, float("inf")), per_row(included, state.images)
+    images = torch.where(back, state.best, state.images)
     return replace(
-        front,
+        state,
         images=images,
-        before=torch.where(back, images, front.before),
-        losses=torch.where(met[:, None], unknown, front.losses),
-        best_losses=torch.where(met[:, None], unknown, front.best_losses),
-        step_sizes=front.step_sizes.renew(met, size),
-        odds=torch.where(met[:, None], torch.zeros_like(front.odds), front.odds),
+        before=torch.where(back, images, state.before),
+        losses=torch.where(included[:, None], unknown, state.losses),
+        best_losses=torch.where(included[:, None], unknown, state.best_losses),
+        step_sizes=state.step_sizes.renew(included, size),
+        odds=torch.where(included[:, None], torch.zeros_like(state.odds), state.odds),
     )
