@@ -114,7 +114,8 @@ def beyond_chance(row: Mapping[str, Any], form: str) -> bool:
 
 
 def _same(rows: pd.DataFrame, key: Sequence[Any]) -> pd.DataFrame:
-    return rows[(rows[OF_CONFIGURATION[0]] == key[0]) & (rows[OF_CONFIGURATION[1]] == key[1])]
+    found: pd.DataFrame = rows[(rows[OF_CONFIGURATION[0]] == key[0]) & (rows[OF_CONFIGURATION[1]] == key[1])]
+    return found
 
 
 def _description(rows: pd.DataFrame) -> Row:

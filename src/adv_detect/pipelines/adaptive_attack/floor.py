@@ -56,7 +56,7 @@ class FloorWork:
             "source_index": attacked.task.indices,
         }
         return ShardContent(
-            tensors={name: one.detach().cpu().contiguous() for name, one in tensors.items()},
+            tensors={name: one.detach().cpu().contiguous() for name, one in tensors.items() if one is not None},
             metadata={
                 "norm": condition.norm,
                 "epsilon": condition.epsilon,
@@ -108,7 +108,8 @@ def floor_table(floor_adversarials: ShardStore, *, confidence_level: float) -> p
     found = _records(floor_adversarials)
     rows = []
     for (norm, epsilon, criterion), part in found.groupby([*FACTS], sort=True) if len(found) else ():
-        usable = found[(found[norm] <= epsilon * WITHIN) & found["criterion"].isin(_counting(str(criterion)))]
+        limit = float(part["epsilon"].iloc[0]) * WITHIN
+        usable = found[(found[norm] <= limit) & found["criterion"].isin(_counting(str(criterion)))]
         matched = usable[usable["matched"]]["source_id"]
         hits, count = int(part["source_id"].isin(matched).sum()), len(part)
         low, high = wilson_interval(hits, count, confidence_level=confidence_level)
