@@ -25,7 +25,7 @@ from adv_detect.reporting.leaderboard import (
     lost_table,
     with_lost,
 )
-from adv_detect.reporting.parts import PARTS, ReportPart, detectors_identity, fitting_parts, render_parts
+from adv_detect.reporting.parts import PARTS, ReportPart, detectors_identity, render_parts
 from adv_detect.reporting.pictures import draw_pictures
 from adv_detect.reporting.render import render_report
 
@@ -51,7 +51,6 @@ __all__ = [
     "detectors_identity",
     "draw_pictures",
     "evaluation_sections",
-    "fitting_parts",
     "leaderboard_metrics",
     "leaderboard_section",
     "lost_table",

@@ -48,21 +48,8 @@ def detectors_identity(summary: pd.DataFrame) -> str:
     return fingerprint(ordered["detector"].tolist(), [f"{value:.9f}" for value in ordered["validation_macro_auc"]])
 
 
-def fitting_parts(parts: Mapping[str, ReportPart | None], made_from: str) -> list[ReportPart]:
-    """Choose the parts that speak of the same detectors; others are left out with a warning.
-
-    Args:
-        parts: The parts by name of their dataset, None where a pipeline has not run.
-        made_from: Identity of the detectors on disk.
-
-    Returns:
-        Those that fit, in order.
-    """
-    return [part for name, part in parts.items() if part is not None and _fits(name, part, made_from)]
-
-
 def render_parts(parts: Mapping[str, ReportPart | None], made_from: str, *, after_first: Sequence[Section] = ()) -> str:
-    """Render one page from the parts that speak of the same detectors.
+    """Render one page from the parts that speak of the same detectors; others are left out with a warning.
 
     Args:
         parts: The parts by name of their dataset, None where a pipeline has not run. The first one that fits heads the
@@ -76,7 +63,7 @@ def render_parts(parts: Mapping[str, ReportPart | None], made_from: str, *, afte
     Raises:
         DataError: No part fits.
     """
-    fitting = fitting_parts(parts, made_from)
+    fitting = [part for name, part in parts.items() if part is not None and _fits(name, part, made_from)]
     if not fitting:
         raise DataError(
             f"report: expected a part about the detectors on disk among {list(parts)}, got none; "

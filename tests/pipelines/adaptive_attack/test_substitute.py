@@ -282,3 +282,15 @@ def test_a_transferred_attack_is_made_on_the_substitute_within_the_budget(settin
     assert float(result.linf.max()) <= 0.5 * (1 + 1e-5)
     assert float((substitute.network(result.images).argmax(dim=1) != labels).float().mean()) > 0.5
     assert torch.equal(result.fooled, setting.network(result.images).argmax(dim=1) != labels)
+
+
+def test_it_trains_the_detectors_that_attacks_on_it_are_meant_for(configured, adaptive):
+    transfer = {"attack": "selective", "role": "transfer", "arguments": {"steps": 2}}
+    both = {"detectors": ["cosine", "ranked"], "hardening": {"rounds": 0}}
+
+    meant = configured(adaptive_attack=adaptive(attacks={"one": transfer | {"detectors": ["ranked"]}}, **both))
+    other = configured(adaptive_attack=adaptive(attacks={"one": transfer | {"surrogate": "cosine"}}, **both))
+
+    trained = next(block for block in meant if isinstance(block, DetectorTrainingParams))
+    assert set(trained.active) == {"ranked"}
+    assert set(other) == {ABSENT}

@@ -9,7 +9,6 @@ from adv_detect.reporting import (
     LOST,
     ReportPart,
     detectors_identity,
-    fitting_parts,
     leaderboard_metrics,
     leaderboard_section,
     render_parts,
@@ -30,9 +29,9 @@ def rank_detectors(
         The table that :func:`adv_detect.reporting.leaderboard.with_lost` describes, for parquet and for CSV, and
         metrics for MLflow; without rows where no evaluation of these detectors has run.
     """
-    tables: dict[str, pd.DataFrame] = {}
-    for part in fitting_parts(parts, detectors_identity(detector_summary)):
-        tables |= part.tables
+    identity, tables = detectors_identity(detector_summary), dict[str, pd.DataFrame]()
+    for part in parts.values():
+        tables |= part.tables if part is not None and part.made_from == identity else {}
     measured = tables.get(LEADERBOARD, pd.DataFrame({"configuration": pd.Series(dtype=str)}))
     table = with_lost(measured, tables.get(LOST, pd.DataFrame()))
     return table, table, leaderboard_metrics(table)
