@@ -68,7 +68,7 @@ def test_detectors_of_one_criterion_run_to_the_report(tiny):
     changes = {
         "detector_training": {"criteria": ["untargeted"], "configurations": {"mlp-centroid-mahalanobis-ranked": None}},
         "adaptive_attack": {"trained_criteria": ["untargeted"]},
-        "adversarial_generation": {"attacks": {"cw": None, "bim-confident": None}},
+        "adversarial_generation": {"attacks": {"cw": None}},
     }
     catalog = tiny.check(merged(tiny.parameters, changes))
 

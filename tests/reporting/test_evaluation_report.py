@@ -191,7 +191,7 @@ def test_failures_and_misclassified_naturals_stand_apart(sections: dict[str, Sec
 
 
 def test_comparison_has_own_and_other_training(sections: dict[str, Section]) -> None:
-    (table,) = tables(sections["Early, confident and other attacks"])
+    (table,) = tables(sections["Early, confident and unseen attacks"])
     assert list(table.frame["detector"])[-2:] == ["control: margin only", "control: untrained detector"]
     assert [name.endswith("other criterion") for name in table.frame.columns[1:]] == [False, False, True, True]
 

@@ -11,6 +11,7 @@ from adv_detect.pipelines.reporting.nodes import render_report
 from adv_detect.reporting import PARTS, Report, ReportPart, Section, Text, detectors_identity
 
 SUMMARY = pd.DataFrame({"detector": ["a", "b"], "validation_macro_auc": [0.9, 0.8]})
+NONE = pd.DataFrame({"configuration": []})
 TITLES = {
     "evaluation_part": ("Summary", "Limits"),
     "adaptive_attack_part": ("If the attacker knows",),
@@ -37,7 +38,7 @@ def headings(page: str) -> list[str]:
     ],
 )
 def test_the_page_has_the_sections_of_all_pipelines_that_have_run(have_run, expected):
-    page = render_report(SUMMARY, **{name: part(name) if name in have_run else None for name in PARTS})
+    page = render_report(SUMMARY, NONE, **{name: part(name) if name in have_run else None for name in PARTS})
 
     assert headings(page) == expected
     assert f"<h1>Title of {have_run[0]}</h1>" in page
@@ -46,7 +47,7 @@ def test_the_page_has_the_sections_of_all_pipelines_that_have_run(have_run, expe
 def test_a_part_about_other_detectors_is_left_out_with_a_word(caplog):
     parts = {name: part(name) for name in PARTS} | {PARTS[2]: part(PARTS[2], "others")}
 
-    page = render_report(SUMMARY, **parts)
+    page = render_report(SUMMARY, NONE, **parts)
 
     assert headings(page) == ["Summary", "If the attacker knows", "Limits"]
     (message,) = [record.message for record in caplog.records]
@@ -56,7 +57,7 @@ def test_a_part_about_other_detectors_is_left_out_with_a_word(caplog):
 
 def test_a_report_without_a_fitting_part_is_refused():
     with pytest.raises(DataError, match=r"expected a part about the detectors on disk .* --pipeline=evaluation"):
-        render_report(SUMMARY, **dict.fromkeys(PARTS) | {PARTS[0]: part(PARTS[0], "others")})
+        render_report(SUMMARY, NONE, **dict.fromkeys(PARTS) | {PARTS[0]: part(PARTS[0], "others")})
 
 
 def test_detectors_are_told_apart_by_key_and_validation_figure():
@@ -66,8 +67,9 @@ def test_detectors_are_told_apart_by_key_and_validation_figure():
     assert detectors_identity(again) == detectors_identity(SUMMARY) != detectors_identity(other)
 
 
-def test_the_node_takes_every_part_and_makes_the_report():
-    (node,) = create_pipeline().nodes
+def test_the_nodes_take_every_part_and_make_leaderboard_and_report():
+    ranking, rendering = create_pipeline().nodes
 
-    assert set(node.inputs) == {"detector_summary", *PARTS}
-    assert node.outputs == ["report"]
+    assert set(ranking.inputs) == {"detector_summary", *PARTS}
+    assert set(rendering.inputs) == {"detector_summary", "leaderboard", *PARTS}
+    assert rendering.outputs == ["report"]

@@ -48,6 +48,15 @@ def check(kind: str, arguments: dict | None = None, *, layers=("a", "b"), clean:
         ),
         ("dknn", {}, "needs at least 94 natural images of the train split, there are at most 93"),
         ("margin", {"x": 1}, "arguments of detector 'margin'"),
+        ("density", {"neighbours": 100}, "needs at least 101 natural images of the train split, there are at most 100"),
+        ("multiview", {"neighbours": 120}, "needs at least 121 natural images"),
+        ("density", {"model": "neighbours", "density_neighbours": 101}, "needs at least 101 natural images"),
+        ("density", {"top_k": 4}, "top_k: expected at most the 3 classes of the data, got 4"),
+        (
+            "joined",
+            {"members": {"a": {"kind": "margin"}, "b": {"kind": "density", "arguments": {"neighbours": 100}}}},
+            "needs at least 101 natural images",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_by_the_name_of_its_configuration(kind, arguments, match):
@@ -70,7 +79,7 @@ def test_too_few_layers_are_refused():
 
 
 def test_what_fits_passes():
-    for kind in ("dknn", "kde", "mahalanobis", "nic", "feature-squeezing", "margin"):
+    for kind in ("dknn", "kde", "mahalanobis", "nic", "feature-squeezing", "margin", "density", "multiview"):
         check(kind)
     check("dknn", {"k": 5000}, clean=None)
 

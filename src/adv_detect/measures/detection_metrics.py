@@ -23,6 +23,7 @@ from adv_detect.measures.detector_keys import (
     NOISE,
     WORST,
 )
+from adv_detect.measures.leaderboard import compared_rows
 from adv_detect.measures.score_columns import SCORE_COLUMNS, Index, ScoreColumns, score_columns
 from adv_detect.names import FLOAT, NO_CRITERION
 from adv_detect.progress import track
@@ -43,7 +44,21 @@ class _Naturals:
     rates: Row
 
 
-def metric_table(
+def metric_table(scores: pd.DataFrame, detectors: pd.DataFrame, **settings: Any) -> pd.DataFrame:
+    """Measure as :func:`measure_scores` does, and give the table alone.
+
+    Args:
+        scores: One row per image, condition and detector.
+        detectors: Result of `detector_summary`.
+        **settings: As :func:`measure_scores` takes them.
+
+    Returns:
+        The table.
+    """
+    return measure_scores(scores, detectors, **settings)[0]
+
+
+def measure_scores(
     scores: pd.DataFrame,
     detectors: pd.DataFrame,
     *,
@@ -52,7 +67,7 @@ def metric_table(
     confidence_level: float = 0.95,
     seed: int = 0,
     progress: bool = False,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Measure every detector on every attack of the test split.
 
     Only successful adversarial examples are compared with the natural images (which include those that the network
@@ -92,7 +107,9 @@ def metric_table(
         progress: Whether progress is shown.
 
     Returns:
-        The table, a row per detector x attack x criterion x variant.
+        The table, a row per detector x attack x criterion x variant; and the resamples of the mean area that detectors
+        are compared by: ``detector``, ``form``, ``resample``, ``auc``, the mean over the attacks of a form and the
+        criteria that the detector is meant for, where all detectors draw the same images.
 
     Raises:
         DataError: Columns are missing, a score is NaN, there are no natural test images, or a scored detector is not
@@ -110,7 +127,7 @@ def metric_table(
         for row in one.rows
     ]
     table = detectors[list(DETECTOR_COLUMNS)].merge(pd.DataFrame(rows), on="detector", how="inner")
-    return table[_column_order(table.columns)]
+    return table[_column_order(table.columns)], _resamples(measured, table)
 
 
 def _check(scores: pd.DataFrame, detectors: pd.DataFrame) -> None:
@@ -121,6 +138,18 @@ def _check(scores: pd.DataFrame, detectors: pd.DataFrame) -> None:
     unknown = sorted(set(scores["detector"].unique()) - set(detectors["detector"]))
     if unknown:
         raise DataError(f"scores: expected detectors of {sorted(detectors['detector'])}, got also {unknown}")
+
+
+def _resamples(measured: Mapping[str, _Measurement], table: pd.DataFrame) -> pd.DataFrame:
+    """Average the replicates of the rows of which :func:`compared_rows` makes a mean."""
+    frames = []
+    for (detector, form), rows in compared_rows(table).groupby(["detector", "form"], sort=False):
+        one = measured[str(detector)]
+        keys = zip(rows["attack"], rows["criterion"], strict=True)
+        areas = np.mean([one.replicates[attack, (criterion, str(form), FLOAT)] for attack, criterion in keys], axis=0)
+        frames.append({"detector": detector, "form": form, "resample": np.arange(len(areas)), "auc": areas})
+    empty = pd.DataFrame(columns=["detector", "form", "resample", "auc"])
+    return pd.concat(map(pd.DataFrame, frames), ignore_index=True) if frames else empty
 
 
 def _naturals(columns: ScoreColumns, positions: Index, bootstrap: AucBootstrap) -> _Naturals:

@@ -11,6 +11,7 @@ from adv_detect.params.adaptive_attack import (
     RESERVED_ADAPTIVE,
     AdaptiveAttackParams,
     AdaptiveAttackSpec,
+    FloorParams,
     HardeningParams,
     SubstituteParams,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "FacePairsParams",
     "FaceRecognitionParams",
     "FeatureExtractionParams",
+    "FloorParams",
     "HardeningParams",
     "ImageChangeParams",
     "LayerParams",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from adv_detect.fields import LARGEST, Arguments, Block, Count, Names, check_names
+from adv_detect.fields import LARGEST, Arguments, Block, Count, Names, Rate, check_names
 from adv_detect.params.network import NetworkParams
 from adv_detect.params.terms import Budgets, Criteria, TrainedCriteria
 
@@ -18,7 +18,8 @@ class AdaptiveAttackSpec(Block):
     """One attack on network and detector together.
 
     ``role`` says what it stands for: ``white_box`` knows the detector; ``single_step`` is the one-step form that
-    white-box attacks of the same name must beat; ``transfer`` is made on the substitute. ``form: reference`` keeps
+    white-box attacks of the same name must beat; ``transfer`` is made on the substitute or, with ``surrogate``, on the
+    network under attack with the detector of another configuration, which has a gradient. ``form: reference`` keeps
     the published stopping rule and threshold (probability 0.5). ``classifier: nearest_medoid`` names a class by the
     nearest medoid of the last layer. ``budgets``, ``criteria`` and ``detectors`` default to those of the whole block.
     """
@@ -26,6 +27,7 @@ class AdaptiveAttackSpec(Block):
     attack: str
     detectors: Annotated[Names, Field(min_length=1)] | None = None
     role: Literal["white_box", "single_step", "transfer"] = "white_box"
+    surrogate: str | None = None
     form: Literal["correct", "reference"] = "correct"
     classifier: Literal["network", "nearest_medoid"] = "network"
     budgets: Budgets | None = None
@@ -33,6 +35,17 @@ class AdaptiveAttackSpec(Block):
     arguments: Arguments = Field(default_factory=dict)
     max_images: Count | None = None
     batch_size: Count | None = None
+
+    @property
+    def needs_substitute(self) -> bool:
+        """Tell whether it is made on a network of the attacker's own."""
+        return self.role == "transfer" and self.surrogate is None
+
+    @model_validator(mode="after")
+    def _surrogates_are_for_transfer(self) -> AdaptiveAttackSpec:
+        if self.surrogate is not None and self.role != "transfer":
+            raise ValueError(f"surrogate: only with role: transfer, got {self.surrogate!r} with role: {self.role}")
+        return self
 
 
 class SubstituteParams(Block):
@@ -65,6 +78,20 @@ class HardeningParams(Block):
     validation_images: Count = 80
 
 
+class FloorParams(Block):
+    """What an attacker can do without looking at any detector: move all activations among those of clean images.
+
+    Of the first ``max_images`` test images, in the order in which detectors are attacked; towards ``targets`` classes
+    in ``restarts`` runs of ``steps``. ``coverage`` is the middle share of clean images, in each layer.
+    """
+
+    steps: Count = 40
+    restarts: Count = 2
+    targets: Count | Literal["all"] = 5
+    coverage: Rate = 0.95
+    max_images: Count = 100
+
+
 class AdaptiveAttackParams(Block):
     """Attacks on network and detector together, their budgets, and adversarial training against them.
 
@@ -82,6 +109,7 @@ class AdaptiveAttackParams(Block):
     attacks: dict[str, AdaptiveAttackSpec | None]
     substitute: SubstituteParams = SubstituteParams()
     hardening: HardeningParams = HardeningParams()
+    floor: FloorParams | None = FloorParams()
     show_examples: int = Field(6, ge=1, le=20)
 
     @property
@@ -101,6 +129,12 @@ class AdaptiveAttackParams(Block):
             unknown = sorted(set(getattr(self.hardening, key)) - set(self.active))
             if unknown:
                 raise ValueError(f"hardening.{key}: expected names of {sorted(self.active)}, got {unknown}")
+            stood_in = [name for name in getattr(self.hardening, key) if self.active[name].surrogate is not None]
+            if stood_in:
+                raise ValueError(
+                    f"hardening.{key}: expected attacks on the detector itself or on the substitute, got {stood_in}, "
+                    "which are made on the detector of another configuration"
+                )
         unattacked = sorted(set(self.hardening.detectors) - set(self.detectors)) if self.hardening.rounds else []
         if unattacked:
             raise ValueError(

@@ -15,6 +15,7 @@ from adv_detect.sharding import ShardStore
 
 TITLE = "If the attacker knows the detector"
 CONDITION = ["detector", "classifier", "criterion", "norm", "epsilon"]
+FLOOR = ("floor", "floor_low", "floor_high")
 CHECK_COLUMNS = ["detector", "name", "passed", "detail"]
 
 
@@ -107,13 +108,14 @@ def _steps(table: pd.DataFrame) -> list[Block]:
 
 def _union(summary: pd.DataFrame) -> list[Block]:
     union = summary[summary["attack"] == UNION].drop(columns="worst_attack")
+    union = union.assign(floor=[_share(*one) for one in zip(*(union[name] for name in FLOOR), strict=True)])
     worst = summary.loc[summary["attack"] == WORST, [*CONDITION, "worst_attack", "success_fpr_05"]]
     worst = worst.rename(columns={"success_fpr_05": "worst_success"})
     frame = union.merge(worst, on=CONDITION, how="left")
     frame["lost at FPR 5 %"] = _with_interval(frame, "success", "fpr_05")
     frame["lost at FPR 1 %"] = _with_interval(frame, "success", "fpr_01")
-    shown = [*CONDITION, "n", "fooled_rate", "lost at FPR 5 %", "lost at FPR 1 %", "worst_attack", "worst_success",
-             "reliable"]  # fmt: skip
+    shown = [*CONDITION, "n", "fooled_rate", "lost at FPR 5 %", "lost at FPR 1 %", "floor", "worst_attack",
+             "worst_success", "reliable"]  # fmt: skip
     headers = {
         "fooled_rate": "class changed",
         "worst_attack": "strongest single attack",

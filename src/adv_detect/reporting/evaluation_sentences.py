@@ -24,6 +24,7 @@ HOW_TO_READ = _items("""
     **Targeted** attacks aim at a given class, **untargeted** ones at any wrong class.
 
     **Early** attacks stop at their first success and lie at the decision boundary; **confident** ones go beyond it.
+    **Unseen** ones stop at the boundary too, and no detector learned from any of them.
 
     **Control: margin only** is minus the gap of the network's two largest logits. A detector is worth its cost where
     it beats this.

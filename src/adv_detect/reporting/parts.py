@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
 from adv_detect.errors import DataError
-from adv_detect.reporting.blocks import Report
+from adv_detect.reporting.blocks import Report, Section
 from adv_detect.reporting.render import render_report
 from adv_detect.sharding import fingerprint
 
@@ -27,10 +27,12 @@ class ReportPart:
     Attributes:
         report: The sections; title and subtitle of the first part head the page.
         made_from: Identity of the detectors that the sections speak of.
+        tables: Tables for what is made of several parts, by name.
     """
 
     report: Report
     made_from: str
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def detectors_identity(summary: pd.DataFrame) -> str:
@@ -46,13 +48,14 @@ def detectors_identity(summary: pd.DataFrame) -> str:
     return fingerprint(ordered["detector"].tolist(), [f"{value:.9f}" for value in ordered["validation_macro_auc"]])
 
 
-def render_parts(parts: Mapping[str, ReportPart | None], made_from: str) -> str:
+def render_parts(parts: Mapping[str, ReportPart | None], made_from: str, *, after_first: Sequence[Section] = ()) -> str:
     """Render one page from the parts that speak of the same detectors; others are left out with a warning.
 
     Args:
         parts: The parts by name of their dataset, None where a pipeline has not run. The first one that fits heads the
             page; the sections of the others stand before its limits and provenance.
         made_from: Identity of the detectors on disk.
+        after_first: Sections that stand after the first one of the page, the summary.
 
     Returns:
         One self-contained HTML page.
@@ -70,7 +73,7 @@ def render_parts(parts: Mapping[str, ReportPart | None], made_from: str) -> str:
     own = list(first.report.sections)
     end = next((place for place, section in enumerate(own) if section.title in LAST_SECTIONS), len(own))
     added = [section for part in further for section in part.report.sections]
-    return render_report(replace(first.report, sections=[*own[:end], *added, *own[end:]]))
+    return render_report(replace(first.report, sections=[*own[:1], *after_first, *own[1:end], *added, *own[end:]]))
 
 
 def _fits(name: str, part: ReportPart, made_from: str) -> bool:

@@ -41,7 +41,9 @@ def part_as_json(part: ReportPart) -> dict[str, Any]:
     """
     report = part.report
     sections = [{"title": section.title, "blocks": _blocks_out(section.blocks)} for section in report.sections]
-    return {"title": report.title, "subtitle": report.subtitle, "made_from": part.made_from, "sections": sections}
+    tables = {name: _frame_out(table) for name, table in part.tables.items()}
+    heading = {"title": report.title, "subtitle": report.subtitle, "made_from": part.made_from}
+    return heading | {"sections": sections, "tables": tables}
 
 
 def part_from_json(content: Mapping[str, Any]) -> ReportPart:
@@ -58,7 +60,9 @@ def part_from_json(content: Mapping[str, Any]) -> ReportPart:
     """
     try:
         sections = [Section(section["title"], _blocks_in(section["blocks"])) for section in content["sections"]]
-        return ReportPart(Report(content["title"], content["subtitle"], sections), content["made_from"])
+        report = Report(content["title"], content["subtitle"], sections)
+        tables = {name: _frame_in(columns) for name, columns in content.get("tables", {}).items()}
+        return ReportPart(report, content["made_from"], tables)
     except (KeyError, TypeError, ValueError) as exc:
         raise DataError(f"expected the JSON of a part of the report, got one with {type(exc).__name__}: {exc}") from exc
 

@@ -11,10 +11,11 @@ from adv_detect.algorithms.thresholds import thresholds_at_fpr
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import restore
+from adv_detect.jobs.joint_models import join
 from adv_detect.measures.adaptive_records import check_records
 from adv_detect.pipelines.adaptive_attack.attacking import attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive, choose_sources, conditions, score_naturals
-from adv_detect.pipelines.adaptive_attack.models import FeatureModel, join
+from adv_detect.pipelines.adaptive_attack.models import FeatureModel
 from adv_detect.pipelines.adaptive_attack.nodes import (
     attack_detectors,
     attack_hardened,

@@ -90,6 +90,7 @@ def test_a_planted_detector_is_called_unreliable(
         records,
         detectors,
         none,
+        none,
         setting,
         params,
         blocks["adversarial_generation"],
@@ -157,9 +158,10 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_dat
         Report("Title", "subtitle", [Section("Summary", [Text("one")]), Section("Limits", [Text("last")])]),
         detectors_identity(finished["detector_summary"]),
     )
-    stores = ("adaptive_adversarials", "hardened_detectors", "hardened_adversarials")
+    stores = ("adaptive_adversarials", "hardened_detectors", "hardened_adversarials", "floor_adversarials")
     params = adaptive(
         max_images=5,
+        floor={"steps": 3, "restarts": 1, "targets": 1, "max_images": 4},
         attacks={name: adaptive().attacks[name] for name in ("selective", "transfer", "cw", "cw-reference")},
     )
     catalog = DataCatalog(
@@ -176,7 +178,7 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_dat
         }
         | {
             name: Kept(copy_mode="assign")
-            for name in ("adaptive_tables", "adaptive_figures", "adaptive_pictures", "report",
+            for name in ("adaptive_tables", "adaptive_figures", "adaptive_pictures", "report", "leaderboard",
                          "adaptive_metrics", "attack_setting", "adaptive_attack_part",
                          *(f"adaptive_{table}_{form}" for table in TABLES for form in ("table", "csv")))
         }
@@ -192,6 +194,7 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_dat
     assert set(catalog.load("adaptive_records")["detector"]) == {KEY, f"{KEY}/hardened-1"}
     metrics = catalog.load("adaptive_metrics")
     assert metrics[f"adaptive/{KEY}/untargeted/linf-0.3/union/success_fpr_05"] == union.loc[(KEY, "linf", 0.3)]
+    assert summary.loc[summary["epsilon"].notna(), "floor"].between(0, 1).all()
     page = catalog.load("report")
     assert page.index("Summary") < page.index(TITLE) < page.rindex("Limits")
     check_figures(catalog.load("adaptive_figures"))

@@ -12,6 +12,7 @@ from adv_detect.absent import ABSENT, Absent
 from adv_detect.algorithms.detectors import StoredDetector, TwinDetector
 from adv_detect.errors import DataError
 from adv_detect.jobs.detectors import restore
+from adv_detect.jobs.joint_models import join
 from adv_detect.networks.target import target_tensors
 from adv_detect.networks.twin import build_twin
 from adv_detect.params import (
@@ -31,7 +32,6 @@ from adv_detect.pipelines import (
 )
 from adv_detect.pipelines.adaptive_attack.attacking import attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import choose_sources, conditions, score_naturals
-from adv_detect.pipelines.adaptive_attack.models import join
 from adv_detect.pipelines.adaptive_attack.nodes import gather_attack_setting
 from adv_detect.pipelines.adaptive_attack.pipeline import create_pipeline
 from adv_detect.pipelines.adaptive_attack.plans import substitute_fingerprint
@@ -282,3 +282,15 @@ def test_a_transferred_attack_is_made_on_the_substitute_within_the_budget(settin
     assert float(result.linf.max()) <= 0.5 * (1 + 1e-5)
     assert float((substitute.network(result.images).argmax(dim=1) != labels).float().mean()) > 0.5
     assert torch.equal(result.fooled, setting.network(result.images).argmax(dim=1) != labels)
+
+
+def test_it_trains_the_detectors_that_attacks_on_it_are_meant_for(configured, adaptive):
+    transfer = {"attack": "selective", "role": "transfer", "arguments": {"steps": 2}}
+    both = {"detectors": ["cosine", "ranked"], "hardening": {"rounds": 0}}
+
+    meant = configured(adaptive_attack=adaptive(attacks={"one": transfer | {"detectors": ["ranked"]}}, **both))
+    other = configured(adaptive_attack=adaptive(attacks={"one": transfer | {"surrogate": "cosine"}}, **both))
+
+    trained = next(block for block in meant if isinstance(block, DetectorTrainingParams))
+    assert set(trained.active) == {"ranked"}
+    assert set(other) == {ABSENT}

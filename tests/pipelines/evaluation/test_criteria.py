@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from adv_detect.measures.detector_keys import CONTROL_KEYS
@@ -35,13 +36,15 @@ def test_detectors_of_one_criterion_reach_the_report(finished, blocks, trained):
     inputs = draw_inputs(*(finished[name] for name in shown), summary, evaluation)
     stored = (finished[name] for name in ("attack_records", "source_splits", "network_weights"))
     pictures, *shown_alone = show_figures(drawn, inputs, draw_benign_changes(finished["benign_changes"]))
+    compared = pd.DataFrame({"configuration": ["cosine"]})
     clean = (finished["benign_changes"], finished["class_false_alarms"])
-    part = write_evaluation_part(metrics, *clean, summary, *stored, pictures, dict(blocks))
+    part = write_evaluation_part(metrics, *clean, compared, summary, *stored, pictures, dict(blocks))
 
     tested = {"targeted", "untargeted"} if "both" in trained else trained
     for name in ("auc_overview", "roc", "score_histograms", "training_curves"):
         assert {key.split("/")[1] for key in drawn if key.startswith(f"{name}/")} == tested
     assert len(shown_alone) == len(SHOWN)
+    pd.testing.assert_frame_equal(part.tables["leaderboard"], compared)
     blocks_shown = [block for section in part.report.sections for block in section.blocks]
     assert {block.figure for block in blocks_shown if isinstance(block, Figure)} == set(pictures.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -281,7 +282,9 @@ def test_report_joins_the_sections_on_faces(identified):
     first = ReportPart(
         Report("Title", "", [Section("Summary", [Text("here")]), Section("Limits", [])]), detectors_identity(summary)
     )
-    page = render_report(summary, evaluation_part=first, adaptive_attack_part=None, face_recognition_part=part)
+    page = render_report(
+        summary, pd.DataFrame(), evaluation_part=first, adaptive_attack_part=None, face_recognition_part=part
+    )
     assert page.index("Summary") < page.index("Face verification") < page.index("Limits")
     assert page.count("<img") == 2
     assert "FAR 0.001" in page

@@ -64,6 +64,7 @@ class JoinedDetector(Detector):
         self.rule = rule
         self.two_sided = tuple(name for name in configured if (sides or {}).get(name) == "two")
         self.members = nn.ModuleDict({name: build_detector(one, representatives) for name, one in configured.items()})
+        self.clean_needed = max(member.clean_needed for _, member in self._each())
         self.high = nn.ModuleDict({name: TailTable() for name in configured})
         self.low = nn.ModuleDict({name: TailTable() for name in self.two_sided})
 

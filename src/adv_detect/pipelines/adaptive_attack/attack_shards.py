@@ -27,11 +27,13 @@ class AdaptiveBlock:
         detector: Key of the detector in its store.
         condition: Attack, budget, criterion.
         indices: Source indices: classified correctly and passed by the detector.
+        surrogate: Key of the detector that the attack is made on, where it is another one.
     """
 
     detector: str
     condition: Condition
     indices: tuple[int, ...]
+    surrogate: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class AdaptiveWork:
         """Make one shard: images, what they fool, scores and perturbation sizes of each row."""
         started = time.perf_counter()
         stored = restore(self.detectors, block.detector, self.setting.representatives)
-        attacked = attack_images(self.setting, stored, block.condition, block.indices)
+        surrogate = block.surrogate and restore(self.detectors, block.surrogate, self.setting.representatives)
+        attacked = attack_images(self.setting, stored, block.condition, block.indices, surrogate=surrogate or None)
         tensors = self._tensors(attacked, stored)
         spec = block.condition.spec
         return ShardContent(

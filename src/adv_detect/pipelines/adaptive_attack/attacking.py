@@ -21,12 +21,13 @@ from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, load_images
+from adv_detect.jobs.joint_models import join
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RuntimeParams
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, threshold_of
 from adv_detect.pipelines.adaptive_attack.guides import with_guide
-from adv_detect.pipelines.adaptive_attack.models import USUAL, FeatureModel, join
+from adv_detect.pipelines.adaptive_attack.models import USUAL, FeatureModel
 from adv_detect.pipelines.adaptive_attack.substitute import Substitute, restore_substitute
 from adv_detect.sharding import ShardStore
 
@@ -72,7 +73,12 @@ class Attacked:
 
 
 def attack_images(
-    setting: AttackSetting, stored: StoredDetector, condition: Condition, indices: tuple[int, ...]
+    setting: AttackSetting,
+    stored: StoredDetector,
+    condition: Condition,
+    indices: tuple[int, ...],
+    *,
+    surrogate: StoredDetector | None = None,
 ) -> Attacked:
     """Attack images that the network classifies correctly and the detector passes.
 
@@ -81,6 +87,7 @@ def attack_images(
         stored: The detector.
         condition: Attack, budget, criterion.
         indices: Source indices.
+        surrogate: Detector of the same network that the attack is made on, in the place of the attacked one.
 
     Returns:
         The outcome, on the device of the run.
@@ -96,7 +103,7 @@ def attack_images(
     attack = condition.build(setting.network.spec.bounds)
     batch_size = condition.spec.batch_size or setting.runtime.batch_size
     if condition.spec.role == "transfer":
-        own, threshold = _substitute(setting, stored, device)
+        own, threshold = _stand_in(setting, stored, surrogate, device)
         result = run_transfer_attack(attack, own, model, task, substitute_threshold=threshold, batch_size=batch_size)
     else:
         result = run_adaptive_attack(attack, model, task, batch_size=batch_size)
@@ -135,8 +142,13 @@ def _task(
     )
 
 
-def _substitute(setting: AttackSetting, stored: StoredDetector, device: torch.device) -> tuple[Any, float]:
-    """The attacker's model for a detector, and its own threshold."""
+def _stand_in(
+    setting: AttackSetting, stored: StoredDetector, surrogate: StoredDetector | None, device: torch.device
+) -> tuple[Any, float]:
+    """Give the model that an attack is made on before it is shown to the attacked one, and its own threshold."""
+    if surrogate is not None:
+        network = working_form(setting.network.freeze(), device)
+        return join(surrogate, network, device, twin=setting.twin), surrogate.threshold(USUAL)
     if setting.substitute is None:
         raise DataError("a transfer attack needs the data set substitute; run the pipeline adaptive_attack as a whole")
     network, own = restore_substitute(setting.substitute, stored)

@@ -45,7 +45,7 @@ def check(run: Run) -> None:
         check_attacks(attacks, network)
     check_kinds(training)
     check_adaptive_block(params, training=training, attacks=attacks, network=network)
-    if any(spec.role == "transfer" for spec in params.active.values()):
+    if any(spec.needs_substitute for spec in params.active.values()):
         _check_substitute_network(params, network or NetworkParams(), run)
     if "detectors" in run.from_disk:  # trained by an earlier run
         check_trained(params, training, run.catalog.load("detectors"))
@@ -77,7 +77,7 @@ def check_adaptive_block(
                     f"adaptive_attack.hardening.{key}: expected some of {sorted(params.active)} for rounds: "
                     f"{params.hardening.rounds}, got none"
                 )
-    if attacks is not None and any(spec.role == "transfer" for spec in params.active.values()):
+    if attacks is not None and any(spec.needs_substitute for spec in params.active.values()):
         _check_substitute(params, attacks)
     _warn_of_idle(params)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pandas as pd
@@ -57,6 +57,12 @@ class Condition:
         """``<attack>/<norm>-<epsilon>/<criterion>``."""
         size = "free" if self.epsilon is None else f"{self.epsilon:.6g}"
         return f"{self.name}/{self.norm}-{size}/{self.criterion}"
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What decides the attack, without the name of a surrogate: the fingerprint of that one counts instead."""
+        spec = {name: value for name, value in self.spec if name != "surrogate"}
+        return {one.name: getattr(self, one.name) for one in fields(self)} | {"spec": spec}
 
     def build(self, bounds: tuple[float, float]) -> AdaptiveAttack:
         """Build the attack with the arguments that follow from form and budget."""
@@ -127,6 +133,7 @@ def check_adaptive(params: AdaptiveAttackParams, training: DetectorTrainingParam
                 f"of {sorted(training.configurations)}, got {unknown}"
             )
     _check_gradients(params, training)
+    _check_surrogates(params, training)
     for name, spec in params.active.items():
         _check_needs(f"adaptive_attack.attacks.{name}", spec)
     for condition in conditions(params):
@@ -149,6 +156,17 @@ def _check_gradients(params: AdaptiveAttackParams, training: DetectorTrainingPar
             raise ConfigurationError(
                 f"adaptive_attack.detectors: {name!r} has no gradient that an attack could follow, got {following}; "
                 "name the detectors that these attacks are meant for under their key detectors, or leave it out"
+            )
+
+
+def _check_surrogates(params: AdaptiveAttackParams, training: DetectorTrainingParams) -> None:
+    """Refuse to make an attack on a detector that is not there, or that has no gradient to follow."""
+    usable = sorted(name for name, one in training.active.items() if is_differentiable(one))
+    for name, spec in params.active.items():
+        if spec.surrogate is not None and spec.surrogate not in usable:
+            raise ConfigurationError(
+                f"adaptive_attack.attacks.{name}.surrogate: expected a configuration of detector_training whose "
+                f"detectors have a gradient, that is one of {usable}, got {spec.surrogate!r}"
             )
 
 

@@ -19,7 +19,7 @@ from adv_detect.pipelines.adaptive_attack.models import USUAL
 from adv_detect.plots import score_histograms
 from adv_detect.plots.adaptive import EvadingExample, evading_grid, success_curves
 from adv_detect.plots.adaptive_steps import step_curves
-from adv_detect.reporting import Report, ReportPart, detectors_identity, draw_pictures
+from adv_detect.reporting import LOST, Report, ReportPart, detectors_identity, draw_pictures, lost_table
 from adv_detect.reporting.adaptive import adaptive_section
 from adv_detect.sharding import ShardStore
 
@@ -101,7 +101,8 @@ def write_adaptive_part(
         The section, to be joined with those of other pipelines.
     """
     section = adaptive_section(adaptive_tables, adaptive_pictures, hardened_detectors, substitute_description)
-    return ReportPart(Report(section.title, "", [section]), detectors_identity(detector_summary))
+    tables = {LOST: lost_table(adaptive_tables["summary"])}
+    return ReportPart(Report(section.title, "", [section]), detectors_identity(detector_summary), tables)
 
 
 def _examples(

@@ -5,42 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
-from adv_detect.algorithms.views import Views
-from adv_detect.errors import DataError
-from adv_detect.networks.frozen import working_form
-from adv_detect.networks.target import TargetNetwork
 
 STRICT, USUAL = 0.01, 0.05
 REFERENCE_THRESHOLD = 0.0
 """The reference passes a detector probability below 0.5: a logit below 0."""
-
-
-def join(
-    stored: StoredDetector, network: TargetNetwork, device: torch.device, *, twin: TargetNetwork | None = None
-) -> DetectionModel:
-    """Join a detector with its network on a device, in evaluation mode, as an attacker who knows everything has it.
-
-    Args:
-        stored: The detector.
-        network: The network, in the form that gradients are taken from.
-        device: Where to attack.
-        twin: The second network, which a detector may read.
-
-    Returns:
-        Images to class logits and scores.
-
-    Raises:
-        DataError: The detector reads a twin, and there is none.
-    """
-    views = Views.build(stored.views, network.spec.bounds)
-    if stored.detector.reads.twin and twin is None:
-        raise DataError(f"{stored.key} reads the twin, and there is none; run the pipeline twin_training")
-    second = working_form(twin.freeze(), device) if twin is not None and stored.detector.reads.twin else None
-    model = DetectionModel(network, stored.detector, network.spec.layers, views=views, twin=second)
-    model.to(device).eval().requires_grad_(False)
-    return model
 
 
 class FeatureModel(nn.Module):

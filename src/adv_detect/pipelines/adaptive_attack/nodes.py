@@ -134,7 +134,7 @@ def harden_detectors(
     work = HardeningWork(setting, detectors, chosen, hardening, detector_training.fit)
     keys = detector_keys(hardening.detectors, adaptive_attack, detector_training) if hardening.rounds else []
     shared = (
-        shared_fingerprints(setting), setting.activations.digest, chosen,
+        shared_fingerprints(setting), setting.activations.digest, [condition.identity for condition in chosen],
         [adaptive_attack_source(condition.spec.attack) for condition in chosen],
         hardening.rounds, hardening.train_images, hardening.validation_images,
         detector_training.fit,

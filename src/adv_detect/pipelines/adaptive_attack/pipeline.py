@@ -17,6 +17,7 @@ from adv_detect.pipelines import (
     twin_training,
 )
 from adv_detect.pipelines.adaptive_attack.figures import SHOWN, draw_adaptive, show_adaptive, write_adaptive_part
+from adv_detect.pipelines.adaptive_attack.floor import match_activations
 from adv_detect.pipelines.adaptive_attack.nodes import (
     attack_detectors,
     attack_hardened,
@@ -141,6 +142,12 @@ def _attacks() -> list[Any]:
             name="attack_hardened",
         ),
         node(
+            match_activations,
+            inputs=["attack_setting", attacks],
+            outputs="floor_adversarials",
+            name="match_activations",
+        ),
+        node(
             collect_adaptive_records,
             inputs=["adaptive_adversarials", "hardened_adversarials"],
             outputs="adaptive_records",
@@ -157,6 +164,7 @@ def _measuring() -> list[Any]:
                 "adaptive_records",
                 "detectors",
                 "hardened_detectors",
+                "floor_adversarials",
                 "attack_setting",
                 "params:adaptive_attack",
                 "params:adversarial_generation",

@@ -9,6 +9,7 @@ from adv_detect.algorithms.attacks.adaptive.registry import adaptive_attack_sour
 from adv_detect.algorithms.representatives import representatives_digest
 from adv_detect.errors import DataError
 from adv_detect.jobs.detectors import restore
+from adv_detect.names import BOTH_CRITERIA, LEARNED_FROM_ALL, NO_CRITERION, DetectorKey
 from adv_detect.networks.target import target_digest
 from adv_detect.params import AdaptiveAttackParams
 from adv_detect.pipelines.adaptive_attack.attack_shards import AdaptiveBlock, AdaptiveWork
@@ -47,10 +48,11 @@ def attack_plan(
         for shard_key, block in blocks:
             condition = block.condition
             made_from = (
-                shared, of_detector, condition, adaptive_attack_source(condition.spec.attack), block.indices,
+                shared, of_detector, condition.identity, adaptive_attack_source(condition.spec.attack), block.indices,
                 [setting.images.source_ids[index] for index in block.indices],
                 setting.activations.digest if condition.kind.guide != "none" else None,
                 substitute_fingerprint(setting, (condition,), detectors, key),
+                *([fingerprint_of(detectors, block.surrogate)] if block.surrogate is not None else []),
             )  # fmt: skip
             shards.append(ShardSpec(shard_key, fingerprint(*made_from), block))
     work = AdaptiveWork(setting, detectors)
@@ -65,6 +67,7 @@ def _blocks(
     size = setting.runtime.shard_size
     for condition in meant:
         count = min(params.max_images, condition.spec.max_images or params.max_images)
+        surrogate = _surrogate_of(detectors, key, condition.spec.surrogate)
         indices = choose_sources(
             scored,
             condition.spec,
@@ -74,8 +77,24 @@ def _blocks(
             per_class=params.max_images_per_class,
         )
         for number, start in enumerate(range(0, len(indices), size)):
-            block = AdaptiveBlock(key, condition, indices[start : start + size])
+            block = AdaptiveBlock(key, condition, indices[start : start + size], surrogate)
             yield f"{key.replace('/', '.')}/{condition.key}/{number:04d}", block
+
+
+def _surrogate_of(detectors: ShardStore, key: str, configuration: str | None) -> str | None:
+    """Key of the detector that stands in for another: for the same criterion where there is one, of the first seed."""
+    if configuration is None:
+        return None
+    keys = [one for one in map(DetectorKey.parse, detectors) if one.trained_on in LEARNED_FROM_ALL]
+    own = sorted(one for one in keys if one.configuration == configuration)
+    wanted = (DetectorKey.parse(key).criterion, BOTH_CRITERIA, NO_CRITERION)
+    found = [one for criterion in wanted for one in own if one.criterion == criterion] or own
+    if not found:
+        raise DataError(
+            f"adaptive_attack: there is no trained detector of the configuration {configuration!r}, which is to stand "
+            f"in for {key!r}; run `kedro run --pipeline=detector_training` with the same environment first"
+        )
+    return found[0].text
 
 
 def _meant_for(chosen: Iterable[Condition], configuration: str) -> tuple[Condition, ...]:
@@ -130,7 +149,7 @@ def substitute_fingerprint(
     setting: AttackSetting, chosen: tuple[Condition, ...], detectors: ShardStore, key: str
 ) -> str | None:
     """Fingerprint of what stands in for a detector, where one of the attacks is made on the substitute."""
-    wanted = any(condition.spec.role == "transfer" for condition in chosen)
+    wanted = any(condition.spec.needs_substitute for condition in chosen)
     return (
         setting.substitute.fingerprint_for(detectors.metadata(key))
         if wanted and setting.substitute is not None

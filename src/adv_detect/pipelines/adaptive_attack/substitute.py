@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -141,9 +141,10 @@ def configure_substitute(  # noqa: PLR0913 - a block for each pipeline of the ma
         The blocks named in `BLOCKS`; absent where no attack is transferred.
     """
     check_adaptive(adaptive_attack, detector_training, network.bounds)
-    substitute, detectors = adaptive_attack.substitute, _detectors(detector_training, adaptive_attack)
-    if not any(spec.role == "transfer" for spec in adaptive_attack.active.values()):
+    wanted = _stood_in_for(adaptive_attack)
+    if not wanted:
         return (ABSENT,) * len(BLOCKS)
+    substitute, detectors = adaptive_attack.substitute, _detectors(detector_training, adaptive_attack, wanted)
     return (
         substitute.network or _changed(network, checkpoint=None),
         _changed(target_training, epochs=substitute.epochs, head_only=False, min_accuracy=0.0),
@@ -247,9 +248,17 @@ def _twin(
     return _changed(params, epochs=min(params.epochs, substitute.twin_epochs), min_accuracy=0.0)
 
 
-def _detectors(params: DetectorTrainingParams, adaptive: AdaptiveAttackParams) -> DetectorTrainingParams:
-    """The detectors that are attacked or hardened, once each, with a seed of the attacker."""
-    names = {*adaptive.detectors, *adaptive.hardening.detectors}
+def _stood_in_for(adaptive: AdaptiveAttackParams) -> set[str]:
+    """Configurations of attacked or hardened detectors that an attack made on the substitute is meant for."""
+    attacks = [spec for spec in adaptive.active.values() if spec.needs_substitute]
+    every = {*adaptive.detectors, *adaptive.hardening.detectors}
+    return {name for name in every if any(one.detectors is None or name in one.detectors for one in attacks)}
+
+
+def _detectors(
+    params: DetectorTrainingParams, adaptive: AdaptiveAttackParams, names: Collection[str]
+) -> DetectorTrainingParams:
+    """The detectors that the attacker needs, once each, with a seed of his own."""
     return _changed(
         params,
         configurations={name: one for name, one in params.active.items() if name in names},

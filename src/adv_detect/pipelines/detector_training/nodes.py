@@ -153,8 +153,9 @@ def assemble_champion(
 ) -> ScoringBundle:
     """Bundle network, representatives and the best detector for serving.
 
-    The best is the one with the highest validation macro-AUC over the training attacks of both criteria: a served
-    detector does not know which it will meet. Test images play no part in the choice.
+    The best has nearly the highest validation macro-AUC over the training attacks of both criteria: a served detector
+    does not know which it will meet. Of those it raises the fewest false alarms on benignly changed images
+    (:func:`adv_detect.jobs.detectors.best_detector`). Test images play no part in the choice.
 
     Args:
         detectors: The trained detectors.

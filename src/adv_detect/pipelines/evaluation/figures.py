@@ -20,6 +20,7 @@ from adv_detect.names import BOTH_CRITERIA, EARLY, NATURAL, TARGETED, UNTARGETED
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, EvaluationParams
 from adv_detect.reporting import (
+    LEADERBOARD,
     EvaluationResults,
     Report,
     ReportPart,
@@ -143,6 +144,7 @@ def write_evaluation_part(  # noqa: PLR0913 - every table that the report shows
     detection_metrics: pd.DataFrame,
     benign_changes: pd.DataFrame,
     class_false_alarms: pd.DataFrame,
+    measured_leaderboard: pd.DataFrame,
     detector_summary: pd.DataFrame,
     attack_records: pd.DataFrame,
     source_splits: pd.DataFrame,
@@ -156,6 +158,7 @@ def write_evaluation_part(  # noqa: PLR0913 - every table that the report shows
         detection_metrics: The detection metrics.
         benign_changes: The table of false alarms on benign changes.
         class_false_alarms: The table of false alarms by class.
+        measured_leaderboard: The comparison of all configurations.
         detector_summary: One row per trained detector.
         attack_records: One row per source image x attack x criterion.
         source_splits: The split of each source image.
@@ -188,7 +191,7 @@ def write_evaluation_part(  # noqa: PLR0913 - every table that the report shows
     )
     subtitle = f"{network['name']}, {network['num_classes']} classes, {len(source_splits):,} source images"
     report = Report("Detection of adversarial attacks", subtitle, evaluation_sections(results))
-    return ReportPart(report, detectors_identity(detector_summary))
+    return ReportPart(report, detectors_identity(detector_summary), {LEADERBOARD: measured_leaderboard})
 
 
 def _criteria(metrics: pd.DataFrame) -> list[str]:

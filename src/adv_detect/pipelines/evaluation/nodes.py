@@ -16,7 +16,7 @@ from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import configurations_of, restore_all, views_of
 from adv_detect.jobs.records import with_tested_forms
 from adv_detect.measures.class_false_alarms import class_false_alarms
-from adv_detect.measures.detection_metrics import metric_table
+from adv_detect.measures.detection_metrics import measure_scores
 from adv_detect.measures.detector_keys import describe_detectors
 from adv_detect.names import EIGHT_BIT, NOISE, ShardKey
 from adv_detect.networks.target import TargetNetwork
@@ -124,7 +124,7 @@ def measure_detection(
     adversarial_generation: AdversarialGenerationParams,
     evaluation: EvaluationParams,
     runtime: RuntimeParams,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Measure every detector on every attack, with intervals.
 
     Args:
@@ -135,10 +135,10 @@ def measure_detection(
         runtime: Seed of the resamples; whether progress is shown.
 
     Returns:
-        The table that :func:`adv_detect.measures.detection_metrics.metric_table` describes, twice: for parquet and
-        for CSV.
+        The table that :func:`adv_detect.measures.detection_metrics.measure_scores` describes, twice: for parquet and
+        for CSV; and the resamples that detectors are compared by.
     """
-    table = metric_table(
+    table, resamples = measure_scores(
         scores,
         describe_detectors(detector_summary),
         on_features=attacks_on_features(adversarial_generation.active),
@@ -147,7 +147,7 @@ def measure_detection(
         seed=runtime.seed,
         progress=runtime.progress,
     )
-    return table, table
+    return table, table, resamples
 
 
 def measure_classes(

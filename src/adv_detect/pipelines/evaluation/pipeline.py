@@ -11,6 +11,7 @@ from adv_detect.pipelines.evaluation.benign import (
     draw_benign_changes,
     measure_benign_changes,
 )
+from adv_detect.pipelines.evaluation.comparison import compare_detectors, measure_detector_costs
 from adv_detect.pipelines.evaluation.figures import (
     SHOWN,
     draw_detection,
@@ -28,7 +29,7 @@ from adv_detect.pipelines.evaluation.nodes import (
 
 def create_pipeline(**_: Any) -> Pipeline:
     """Build the pipeline from trained detectors to scores, metrics, figures and a part of the report."""
-    return Pipeline([*_measuring(), *_benign(), *_showing()], tags="evaluation")
+    return Pipeline([*_measuring(), *_benign(), *_comparing(), *_showing()], tags="evaluation")
 
 
 def _measuring() -> list[Any]:
@@ -72,7 +73,7 @@ def _measuring() -> list[Any]:
                 "params:evaluation",
                 "params:runtime",
             ],
-            outputs=["detection_metrics", "detection_metrics_csv"],
+            outputs=["detection_metrics", "detection_metrics_csv", "auc_resamples"],
             name="measure_detection",
         ),
         node(
@@ -124,6 +125,32 @@ def _benign() -> list[Any]:
     ]
 
 
+def _comparing() -> list[Any]:
+    return [
+        node(
+            measure_detector_costs,
+            inputs=[
+                "adversarials",
+                "network_weights",
+                "representatives",
+                "twin",
+                "detectors",
+                "control_detectors",
+                "detection_metrics",
+                "params:runtime",
+            ],
+            outputs="detector_costs",
+            name="measure_detector_costs",
+        ),
+        node(
+            compare_detectors,
+            inputs=["detection_metrics", "auc_resamples", "benign_changes", "detector_costs", "params:evaluation"],
+            outputs="measured_leaderboard",
+            name="compare_detectors",
+        ),
+    ]
+
+
 def _showing() -> list[Any]:
     return [
         node(
@@ -164,6 +191,7 @@ def _showing() -> list[Any]:
                 "detection_metrics",
                 "benign_changes",
                 "class_false_alarms",
+                "measured_leaderboard",
                 "detector_summary",
                 "attack_records",
                 "source_splits",

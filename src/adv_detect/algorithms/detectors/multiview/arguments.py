@@ -66,6 +66,11 @@ class DensityArguments(DescriptionArguments):
     model: OneClassModel = "class_gaussian"
     density_neighbours: Count = 5
 
+    @property
+    def clean_needed(self) -> int:
+        """As above, and as many as the model looks for neighbours among."""
+        return max(super().clean_needed, self.density_neighbours if self.model == "neighbours" else 1)
+
 
 class ConsistencyArguments(DensityArguments):
     """Arguments of ``view-consistency``: views, and nothing else."""

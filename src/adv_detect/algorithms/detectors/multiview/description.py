@@ -10,7 +10,7 @@ from adv_detect.algorithms.detectors.multiview.arguments import DescriptionArgum
 from adv_detect.algorithms.detectors.multiview.neighbourhood import SHOWN, Neighbourhood
 from adv_detect.algorithms.distances import ClassDistances
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.errors import DataError
+from adv_detect.errors import ConfigurationError, DataError
 
 OF_A_VIEW = 2 * SHOWN
 """Numbers per view: changes of three logits, and of their softmax."""
@@ -36,11 +36,19 @@ class Description(nn.Module):
 
         Args:
             representatives: Class representatives of the network under attack.
-            arguments: Parts that are read.
+            arguments: Parts that are read; of fewer classes than ``top_k`` by default all are.
+
+        Raises:
+            ConfigurationError: More classes are asked for than there are.
         """
         super().__init__()
         self.arguments, self.names = arguments, representatives.layers
-        self.top = min(arguments.top_k, len(representatives.class_names))
+        classes = len(representatives.class_names)
+        if "top_k" in arguments.model_fields_set and arguments.top_k > classes:
+            raise ConfigurationError(
+                f"top_k: expected at most the {classes} classes of the data, got {arguments.top_k}"
+            )
+        self.top = min(arguments.top_k, classes)
         self._shared = ("centroid", "mahalanobis", id(representatives))
         self.distances = (
             ClassDistances(representatives.centroids, "mahalanobis", whitening=representatives.whitening)
