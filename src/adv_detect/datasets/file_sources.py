@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 from fsspec.core import url_to_fs
 
-from adv_detect.datasets.content_cache import content_digest
 from adv_detect.errors import DataError
+from adv_detect.images import content_digest
 
 HIDDEN = (".", "__MACOSX")
 OTHER_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar", ".gz")
