@@ -79,4 +79,5 @@ def _said(model: DetectionModel, images: Tensor, explainer: Explainer | None) ->
         return {"predicted": logits.argmax(dim=1), "scores": scores.double()}
     activations = model.activations(images)
     said = {"predicted": activations.logits.argmax(dim=1), "scores": model.detector(activations).double()}
-    return said | explainer(activations)
+    told: dict[str, Tensor] = explainer(activations)
+    return said | told
