@@ -197,6 +197,18 @@ def _listed(info: Mapping[str, Any], now: float) -> FileEntry:
     return FileEntry(size, _stamp(info, now), _too_large(size))
 
 
+def file_stamp(info: Mapping[str, Any]) -> str | None:
+    """Digest what a filesystem says about a file and its last change.
+
+    Args:
+        info: As fsspec gives it.
+
+    Returns:
+        A digest that changes with the content; None where nothing in it does, or the file changed just now.
+    """
+    return _stamp(info, time.time())
+
+
 def _stamp(info: Mapping[str, Any], now: float) -> str | None:
     """Digest what a filesystem says about a file and its last change."""
     if not any(info.get(key) for key in CHANGES):
