@@ -97,30 +97,39 @@ def list_pictures(address: str, *, column: str = "path") -> PictureFiles:
     fs, path = url_to_fs(address)
     if not fs.exists(path):
         raise DataError(f"there is nothing at {address}; expected {KINDS}")
-    found = _listed(address, fs, path, column)
-    if not found.files:
+    source = open_pictures(address)
+    files = _files_of(source, address, column)
+    if not files:
         raise DataError(f"{address}: expected at least one picture, got none (hidden files do not count)")
-    return found
+    return PictureFiles(source, files)
 
 
-def _listed(address: str, fs: Any, path: str, column: str) -> PictureFiles:
+def open_pictures(address: str) -> FileSource:
+    """Open what pictures are read from, without listing them.
+
+    Args:
+        address: As :func:`list_pictures` takes it.
+
+    Returns:
+        The source of their bytes.
+    """
+    fs, path = url_to_fs(address)
+    place = path if isinstance(fs, LocalFileSystem) else address
     if fs.isdir(path):
-        local = isinstance(fs, LocalFileSystem)
-        source = FolderSource(path if local else address)
-        return PictureFiles(source, list(_local_files(path)) if local else _entries(source))
-    if address.lower().endswith(".zip"):
-        archive = ZipSource(path)
-        return PictureFiles(archive, _entries(archive))
-    listed = ListedFiles(path if isinstance(fs, LocalFileSystem) else address)
+        return FolderSource(place)
+    return ZipSource(path) if address.lower().endswith(".zip") else ListedFiles(place)
+
+
+def _files_of(source: FileSource, address: str, column: str) -> list[PictureFile]:
+    fs, path = url_to_fs(address)
+    if isinstance(source, FolderSource) and isinstance(fs, LocalFileSystem):
+        return list(_local_files(path))
+    if not isinstance(source, ListedFiles):
+        return [PictureFile(path, one.stamp or "", one.problem) for path, one in source.entries("").items()]
     if address.lower().endswith(TABLES):
-        paths = _paths_of(address, column)
-        return PictureFiles(listed, [_of_table(listed, one) for one in paths])
+        return [_of_table(source, one) for one in _paths_of(address, column)]
     name = path.rpartition("/")[2]
-    return PictureFiles(listed, [PictureFile(name, listed.stamp(name))])
-
-
-def _entries(source: FileSource) -> list[PictureFile]:
-    return [PictureFile(path, one.stamp or "", one.problem) for path, one in source.entries("").items()]
+    return [PictureFile(name, source.stamp(name))]
 
 
 def _local_files(top: str) -> Iterator[PictureFile]:
