@@ -66,7 +66,7 @@ class Flagged:
 
 @dataclass(frozen=True)
 class VerdictSummary:
-    """What came of scored pictures.
+    """Counts of verdicts, and the pictures that stand out.
 
     Attributes:
         files: Number of files.

@@ -19,7 +19,7 @@ CHUNK, CPU_CHUNK = 256, 32
 
 @dataclass(frozen=True)
 class Passed:
-    """What network and detector said of N images.
+    """Answers of network and detector for N images.
 
     Attributes:
         predicted: Class that the network names, int64 ``(N,)``.

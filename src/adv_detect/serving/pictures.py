@@ -110,6 +110,16 @@ class PictureScorer:
             decoded += rows
         return _content(decoded, passed)
 
+    def score_images(self, images: Tensor) -> ShardContent:
+        """Score images that are in the pixel range of the network already, as :meth:`score` does.
+
+        Args:
+            images: Shape ``(N, channels, H, W)``.
+        """
+        size = Header(*images.shape[2:])
+        rows = [_Decoded(f"image {number}", size=size) for number in range(len(images))]
+        return _content(rows, self._scored(rows, images))
+
     def _decode(self, picture: Picture) -> _Decoded:
         """Read one picture; whatever is wrong with it becomes the reason."""
         started, found = perf_counter(), _Decoded(picture.path)
@@ -132,11 +142,14 @@ class PictureScorer:
         return found
 
     def _pass(self, rows: list[_Decoded]) -> list[dict[str, Tensor]]:
-        """Pass decoded pictures through the network; one without a finite score becomes unreadable."""
+        """Pass decoded pictures through the network."""
         if not rows:
             return []
+        return self._scored(rows, self.steps.batch([one.pixels for one in rows if one.pixels is not None]))
+
+    def _scored(self, rows: list[_Decoded], images: Tensor) -> list[dict[str, Tensor]]:
+        """Pass images through the network; their rows get the time, and the reason where a score is not finite."""
         started = perf_counter()
-        images = self.steps.batch([one.pixels for one in rows if one.pixels is not None])
         found = pass_through(self.model, images, explainer=self.explainer)
         for one, score in zip(rows, found.scores.tolist(), strict=True):
             one.seconds += (perf_counter() - started) / len(rows)
