@@ -94,14 +94,30 @@ def list_pictures(address: str, *, column: str = "path") -> PictureFiles:
         DataError: There is nothing, or it is empty or damaged.
         ConfigurationError: The table has no such column.
     """
-    fs, path = url_to_fs(address)
-    if not fs.exists(path):
-        raise DataError(f"there is nothing at {address}; expected {KINDS}")
+    check_place(address)
     source = open_pictures(address)
     files = _files_of(source, address, column)
     if not files:
         raise DataError(f"{address}: expected at least one picture, got none (hidden files do not count)")
     return PictureFiles(source, files)
+
+
+def check_place(address: str) -> None:
+    """Refuse an address at which nothing lies.
+
+    Args:
+        address: As :func:`list_pictures` takes it.
+
+    Raises:
+        DataError: There is nothing, or no filesystem of that name.
+    """
+    try:
+        fs, path = url_to_fs(address)
+        there = fs.exists(path)
+    except (ValueError, ImportError) as exc:
+        raise DataError(f"{address}: no filesystem for this address ({exc}); expected {KINDS}") from exc
+    if not there:
+        raise DataError(f"there is nothing at {address}; expected {KINDS}")
 
 
 def open_pictures(address: str) -> FileSource:

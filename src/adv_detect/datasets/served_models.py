@@ -68,5 +68,8 @@ class ServedModelsDataset(AbstractDataset[Never, ServedModels]):
         """Refuse: models are made by detector_training."""
         raise DatasetError("served_models: is read-only; models are made with: kedro run --pipeline=detector_training")
 
+    def _exists(self) -> bool:
+        return True  # whether a model is there shows when it is opened, since it may be any
+
     def _describe(self) -> dict[str, Any]:
         return {"champion": str(self._models.champion)}

@@ -52,11 +52,20 @@ def open_model(address: str | Path, *, champion: Path | None = None) -> OpenedMo
     if (folder / MLFLOW_MODEL).is_file():
         return _registered(str(folder))
     if not folder.is_dir():
-        made = "; make it with: kedro run" if folder == champion else f"; expected {KINDS}"
-        raise DataError(f"there is no model in {folder}{made}")
+        raise (
+            no_champion(folder) if folder == champion else DataError(f"there is no model in {folder}; expected {KINDS}")
+        )
     bundle = ScoringBundle.load(folder)
     known = folder / VERSION
     return OpenedModel(bundle, read_text(known).strip() if known.is_file() else unregistered_version(bundle))
+
+
+def no_champion(folder: Path) -> DataError:
+    """Build the error for an environment that has no model yet."""
+    return DataError(
+        f"there is no model in {folder}; make it with: kedro run (with --env=<env> for another environment), or name "
+        "another one as scoring.model"
+    )
 
 
 def scores_digest(bundle: ScoringBundle) -> str:
