@@ -39,7 +39,7 @@ def verdict_figure(
         figure = style.new_figure(1.8, 1.8)
         _show(figure.subplots(), picture)
         return figure
-    figure = style.new_figure(6.4, 2.3)
+    figure = style.new_figure(6.6, 2.5)
     left, right = figure.subplots(1, 2, width_ratios=(1, 2.4))
     _show(left, picture)
     steps = np.arange(len(layers))
@@ -48,7 +48,7 @@ def verdict_figure(
     colours = (style.ADVERSARIAL_COLOUR, style.INK)
     for (name, values), colour, shape, marker in zip(lines.items(), colours, ("-", "--"), ("o", "s"), strict=False):
         right.plot(steps, values, shape, color=colour, marker=marker, markersize=3.5, linewidth=1.4, label=name)
-    style.tidy(right, y_label="distance / natural median")
+    style.tidy(right, y_label="distance / median")
     right.set_xticks(steps, layers, rotation=35, ha="right")
     right.set_ylim(bottom=0)
     right.legend(fontsize=style.FONT_SIZE - 2, frameon=False)

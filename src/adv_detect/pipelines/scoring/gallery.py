@@ -18,7 +18,7 @@ from adv_detect.plots.style import figure_bytes
 from adv_detect.plots.verdict import verdict_figure
 from adv_detect.reporting.blocks import Block, Figure, Text
 from adv_detect.serving.bundle import ScoringBundle
-from adv_detect.serving.explanation import DEPARTURE_COLUMN, Explainer, early_layers
+from adv_detect.serving.explanation import DEPARTURE_COLUMN, EARLY, Explainer, early_layers
 
 SHOWN_LAYERS = 4
 
@@ -90,16 +90,24 @@ def _shown(pixels: Tensor) -> np.ndarray:
 
 
 def _way(activations: Activations, explainer: Explainer, bundle: ScoringBundle) -> dict[str, Any]:
-    """Distances to the named class and to the nearest other one over all layers, in units of natural medians."""
+    """Distances to the named class and to another one, layer by layer, in units of natural medians."""
     bands = bundle.bands
     if bands is None:
         return {}
     named, names = int(activations.logits.argmax()), bundle.network.spec.class_names
     distances, median = explainer.distances(activations)[0], bands.median[named].clamp_min(1e-12)
     relative = distances / median[:, None]
-    other = relative.sum(dim=0)
-    other[named] = torch.inf
-    nearest = int(other.argmin())
+    other, of_early = _other_class(relative, named, int(explainer(activations)[EARLY]))
     lines = {f"to {names[named]} (named)": relative[:, named].numpy()}
-    lines |= {f"to {names[nearest]} (next)": relative[:, nearest].numpy()} if len(names) > 1 else {}
+    if other is not None:
+        lines[f"to {names[other]} ({'early layers' if of_early else 'next'})"] = relative[:, other].numpy()
     return {"band": ((bands.low[named] / median).numpy(), (bands.high[named] / median).numpy()), "lines": lines}
+
+
+def _other_class(relative: Tensor, named: int, early: int) -> tuple[int | None, bool]:
+    """Choose the class to compare with: that of the early layers where it is another, else the nearest other one."""
+    if early != named:
+        return early, True
+    total = relative.sum(dim=0)
+    total[named] = torch.inf
+    return (int(total.argmin()), False) if len(total) > 1 else (None, False)

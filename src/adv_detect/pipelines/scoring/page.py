@@ -43,9 +43,10 @@ def scoring_page(summary: VerdictSummary, judge: Judge, params: ScoringParams) -
 
 READING = prose(
     """The pictures of the highest scores, as the network sees them. Beside each: its distance to the class that the
-    network names (line) and to the next class (dashed), layer by layer, in units of the median distance of natural
-    images of the named class; the shaded band holds the middle 95 % of these. A number in brackets after a layer is the
-    standardised distance: 0 in the middle of the band, beyond 1 in size outside of it."""
+    network names (line) and to the class of the early layers, or the next class (dashed), layer by layer, in units of
+    the median distance of natural images of the named class; the shaded band holds the middle 95 % of these. A number
+    in brackets after a layer is the standardised distance: 0 in the middle of the band, beyond 1 in size outside of
+    it."""
 )
 LIMITS = prose(
     """A verdict is a comparison with clean images of the kind that the model was made with. Pictures of another kind
