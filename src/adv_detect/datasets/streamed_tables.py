@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,14 +28,12 @@ class _StreamedParquet(ParquetDataset):  # type: ignore[misc]
         import pyarrow as pa
         from pyarrow.parquet import ParquetWriter
 
-        writer = None
+        parts = (pa.Table.from_pandas(part, preserve_index=False) for part in data)
         with self._fs.open(get_filepath_str(self._get_save_path(), self._protocol), mode="wb") as file:
-            for part in data:
-                table = pa.Table.from_pandas(part, preserve_index=False)
-                writer = writer or ParquetWriter(file, table.schema)
-                writer.write_table(table.cast(writer.schema))
-            assert writer is not None, "a table of no part"
-            writer.close()
+            first = next(parts)
+            with ParquetWriter(file, first.schema) as writer:
+                for table in itertools.chain([first], parts):
+                    writer.write_table(table.cast(first.schema))
 
 
 class _StreamedCSV(CSVDataset):  # type: ignore[misc]
