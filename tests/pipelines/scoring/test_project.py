@@ -12,7 +12,6 @@ from PIL import Image
 from tests.projects import RESULTS, new_project, session
 
 from adv_detect.datasets.embedded_mnist import EmbeddedMNISTDataset
-from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.images import load_images
 from adv_detect.serving.bundle import ScoringBundle, score_images
 
@@ -50,24 +49,3 @@ def test_a_folder_is_scored_with_one_command(folder):
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     [run] = client.search_runs([client.get_experiment_by_name("adv-detect-test").experiment_id])
     assert metrics["scoring_files"] == run.data.metrics["scoring_files"] == DIGITS + 1
-
-
-@pytest.mark.parametrize(
-    ("parameters", "error", "message"),
-    [
-        ({}, ConfigurationError, "scoring.images: expected a folder, .*got null; say --params=scoring.images=FOLDER"),
-        ({"images": "nowhere"}, DataError, "there is nothing at nowhere"),
-        ({"images": "pictures", "model": "nowhere"}, DataError, "there is no model in nowhere"),
-    ],
-)
-def test_what_cannot_be_scored_is_said(folder, parameters, error, message):
-    with session(folder, scoring=parameters) as one, pytest.raises(error, match=message):
-        one.run(pipeline_names=["scoring"])
-
-
-def test_an_environment_without_a_model_says_so(folder):
-    with session(folder, environment="mnist", scoring={"images": "pictures"}) as one:
-        with pytest.raises(
-            DataError, match=r"there is no model in data/mnist/06_models/champion; make it with: kedro run"
-        ):
-            one.run(pipeline_names=["scoring"])

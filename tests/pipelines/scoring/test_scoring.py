@@ -25,8 +25,10 @@ from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.images import content_digest, in_bounds
 from adv_detect.params import RuntimeParams, ScoringParams, ServingParams
 from adv_detect.pipelines.scoring import create_pipeline
+from adv_detect.pipelines.scoring.checks import check
 from adv_detect.pipelines.scoring.nodes import open_scoring_model
 from adv_detect.serving.bundle import ScoringBundle, score_images
+from adv_detect.validation.run import Run
 
 READABLE = 24
 
@@ -280,6 +282,23 @@ def test_absent_and_empty_folders(scoring, tmp_path, place, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=message):
         scoring.run(tmp_path / place)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({}, ConfigurationError, "scoring.images: expected a folder, .*got null; say --params=scoring.images=FOLDER"),
+        ({"images": "nowhere"}, DataError, "there is nothing at nowhere"),
+        ({"images": "."}, DataError, r"there is no model in .*no-champion; make it with: kedro run \(with --env="),
+        ({"images": "nowhere", "model": "other"}, DataError, "there is nothing at nowhere"),
+    ],
+)
+def test_what_cannot_be_scored_is_said_before_work(champion, tmp_path, params, error, message):
+    place = tmp_path / "no-champion" if params.get("images") == "." else champion
+    blocks = {"params:scoring": MemoryDataset(ScoringParams(**params))}
+    catalog = DataCatalog(blocks | {"served_models": ServedModelsDataset(champion=str(place))})
+    with pytest.raises(error, match=message):
+        check(Run(create_pipeline(), catalog))
 
 
 def test_models_that_cannot_judge(champion, model, tmp_path):
