@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from dataclasses import replace
 from functools import partial
 
@@ -115,3 +116,13 @@ def test_an_image_without_a_finite_score_is_unreadable(described, monkeypatch):
     content = scorer.score([Picture(str(number), partial(bytes, photograph(number)[1])) for number in range(3)])
     assert content.metadata["reasons"] == ["", NOT_FINITE, ""]
     assert content.tensors["scores"].tolist() == [0.0, 0.0]
+
+
+def test_a_scorer_travels_to_a_worker_without_what_it_derived(described):
+    scorer = PictureScorer(described)
+    read = [Picture("a", partial(bytes, photograph(1)[1]))]
+    first = scorer.score(read)
+    again = pickle.loads(pickle.dumps(scorer))
+    assert "model" in vars(scorer)
+    assert "model" not in vars(again)
+    assert torch.equal(again.score(read).tensors["scores"], first.tensors["scores"])
