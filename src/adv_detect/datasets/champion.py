@@ -12,7 +12,7 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import JSONPreview
 
 from adv_detect.errors import DamagedFileError, DataError
-from adv_detect.serving.bundle import PARTS, ScoringBundle
+from adv_detect.serving.bundle import PARTS, PROMOTE, ScoringBundle
 from adv_detect.serving.description import version_tags
 
 FOLDER_MODE = 0o755
@@ -33,16 +33,25 @@ class ChampionModelDataset(AbstractDataset[ScoringBundle, ScoringBundle]):
         ChampionModelDataset(filepath="data/06_models/champion").load().model()
     """
 
-    def __init__(self, *, filepath: str, alias: str = "champion", metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        alias: str = "champion",
+        made_by: str = "detector_training",
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         """Set folder and alias.
 
         Args:
             filepath: Local folder of the stored bundle.
-            alias: Alias that the newly registered version gets.
+            alias: Alias that the newly registered version gets, unless the bundle's facts say ``promote: false``.
+            made_by: Pipeline that makes it, for errors.
             metadata: Anything; not used here.
         """
         self._folder = Path(PurePosixPath(filepath))
         self._alias = alias
+        self._made_by = made_by
         self.metadata = metadata
 
     def load(self) -> ScoringBundle:
@@ -52,7 +61,7 @@ class ChampionModelDataset(AbstractDataset[ScoringBundle, ScoringBundle]):
         except DamagedFileError as exc:
             raise DatasetError(str(exc)) from exc
         except DataError as exc:
-            raise DatasetError(f"{exc}; run `kedro run --pipeline=detector_training` first") from exc
+            raise DatasetError(f"{exc}; run `kedro run --pipeline={self._made_by}` first") from exc
 
     def save(self, data: ScoringBundle) -> None:
         """Store the bundle, then register it when tracking is on."""
@@ -62,7 +71,8 @@ class ChampionModelDataset(AbstractDataset[ScoringBundle, ScoringBundle]):
         if mlflow.active_run() is not None:
             from adv_detect.serving.registration import register_bundle
 
-            register_bundle(data, self._folder, alias=self._alias)
+            alias = self._alias if data.metadata.get(PROMOTE, True) else None
+            register_bundle(data, self._folder, alias=alias)
 
     def preview(self) -> JSONPreview:
         """Show in kedro-viz what the champion is."""

@@ -15,6 +15,7 @@ from adv_detect.params.adaptive_attack import (
     SubstituteParams,
 )
 from adv_detect.params.adversarial_generation import RESERVED_ATTACKS, AdversarialGenerationParams, AttackParams
+from adv_detect.params.calibration import CalibrationParams
 from adv_detect.params.detector_training import (
     DetectorFitParams,
     DetectorParams,
@@ -59,6 +60,7 @@ BLOCKS: dict[str, type[Block]] = {
     "evaluation": EvaluationParams,
     "face_recognition": FaceRecognitionParams,
     "adaptive_attack": AdaptiveAttackParams,
+    "calibration": CalibrationParams,
 }
 """Every block of the parameter files by name."""
 
@@ -76,6 +78,7 @@ __all__ = [
     "AttackParams",
     "BenignChangeParams",
     "Budgets",
+    "CalibrationParams",
     "ClassOrder",
     "Criteria",
     "Criterion",

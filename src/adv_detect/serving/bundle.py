@@ -34,6 +34,8 @@ from adv_detect.sharding import files, fingerprint
 PARTS = ("network", "representatives", "detector")
 TWIN = "twin"
 """A further part, where the detector reads the twin."""
+PROMOTE, CALIBRATION = "promote", "calibration"
+"""In the metadata: whether the version becomes the champion (absent: it does); facts on a calibration."""
 RANGE_TOLERANCE = 1e-4
 CHUNK, CPU_CHUNK = 256, 32
 """Images a forward pass; more than a few bring no speed on a processor, and take memory."""

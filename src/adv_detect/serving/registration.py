@@ -46,7 +46,7 @@ LOGGER = logging.getLogger(__name__)
 PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
-def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
+def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str | None) -> str:
     """Log a stored bundle to the active MLflow run and register it.
 
     The registered model is a pyfunc made from code: weights are safetensors artifacts and the part of this package
@@ -55,7 +55,7 @@ def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
     Args:
         bundle: What was stored.
         folder: Where it was stored.
-        alias: Alias that the new version gets.
+        alias: Alias that the new version gets; None leaves all where they are.
 
     Returns:
         The number of the new version.
@@ -147,7 +147,7 @@ def serving_dependencies(paths: Iterable[str], scratch: Path) -> tuple[list[str]
     return code, [f"{one}=={version(one).split('+')[0]}" for one in dict.fromkeys(wanted)]
 
 
-def _register(bundle: ScoringBundle, logged: Any, alias: str) -> str:
+def _register(bundle: ScoringBundle, logged: Any, alias: str | None) -> str:
     """Make a version of what was logged, with description, tags and alias."""
     from mlflow import MlflowClient
 
@@ -163,8 +163,9 @@ def _register(bundle: ScoringBundle, logged: Any, alias: str) -> str:
         tags=version_tags(bundle),
         description=version_description(bundle),
     )
-    client.set_registered_model_alias(name, alias, made.version)
-    LOGGER.info("mlflow: registered %s version %s, alias %s", name, made.version, alias)
+    if alias is not None:
+        client.set_registered_model_alias(name, alias, made.version)
+    LOGGER.info("mlflow: registered %s version %s, %s", name, made.version, f"alias {alias}" if alias else "no alias")
     return str(made.version)
 
 
