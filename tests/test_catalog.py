@@ -28,6 +28,7 @@ IN_MEMORY = {
     "adaptive_tables",
     "face_figures",
     "face_pictures",
+    "face_report_sections",
     "substitute_models",
 }
 FACES_ONLY = {"verification_images", "verification_pairs"}  # such images come with the environments of faces

@@ -22,7 +22,7 @@ from adv_detect.params.detector_training import (
     DetectorTrainingParams,
 )
 from adv_detect.params.evaluation import FEWEST_TAILS, EvaluationParams
-from adv_detect.params.face_recognition import FacePairsParams, FaceRecognitionParams
+from adv_detect.params.face_recognition import FacePairsParams, FaceRecognitionParams, GateParams
 from adv_detect.params.feature_extraction import FeatureExtractionParams
 from adv_detect.params.image_changes import BenignChangeParams, ImageChangeParams
 from adv_detect.params.network import LayerParams, NetworkParams, PreprocessingParams
@@ -90,6 +90,7 @@ __all__ = [
     "FacePairsParams",
     "FaceRecognitionParams",
     "FeatureExtractionParams",
+    "GateParams",
     "HardeningParams",
     "ImageChangeParams",
     "LayerParams",

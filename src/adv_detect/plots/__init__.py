@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adv_detect.plots.benign import benign_heat_map
 from adv_detect.plots.distributions import distance_distributions, score_histograms
+from adv_detect.plots.gate import gate_figure
 from adv_detect.plots.grid import Example, adversarial_grid
 from adv_detect.plots.overview import auc_overview, train_test_figure
 from adv_detect.plots.roc import roc_figure
@@ -18,6 +19,7 @@ __all__ = [
     "benign_heat_map",
     "distance_distributions",
     "figure_bytes",
+    "gate_figure",
     "mean_trajectory_figure",
     "roc_figure",
     "score_histograms",

@@ -88,7 +88,7 @@ FORMS = {
 
 def form_of(bundle: Servable) -> Form:
     """Find the form of a bundle by its class."""
-    return FORMS[type(bundle)]  # type: ignore[index]
+    return FORMS[type(bundle)]
 
 
 def register_bundle(bundle: Servable, folder: Path, *, alias: str | None) -> str:
