@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BEFORE = "no gate"
+HEIGHT = 0.1
+"""Inches that the marker of a detector takes."""
 GAP = 0.7
 """Part of a row that the markers of all detectors take."""
 
@@ -34,7 +36,8 @@ def gate_figure(table: pd.DataFrame) -> Figure:
     shown = shown.assign(label=attack_label(shown))
     kinds = [kind for kind in (IMPERSONATION, DODGING) if (shown["kind"] == kind).any()] or [IMPERSONATION]
     most = max(shown.loc[shown["kind"] == kind, "label"].nunique() for kind in kinds)
-    figure = style.new_figure(4.6 * len(kinds) + 3.2, 0.36 * max(most, 3) + 1.4)
+    row = max(0.36, HEIGHT * shown["configuration"].nunique())
+    figure = style.new_figure(4.6 * len(kinds) + 3.2, row * max(most, 3) + 1.4)
     panels = figure.subplots(1, len(kinds), sharex=True, squeeze=False)[0]
     for axes, kind in zip(panels, kinds, strict=True):
         _draw(axes, shown[shown["kind"] == kind], _costs(shown))

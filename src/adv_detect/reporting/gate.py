@@ -35,7 +35,8 @@ TEXTS = {
         "figure": """
             Attacked pairs that get through, without a gate and behind each detector at a false-positive rate of
             {fpr:g}, thresholds from validation images, with 95 % intervals. In brackets: how many more clean pairs of
-            a person whom the detector knows are turned away, in percentage points.
+            a person whom the detector knows are turned away, in percentage points. The ring of an adaptive attack is
+            that on the first detector.
         """,
         "costs": """
             Clean pairs and the gate: share decided wrongly without it; share turned away, or accepted, with it, and
