@@ -29,6 +29,8 @@ IN_MEMORY = {
     "face_figures",
     "face_pictures",
     "face_report_sections",
+    "monitoring_picture",
+    "scoring_log",
     "substitute_models",
 }
 FACES_ONLY = {"verification_images", "verification_pairs"}  # such images come with the environments of faces

@@ -25,6 +25,7 @@ from adv_detect.params.evaluation import FEWEST_TAILS, EvaluationParams
 from adv_detect.params.face_recognition import FacePairsParams, FaceRecognitionParams, GateParams
 from adv_detect.params.feature_extraction import FeatureExtractionParams
 from adv_detect.params.image_changes import BenignChangeParams, ImageChangeParams
+from adv_detect.params.monitoring import MonitoringParams
 from adv_detect.params.network import LayerParams, NetworkParams, PreprocessingParams
 from adv_detect.params.representatives import RepresentativesParams
 from adv_detect.params.runtime import RayParams, RuntimeParams
@@ -61,6 +62,7 @@ BLOCKS: dict[str, type[Block]] = {
     "face_recognition": FaceRecognitionParams,
     "adaptive_attack": AdaptiveAttackParams,
     "calibration": CalibrationParams,
+    "monitoring": MonitoringParams,
 }
 """Every block of the parameter files by name."""
 
@@ -94,6 +96,7 @@ __all__ = [
     "HardeningParams",
     "ImageChangeParams",
     "LayerParams",
+    "MonitoringParams",
     "NetworkFitParams",
     "NetworkParams",
     "Norm",

@@ -34,6 +34,9 @@ class Servable(Protocol):
     def rates(self) -> tuple[str, ...]:
         """Names of the rates that a request may give; the metadata hold the defaults."""
 
+    def model(self) -> DetectionModel:
+        """Join network and detector."""
+
     def score(
         self,
         images: NDArray[Any],

@@ -13,6 +13,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.errors import AdvDetectError
 from adv_detect.serving.bundle import ScoringBundle
+from adv_detect.serving.log import with_log
 from adv_detect.serving.server import change_loading_server, scoring_app
 from adv_detect.serving.verification import VerificationBundle
 
@@ -30,7 +31,7 @@ class ServedModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Read the bundle from the model's own files; bound the server that loads it."""
-        self.bundle = self.BUNDLE.load(Path(context.artifacts["bundle"]))
+        self.bundle = with_log(self.BUNDLE.load(Path(context.artifacts["bundle"])))
         self.model = self.bundle.model().to(resolve_device("auto")).eval()
         change_loading_server(lambda app: scoring_app(self.bundle, self.model, other=app))
 
