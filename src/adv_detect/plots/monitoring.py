@@ -21,6 +21,8 @@ def flag_rate_figure(rates: pd.DataFrame) -> Figure:
     Returns:
         The figure: a panel per rate of the verdict; the band holds 95 % of what clean images give.
     """
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
     fprs = sorted(rates["fpr"].unique())
     figure, panels = style.panels(len(fprs), panel=(7.0, 2.8), most_columns=1)
     for axes, fpr in zip(panels, fprs, strict=True):
@@ -30,4 +32,7 @@ def flag_rate_figure(rates: pd.DataFrame) -> Figure:
         axes.plot(times, 100 * rows["rate"], "o-", color=style.ADVERSARIAL_COLOUR, ms=4, lw=1)
         style.tidy(axes, title=f"verdicts at {fpr:g}", x_label="time (UTC)", y_label="flagged, %")
         axes.set_ylim(bottom=0)
+        locator = AutoDateLocator()
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     return figure
