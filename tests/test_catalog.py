@@ -30,6 +30,9 @@ IN_MEMORY = {
     "face_pictures",
     "scoring_model",
     "scoring_summary",
+    "face_report_sections",
+    "monitoring_picture",
+    "scoring_log",
     "substitute_models",
 }
 FACES_ONLY = {"verification_images", "verification_pairs"}  # such images come with the environments of faces

@@ -33,6 +33,15 @@ def test_nothing_is_there_before_something_is_saved(dataset):
         dataset.load()
 
 
+def test_what_another_pipeline_may_have_left_is_absent_while_it_is_not_there(tmp_path):
+    place = str(tmp_path / "shards")
+    found = OptionalDataset(dataset=SHARDS, filepath=place, missing_is_absent=True)
+    assert found.exists()
+    assert isinstance(found.load(), Absent)
+    OptionalDataset(dataset=SHARDS, filepath=place).save(PLAN)
+    assert tuple(found.load()) == ("one",)
+
+
 def test_what_is_there_and_what_is_absent_are_told_apart(dataset):
     dataset.save(PLAN)
     assert tuple(dataset.load()) == ("one",)

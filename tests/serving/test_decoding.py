@@ -33,11 +33,12 @@ def test_images_come_out_as_they_were_sent(key):
     images, rate = decode({key: sent.tolist()})
     assert images.dtype == np.float32
     np.testing.assert_array_equal(images, sent)
-    assert rate is None
+    assert rate == {}
 
 
 @pytest.mark.parametrize(
-    ("params", "rate"), [(None, None), ({}, None), ({"fpr": None}, None), ({"fpr": 0.01}, 0.01), ({"fpr": 1}, 1.0)]
+    ("params", "rate"),
+    [(None, {}), ({}, {}), ({"fpr": None}, {}), ({"fpr": 0.01}, {"fpr": 0.01}), ({"fpr": 1}, {"fpr": 1.0})],
 )
 def test_the_rate(params, rate):
     assert decode({"inputs": [IMAGE.tolist()], "params": params})[1] == rate

@@ -35,7 +35,7 @@ class Scorer:
         self.ended = threading.Semaphore(0)
         self.dropped = self.done = 0
 
-    def __call__(self, images, fpr, unwanted):
+    def __call__(self, images, rates, unwanted):
         self.started.release()
         try:
             while not self.gate.wait(0.01):
@@ -47,7 +47,7 @@ class Scorer:
                 raise DataError("expected pixels in [0, 9], got more; scale them")
             if images.max() > 8:
                 raise KeyError("a fault of the server")
-            return pd.DataFrame({"adversarial_score": images.mean(axis=(1, 2, 3)), "fpr": fpr})
+            return pd.DataFrame({"adversarial_score": images.mean(axis=(1, 2, 3)), "fpr": rates.get("fpr")})
         finally:
             self.ended.release()
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 
+from adv_detect.datasets.champion import ChampionModelDataset
 from adv_detect.serving.bundle import score_images
 from adv_detect.serving.registration import example_images, model_signature, register_bundle, serving_dependencies
 
@@ -79,6 +81,19 @@ def test_a_second_registration_moves_the_alias_and_says_nothing_else(registered,
     printed = "".join(capfd.readouterr()).splitlines()
     assert [line for line in printed if "registered adv-detect version" not in line] == []
     assert not [one for one in recwarn if "mlflow" in str(one.filename)]
+
+
+def test_a_version_that_is_not_promoted_leaves_the_alias(registered, tracking, tmp_path):
+    client = mlflow.MlflowClient(tracking)
+    before = client.get_model_version_by_alias("adv-detect", "champion").version
+    facts = {"promote": False, "calibration": {"n": 200, "check": "as expected", "images": "clean"}}
+    bundle = replace(registered.bundle, metadata=dict(registered.bundle.metadata) | facts)
+    with mlflow.start_run(experiment_id="1"):
+        ChampionModelDataset(filepath=str(tmp_path / "calibrated"), made_by="calibration").save(bundle)
+    assert client.get_model_version_by_alias("adv-detect", "champion").version == before
+    newest = max(client.search_model_versions("name = 'adv-detect'"), key=lambda one: int(one.version))
+    assert int(newest.version) > int(before)
+    assert newest.tags["calibration_check"] == "as expected"
 
 
 def test_the_signature_takes_the_example_and_gives_the_columns(bundle):

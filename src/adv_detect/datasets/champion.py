@@ -6,21 +6,26 @@ import json
 import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import JSONPreview
 
-from adv_detect.errors import DamagedFileError, DataError
-from adv_detect.serving.bundle import PARTS, ScoringBundle
-from adv_detect.serving.description import version_tags
+from adv_detect.errors import DamagedFileError, DataError, unknown_choice
+from adv_detect.serving.bundle import PARTS, PROMOTE, ScoringBundle
 from adv_detect.serving.opening import VERSION
+from adv_detect.serving.servable import Servable
+from adv_detect.serving.verification import VerificationBundle
 
 FOLDER_MODE = 0o755
+BUNDLES: dict[str, type[ScoringBundle] | type[VerificationBundle]] = {
+    "scoring": ScoringBundle,
+    "verification": VerificationBundle,
+}
 
 
-class ChampionModelDataset(AbstractDataset[ScoringBundle, ScoringBundle]):
-    """Saves a scoring bundle into a folder and, within an MLflow run, registers it as a model with an alias.
+class ChampionModelDataset(AbstractDataset[Servable, Servable]):
+    """Saves a bundle into a folder and, within an MLflow run, registers it as a model with an alias.
 
     Example in a catalog::
 
@@ -34,28 +39,45 @@ class ChampionModelDataset(AbstractDataset[ScoringBundle, ScoringBundle]):
         ChampionModelDataset(filepath="data/06_models/champion").load().model()
     """
 
-    def __init__(self, *, filepath: str, alias: str = "champion", metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        alias: str = "champion",
+        made_by: str = "detector_training",
+        bundle: Literal["scoring", "verification"] = "scoring",
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         """Set folder and alias.
 
         Args:
             filepath: Local folder of the stored bundle.
-            alias: Alias that the newly registered version gets.
+            alias: Alias that the newly registered version gets, unless the bundle's facts say ``promote: false``.
+            made_by: Pipeline that makes it, for errors.
+            bundle: What is stored: ``scoring`` of pictures, or ``verification`` of pairs of them.
             metadata: Anything; not used here.
+
+        Raises:
+            ConfigurationError: Another kind of bundle.
         """
         self._folder = Path(PurePosixPath(filepath))
         self._alias = alias
+        self._made_by = made_by
+        if bundle not in BUNDLES:
+            raise unknown_choice("bundle", bundle, BUNDLES)
+        self._bundle = BUNDLES[bundle]
         self.metadata = metadata
 
-    def load(self) -> ScoringBundle:
+    def load(self) -> Servable:
         """Read the bundle from its folder."""
         try:
-            return ScoringBundle.load(self._folder)
+            return self._bundle.load(self._folder)
         except DamagedFileError as exc:
             raise DatasetError(str(exc)) from exc
         except DataError as exc:
-            raise DatasetError(f"{exc}; run `kedro run --pipeline=detector_training` first") from exc
+            raise DatasetError(f"{exc}; run `kedro run --pipeline={self._made_by}` first") from exc
 
-    def save(self, data: ScoringBundle) -> None:
+    def save(self, data: Servable) -> None:
         """Store the bundle, then register it when tracking is on."""
         self._store(data)
         import mlflow
@@ -63,14 +85,18 @@ class ChampionModelDataset(AbstractDataset[ScoringBundle, ScoringBundle]):
         if mlflow.active_run() is not None:
             from adv_detect.serving.registration import register_bundle
 
-            version = register_bundle(data, self._folder, alias=self._alias)
+            alias = self._alias if data.metadata.get(PROMOTE, True) else None
+            version = register_bundle(data, self._folder, alias=alias)
             (self._folder / VERSION).write_text(f"{data.metadata['name']}/{version}\n", encoding="utf-8")
 
     def preview(self) -> JSONPreview:
         """Show in kedro-viz what the champion is."""
-        return JSONPreview(json.dumps(version_tags(self.load())))
+        from adv_detect.serving.registration import form_of
 
-    def _store(self, data: ScoringBundle) -> None:
+        bundle = self.load()
+        return JSONPreview(json.dumps(form_of(bundle).tags(bundle)))
+
+    def _store(self, data: Servable) -> None:
         """Write beside the folder, then replace it, so that no half-written bundle is ever found there."""
         self._folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{self._folder.name}.tmp-", dir=self._folder.parent) as scratch:

@@ -32,16 +32,18 @@ class OptionalDataset(LocatedDataset[Any, Any]):
         dataset.save(ABSENT)
     """
 
-    def __init__(self, *, dataset: str, **place: Any) -> None:
+    def __init__(self, *, dataset: str, missing_is_absent: bool = False, **place: Any) -> None:
         """Set what is stored and where.
 
         Args:
             dataset: Type of the dataset that stores what is there, as in a catalog.
+            missing_is_absent: Whether nothing on disk counts as absent, for what another pipeline may have left.
             place: As in :class:`~adv_detect.datasets.located.LocatedDataset`.
         """
         super().__init__(**place)
         folder, slash, name = self._path.rpartition("/")
         self._note = f"{folder}{slash}.{name}.absent"
+        self._missing_is_absent = missing_is_absent
         given = {key: one for key, one in self._place.items() if one}
         self._dataset: AbstractDataset[Any, Any] = AbstractDataset.from_config(
             name, {"type": dataset, "made_by": self._made_by, **given}
@@ -56,7 +58,8 @@ class OptionalDataset(LocatedDataset[Any, Any]):
         Raises:
             DatasetError: It was asked for, but is not there or is damaged.
         """
-        return ABSENT if self._fs.exists(self._note) else self._dataset.load()
+        missing = self._missing_is_absent and not self._dataset.exists()
+        return ABSENT if missing or self._fs.exists(self._note) else self._dataset.load()
 
     def save(self, data: Any) -> None:
         """Store something, or note that it is absent.
@@ -75,7 +78,7 @@ class OptionalDataset(LocatedDataset[Any, Any]):
         self._dataset.save(data)
 
     def _exists(self) -> bool:
-        return bool(self._fs.exists(self._note)) or self._dataset.exists()
+        return self._missing_is_absent or bool(self._fs.exists(self._note)) or self._dataset.exists()
 
     def _describe(self) -> dict[str, Any]:
         return {"dataset": self._dataset}

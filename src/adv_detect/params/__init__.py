@@ -16,15 +16,17 @@ from adv_detect.params.adaptive_attack import (
     SubstituteParams,
 )
 from adv_detect.params.adversarial_generation import RESERVED_ATTACKS, AdversarialGenerationParams, AttackParams
+from adv_detect.params.calibration import CalibrationParams
 from adv_detect.params.detector_training import (
     DetectorFitParams,
     DetectorParams,
     DetectorTrainingParams,
 )
 from adv_detect.params.evaluation import FEWEST_TAILS, EvaluationParams
-from adv_detect.params.face_recognition import FacePairsParams, FaceRecognitionParams
+from adv_detect.params.face_recognition import FacePairsParams, FaceRecognitionParams, GateParams
 from adv_detect.params.feature_extraction import FeatureExtractionParams
 from adv_detect.params.image_changes import BenignChangeParams, ImageChangeParams
+from adv_detect.params.monitoring import MonitoringParams
 from adv_detect.params.network import LayerParams, NetworkParams, PreprocessingParams
 from adv_detect.params.representatives import RepresentativesParams
 from adv_detect.params.runtime import RayParams, RuntimeParams
@@ -63,6 +65,8 @@ BLOCKS: dict[str, type[Block]] = {
     "face_recognition": FaceRecognitionParams,
     "adaptive_attack": AdaptiveAttackParams,
     "scoring": ScoringParams,
+    "calibration": CalibrationParams,
+    "monitoring": MonitoringParams,
 }
 """Every block of the parameter files by name."""
 
@@ -81,6 +85,7 @@ __all__ = [
     "AttackParams",
     "BenignChangeParams",
     "Budgets",
+    "CalibrationParams",
     "ClassOrder",
     "Criteria",
     "Criterion",
@@ -93,9 +98,11 @@ __all__ = [
     "FaceRecognitionParams",
     "FeatureExtractionParams",
     "FloorParams",
+    "GateParams",
     "HardeningParams",
     "ImageChangeParams",
     "LayerParams",
+    "MonitoringParams",
     "NetworkFitParams",
     "NetworkParams",
     "Norm",

@@ -30,6 +30,19 @@ class FacePairsParams(Block):
         return self
 
 
+class GateParams(Block):
+    """Verification behind a detector.
+
+    ``far`` is the false-accept rate at which the similarity threshold is fixed on clean pairs; ``fprs`` are the
+    false-positive rates of the detectors. ``detector`` names the configuration in the registered model
+    ``<serving.name>-verification``; null stands for the best one.
+    """
+
+    far: Rate = 0.01
+    fprs: Annotated[tuple[Rate, ...], Field(min_length=1), Once] = (0.01, 0.05)
+    detector: str | None = None
+
+
 class FaceRecognitionParams(Block):
     """Verification and identification, clean and attacked.
 
@@ -53,3 +66,4 @@ class FaceRecognitionParams(Block):
     neighbours: Count = 1
     metric: Literal["euclidean", "cosine"] = "euclidean"
     engine: Literal["sklearn", "faiss"] = "sklearn"
+    gate: GateParams = GateParams()

@@ -15,7 +15,7 @@ from adv_detect.sharding import fingerprint
 
 LOGGER = logging.getLogger(__name__)
 SUFFIX = "_part"
-PARTS = ("evaluation_part", "adaptive_attack_part", "face_recognition_part")
+PARTS = ("evaluation_part", "adaptive_attack_part", "face_recognition_part", "calibration_part")
 """Datasets of the parts, ``<pipeline>_part``, in the order of the page."""
 LAST_SECTIONS = ("Limits", "Provenance")
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,12 +28,15 @@ from adv_detect.errors import ConfigurationError, DamagedFileError, DataError
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_from_spec, target_tensors
 from adv_detect.serving.explanation import Explainer, explanation_table
+from adv_detect.serving.part_files import read_part as _read
+from adv_detect.serving.part_files import write_part as _write
 from adv_detect.serving.passes import pass_through
-from adv_detect.sharding import files, fingerprint
 
 PARTS = ("network", "representatives", "detector")
 TWIN, BANDS = "twin", "bands"
 """Further parts: where the detector reads the twin; where verdicts can be explained by layers."""
+PROMOTE, CALIBRATION = "promote", "calibration"
+"""In the metadata: whether the version becomes the champion (absent: it does); facts on a calibration."""
 RANGE_TOLERANCE = 1e-4
 _DEFAULTS = threading.Lock()
 
@@ -60,6 +62,32 @@ class ScoringBundle:
     metadata: Mapping[str, Any]
     twin: TargetNetwork | None = None
     bands: NaturalBands | None = None
+
+    @property
+    def gate(self) -> ScoringBundle:
+        """The bundle itself."""
+        return self
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape ``(channels, H, W)`` of an image."""
+        return tuple(self.network.spec.image_shape)
+
+    @property
+    def rates(self) -> tuple[str, ...]:
+        """The one rate that a request may give, ``fpr``."""
+        return ("fpr",)
+
+    def score(
+        self,
+        images: NDArray[Any],
+        rates: Mapping[str, float],
+        *,
+        model: DetectionModel | None = None,
+        unwanted: Callable[[], bool] = lambda: False,
+    ) -> pd.DataFrame:
+        """Score images; see :func:`score_images`."""
+        return score_images(self, images, fpr=rates.get("fpr"), model=model, unwanted=unwanted)
 
     @property
     def thresholds(self) -> dict[float, float]:
@@ -227,7 +255,7 @@ def score_images(
     model = bundle.model().eval() if model is None else model
     found = pass_through(model, tensor, batch_size=batch_size, explainer=explainer, unwanted=unwanted)
     index, score_column = found.predicted.numpy(), found.scores.numpy()
-    _check_scores(score_column)
+    check_scores(score_column)
     names = np.array(bundle.network.spec.class_names, dtype=object)
     table = pd.DataFrame(
         {
@@ -247,8 +275,15 @@ def score_images(
     return pd.concat([table, told], axis=1)
 
 
-def _check_scores(scores: NDArray[np.float64]) -> None:
-    """Refuse scores that no threshold can judge: a comparison with NaN would say "not adversarial"."""
+def check_scores(scores: NDArray[np.float64]) -> None:
+    """Refuse scores that no threshold can judge: a comparison with NaN would say "not adversarial".
+
+    Args:
+        scores: Shape ``(N,)``.
+
+    Raises:
+        DataError: One is not finite.
+    """
     odd = np.flatnonzero(~np.isfinite(scores))
     if len(odd):
         raise DataError(
@@ -267,20 +302,3 @@ def _plain_defaults() -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(chosen)
-
-
-def _write(folder: Path, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and facts, each with its digest; the tensors name the facts that they belong to."""
-    fs = LocalFileSystem()
-    files.write_tensors(
-        fs, str(folder / f"{name}.safetensors"), tensors, {"name": name, "metadata": fingerprint(metadata)}
-    )
-    files.write_json(fs, str(folder / f"{name}.json"), dict(metadata))
-
-
-def _read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    fs, path = LocalFileSystem(), str(folder / f"{name}.safetensors")
-    metadata = files.read_json(fs, str(folder / f"{name}.json"))
-    if files.read_header(fs, path) != {"name": name, "metadata": fingerprint(metadata)}:
-        raise DamagedFileError(path, f"it does not belong to {name}.json")
-    return files.read_tensors(fs, path), metadata

@@ -26,19 +26,20 @@ SHOWN = 40
 
 
 def decode_request(
-    body: bytes | bytearray, *, image_shape: Sequence[int], max_images: int
-) -> tuple[NDArray[np.float32], float | None]:
-    """Read images and the false-positive rate of the verdict.
+    body: bytes | bytearray, *, image_shape: Sequence[int], max_images: int, rates: Sequence[str] = (RATE,)
+) -> tuple[NDArray[np.float32], dict[str, float]]:
+    """Read images and the rates of the verdict.
 
     Args:
         body: UTF-8 JSON: ``inputs`` (or ``instances``), nested lists of shape ``(N, channels, H, W)``, and
-            optionally ``params`` with ``fpr``.
-        image_shape: ``(channels, H, W)`` of the network.
-        max_images: Images that are taken at most.
+            optionally ``params`` with rates.
+        image_shape: Shape of one input: ``(channels, H, W)`` of the network, or of pairs ``(2, channels, H, W)``.
+        max_images: Inputs that are taken at most.
+        rates: Names of the rates that ``params`` may hold.
 
     Returns:
-        Images ``(N, channels, H, W)``, float32, at least one, and the rate; None where none was asked for. Range and
-        finiteness of the pixels are not checked here.
+        Images ``(N, *image_shape)``, float32, at least one, and the rates asked for, by name. Range and finiteness of
+        the pixels are not checked here.
 
     Raises:
         RequestError: The body has another form (status 400) or too many images (413).
@@ -49,7 +50,7 @@ def decode_request(
     if len(images) > max_images:
         raise _too_many(max_images, f"{len(images):,}")
     _check_shape(images, tuple(image_shape))
-    return _as_array(images), _rate_of(content.get(PARAMS))
+    return _as_array(images), _rates_of(content.get(PARAMS), rates)
 
 
 def _check_size(body: bytes | bytearray, image_shape: Sequence[int], max_images: int) -> None:
@@ -144,17 +145,22 @@ def _as_array(images: list[Any]) -> NDArray[np.float32]:
         raise RequestError(400, "inputs: expected finite pixels, got a whole number beyond all size") from exc
 
 
-def _rate_of(params: Any) -> float | None:
+def _rates_of(params: Any, names: Sequence[str]) -> dict[str, float]:
     if params is None:
-        return None
-    if not isinstance(params, dict) or set(params) - {RATE}:
-        came = _kind(params) if not isinstance(params, dict) else repr(_shortened(next(iter(set(params) - {RATE}))))
-        raise RequestError(400, f'params: expected {{"{RATE}": rate}}, got {came}')
-    rate = params.get(RATE)
-    if rate is not None and (type(rate) not in (int, float) or abs(rate) > 1):
-        came = _kind(rate) if type(rate) not in (int, float) else "one above 1"
-        raise RequestError(400, f"{RATE}: expected a rate such as 0.05, got {came}")
-    return None if rate is None else float(rate)
+        return {}
+    if not isinstance(params, dict) or set(params) - set(names):
+        foreign = [one for one in params if one not in names] if isinstance(params, dict) else []
+        came = repr(_shortened(foreign[0])) if foreign else _kind(params)
+        form = ", ".join(f'"{name}": rate' for name in names)
+        raise RequestError(400, f"params: expected {{{form}}}, got {came}")
+    return {name: _rate(name, value) for name, value in params.items() if value is not None}
+
+
+def _rate(name: str, value: Any) -> float:
+    if type(value) not in (int, float) or abs(value) > 1:
+        came = _kind(value) if type(value) not in (int, float) else "one above 1"
+        raise RequestError(400, f"{name}: expected a rate such as 0.05, got {came}")
+    return float(value)
 
 
 def _path(place: Sequence[int]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adv_detect.serving.bundle import ScoringBundle
+from adv_detect.serving.bundle import CALIBRATION, ScoringBundle
 from adv_detect.serving.limits import Limits
 
 OUTPUTS = {
@@ -12,9 +12,9 @@ OUTPUTS = {
     "predicted_index": "index of that class",
     "adversarial_score": "higher is more likely adversarial; no probability",
     "p_value": "share of clean images that score so high: (1 + those at or above) / (n_clean + 1)",
-    "threshold": "of the verdict, fixed on clean validation images at the false-positive rate asked for",
+    "threshold": "of the verdict, fixed on clean images at the false-positive rate asked for",
     "is_adversarial": "verdict: adversarial_score > threshold",
-    "n_clean": "number of clean validation images that threshold and p-value rest on",
+    "n_clean": "number of clean images that threshold and p-value rest on",
 }
 TEMPLATE = """\
 Says of each image which class the network sees in it and whether it looks like an adversarial example: network,
@@ -92,7 +92,8 @@ def version_description(bundle: ScoringBundle) -> str:
     lines = [
         f"Detector `{bundle.stored.key}`, the best on validation images (test images play no part in the choice).",
         f"Network under attack: `{spec.name}`, {spec.num_classes} classes{_accuracy(bundle)}.",
-        f"Thresholds by false-positive rate, on {n} clean validation images: {thresholds}.",
+        f"Thresholds by false-positive rate, on {n} {_clean_images(bundle)}: {thresholds}.",
+        *_calibration_lines(bundle),
     ]
     return "\n\n".join(lines)
 
@@ -121,8 +122,21 @@ def version_tags(bundle: ScoringBundle) -> dict[str, str]:
         "fpr_default": f"{float(metadata['fpr']):g}",
         "clean_images": len(bundle.stored.clean_scores),
         "fpr_choices": ", ".join(f"{rate:g}" for rate in sorted(bundle.thresholds)),
+        "calibration_images": metadata.get(CALIBRATION, {}).get("images"),
+        "calibration_check": metadata.get(CALIBRATION, {}).get("check"),
     }
     return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def _clean_images(bundle: ScoringBundle) -> str:
+    return "clean pictures of a calibration" if CALIBRATION in bundle.metadata else "clean validation images"
+
+
+def _calibration_lines(bundle: ScoringBundle) -> list[str]:
+    facts = bundle.metadata.get(CALIBRATION)
+    return (
+        [] if facts is None else [f"Calibrated on `{facts['images']}`; check of these pictures: **{facts['check']}**."]
+    )
 
 
 def _accuracy(bundle: ScoringBundle) -> str:

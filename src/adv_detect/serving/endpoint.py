@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from adv_detect.errors import AdvDetectError
-from adv_detect.serving.decoding import decode_request
+from adv_detect.serving.decoding import RATE, decode_request
 from adv_detect.serving.limits import VARIABLES, Limits, RequestError
 
 JSON_TYPE = "application/json"
@@ -38,21 +38,27 @@ LOGGER = logging.getLogger(__name__)
 class Scorer(Protocol):
     """Scores images, and asks between chunks whether anyone still waits for the scores."""
 
-    def __call__(self, images: NDArray[np.float32], fpr: float | None, unwanted: Callable[[], bool]) -> pd.DataFrame:
-        """Give a row per image."""
+    def __call__(
+        self, images: NDArray[np.float32], rates: Mapping[str, float], unwanted: Callable[[], bool]
+    ) -> pd.DataFrame:
+        """Give a row per image, or pair of images."""
 
 
 class ScoringEndpoint:
     """Answers requests for scores, a bounded number at once."""
 
-    def __init__(self, score: Scorer, image_shape: tuple[int, ...], limits: Limits) -> None:
+    def __init__(
+        self, score: Scorer, image_shape: tuple[int, ...], limits: Limits, *, rates: tuple[str, ...] = (RATE,)
+    ) -> None:
         """Start no work yet.
 
         Args:
             score: Scores images; called from several threads.
-            image_shape: ``(channels, H, W)``.
+            image_shape: ``(channels, H, W)``, or of pairs ``(2, channels, H, W)``.
             limits: What is taken on.
+            rates: Names of the rates that a request may give.
         """
+        self.rates = rates
         self.score = score
         self.image_shape = image_shape
         self.limits = limits
@@ -150,9 +156,11 @@ class ScoringEndpoint:
         """Decode, score and encode; an error ends here, since its frames would keep what was decoded alive."""
         try:
             with self._decoding:
-                images, fpr = decode_request(body, image_shape=self.image_shape, max_images=self.limits.max_images)
+                images, rates = decode_request(
+                    body, image_shape=self.image_shape, max_images=self.limits.max_images, rates=self.rates
+                )
             body.clear()
-            table = self.score(images, fpr, unwanted)
+            table = self.score(images, rates, unwanted)
             content = json.dumps({"predictions": table.to_dict("records")}, allow_nan=False)
             return Response(content, media_type=JSON_TYPE)
         except AdvDetectError as exc:

@@ -7,8 +7,9 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ from numpy.typing import NDArray
 from adv_detect.algorithms.detectors import with_members
 from adv_detect.serving.bundle import ScoringBundle
 from adv_detect.serving.description import model_description, version_description, version_tags
+from adv_detect.serving.servable import Servable
+from adv_detect.serving.verification import SIDES, VerificationBundle
+from adv_detect.serving.verification_description import gate_description, gate_tags, gate_version
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -33,6 +37,7 @@ VIEWS_NEED = "torchvision.transforms"
 NOT_SERVED = ("attacks", "opening.py", "registration.py", "verdicts.py", "__pycache__", "*.pyc")
 INSTALLED = ("site-packages", "dist-packages")
 EXAMPLE_IMAGES = 2
+SIDE_TYPES = {"score": "double", "p_value": "double", "is_adversarial": "boolean"}
 OUTPUT_TYPES = {
     "predicted_class": "string",
     "predicted_index": "long",
@@ -42,11 +47,51 @@ OUTPUT_TYPES = {
     "is_adversarial": "boolean",
     "n_clean": "long",
 }
+PAIR_OUTPUT_TYPES = {
+    "similarity": "double",
+    "similarity_threshold": "double",
+    "same_person": "boolean",
+    **{f"{side}_{name}": kind for side in SIDES for name, kind in SIDE_TYPES.items()},
+    "threshold": "double",
+    "n_clean": "long",
+    "n_pairs": "long",
+    "accepted": "boolean",
+}
 LOGGER = logging.getLogger(__name__)
 PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
-def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
+@dataclass(frozen=True)
+class Form:
+    """Code, outputs and texts of one kind of registered model.
+
+    Attributes:
+        code: File that MLflow runs to load it.
+        outputs: Columns of an answer and their types.
+        description: Explains the model.
+        version: Explains a version.
+        tags: Facts on a version.
+    """
+
+    code: str
+    outputs: Mapping[str, str]
+    description: Callable[[Any], str]
+    version: Callable[[Any], str]
+    tags: Callable[[Any], dict[str, str]]
+
+
+FORMS = {
+    ScoringBundle: Form("pyfunc_model.py", OUTPUT_TYPES, model_description, version_description, version_tags),
+    VerificationBundle: Form("verification_model.py", PAIR_OUTPUT_TYPES, gate_description, gate_version, gate_tags),
+}
+
+
+def form_of(bundle: Servable) -> Form:
+    """Find the form of a bundle by its class."""
+    return FORMS[type(bundle)]
+
+
+def register_bundle(bundle: Servable, folder: Path, *, alias: str | None) -> str:
     """Log a stored bundle to the active MLflow run and register it.
 
     The registered model is a pyfunc made from code: weights are safetensors artifacts and the part of this package
@@ -55,25 +100,25 @@ def register_bundle(bundle: ScoringBundle, folder: Path, *, alias: str) -> str:
     Args:
         bundle: What was stored.
         folder: Where it was stored.
-        alias: Alias that the new version gets.
+        alias: Alias that the new version gets; None leaves all where they are.
 
     Returns:
         The number of the new version.
     """
     import mlflow
 
-    name, default = str(bundle.metadata["name"]), float(bundle.metadata["fpr"])
+    name, defaults = str(bundle.metadata["name"]), {rate: float(bundle.metadata[rate]) for rate in bundle.rates}
     with _quiet(), tempfile.TemporaryDirectory() as scratch:
-        code, requirements = serving_dependencies(model_parts(bundle), Path(scratch))
+        code, requirements = serving_dependencies(model_parts(bundle.gate), Path(scratch))
         logged = mlflow.pyfunc.log_model(
             name=name,
-            python_model=str(PACKAGE / "serving" / "pyfunc_model.py"),
+            python_model=str(PACKAGE / "serving" / form_of(bundle).code),
             artifacts={"bundle": str(folder)},
             code_paths=code,
             signature=model_signature(bundle),
-            input_example=(example_images(bundle), {"fpr": default}),
+            input_example=(example_images(bundle), defaults),
             pip_requirements=requirements,
-            metadata=version_tags(bundle),
+            metadata=form_of(bundle).tags(bundle),
         )
         return _register(bundle, logged, alias)
 
@@ -93,35 +138,36 @@ def model_parts(bundle: ScoringBundle) -> list[str]:
     return [*networks, *detectors, *kinds, *([VIEWS_NEED] if kinds else [])]
 
 
-def example_images(bundle: ScoringBundle) -> NDArray[np.float32]:
+def example_images(bundle: Servable) -> NDArray[np.float32]:
     """Draw images that the model takes: a ramp over the pixel range.
 
     Args:
         bundle: What is served.
 
     Returns:
-        Shape ``(2, channels, H, W)``, float32.
+        Two inputs, shape ``(2, channels, H, W)`` or of pairs ``(2, 2, channels, H, W)``, float32.
     """
-    shape = (EXAMPLE_IMAGES, *bundle.network.spec.image_shape)
-    return np.linspace(*bundle.network.spec.bounds, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    shape = (EXAMPLE_IMAGES, *bundle.input_shape)
+    return np.linspace(*bundle.gate.network.spec.bounds, int(np.prod(shape)), dtype=np.float32).reshape(shape)
 
 
-def model_signature(bundle: ScoringBundle) -> ModelSignature:
+def model_signature(bundle: Servable) -> ModelSignature:
     """Describe what goes in and what comes out.
 
     Args:
         bundle: What is served.
 
     Returns:
-        A float32 tensor ``(-1, channels, H, W)`` and ``fpr`` in, a row per image out.
+        A float32 tensor ``(-1, channels, H, W)``, or of pairs ``(-1, 2, channels, H, W)``, and rates in, a row each
+        out.
     """
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *bundle.network.spec.image_shape))]),
-        outputs=Schema([ColSpec(kind, name) for name, kind in OUTPUT_TYPES.items()]),
-        params=ParamSchema([ParamSpec("fpr", "double", float(bundle.metadata["fpr"]))]),
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *bundle.input_shape))]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in form_of(bundle).outputs.items()]),
+        params=ParamSchema([ParamSpec(rate, "double", float(bundle.metadata[rate])) for rate in bundle.rates]),
     )
 
 
@@ -147,24 +193,26 @@ def serving_dependencies(paths: Iterable[str], scratch: Path) -> tuple[list[str]
     return code, [f"{one}=={version(one).split('+')[0]}" for one in dict.fromkeys(wanted)]
 
 
-def _register(bundle: ScoringBundle, logged: Any, alias: str) -> str:
+def _register(bundle: Servable, logged: Any, alias: str | None) -> str:
     """Make a version of what was logged, with description, tags and alias."""
     from mlflow import MlflowClient
 
     client, name = MlflowClient(), str(bundle.metadata["name"])
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    client.update_registered_model(name, model_description(bundle))
+    form = form_of(bundle)
+    client.update_registered_model(name, form.description(bundle))
     made = client.create_model_version(
         name,
         source=logged.model_uri,
         run_id=logged.run_id,
         model_id=logged.model_id,
-        tags=version_tags(bundle),
-        description=version_description(bundle),
+        tags=form.tags(bundle),
+        description=form.version(bundle),
     )
-    client.set_registered_model_alias(name, alias, made.version)
-    LOGGER.info("mlflow: registered %s version %s, alias %s", name, made.version, alias)
+    if alias is not None:
+        client.set_registered_model_alias(name, alias, made.version)
+    LOGGER.info("mlflow: registered %s version %s, %s", name, made.version, f"alias {alias}" if alias else "no alias")
     return str(made.version)
 
 

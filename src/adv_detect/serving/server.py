@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 
 import numpy as np
@@ -21,9 +21,9 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
-from adv_detect.serving.bundle import ScoringBundle, score_images
 from adv_detect.serving.endpoint import ScoringEndpoint
 from adv_detect.serving.limits import Limits, available_cores
+from adv_detect.serving.servable import Servable
 
 MLFLOW_SERVER = "mlflow.pyfunc.scoring_server.app"
 """The module that uvicorn is started on by ``mlflow models serve``."""
@@ -31,15 +31,15 @@ THREADS = "OMP_NUM_THREADS"
 LOGGER = logging.getLogger(__name__)
 
 
-def scoring_app(bundle: ScoringBundle, model: DetectionModel, *, other: ASGIApp) -> ASGIApp:
+def scoring_app(bundle: Servable, model: DetectionModel, *, other: ASGIApp) -> ASGIApp:
     """Put the endpoint for scores before an application.
 
     The cores are shared out: as many predictions run at once as the limits say, each on its part of the cores, where
     ``OMP_NUM_THREADS`` does not say otherwise.
 
     Args:
-        bundle: Network, representatives and detector.
-        model: The same, joined.
+        bundle: Network, representatives and detector, and what verification takes beside them.
+        model: Network and detector, joined.
         other: Answers all other requests.
 
     Returns:
@@ -52,10 +52,10 @@ def scoring_app(bundle: ScoringBundle, model: DetectionModel, *, other: ASGIApp)
     if THREADS not in os.environ:
         torch.set_num_threads(max(1, available_cores() // limits.predictions))
 
-    def score(images: NDArray[np.float32], fpr: float | None, unwanted: Callable[[], bool]) -> pd.DataFrame:
-        return score_images(bundle, images, fpr=fpr, model=model, unwanted=unwanted)
+    def score(images: NDArray[np.float32], rates: Mapping[str, float], unwanted: Callable[[], bool]) -> pd.DataFrame:
+        return bundle.score(images, rates, model=model, unwanted=unwanted)
 
-    endpoint = ScoringEndpoint(score, tuple(bundle.network.spec.image_shape), limits)
+    endpoint = ScoringEndpoint(score, bundle.input_shape, limits, rates=bundle.rates)
     LOGGER.info("serving within %s, %d threads a prediction", limits, torch.get_num_threads())
     return Starlette(
         routes=[

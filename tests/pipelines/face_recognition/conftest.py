@@ -12,6 +12,7 @@ from kedro_datasets.pandas import CSVDataset, ParquetDataset
 from PIL import Image
 
 from adv_detect.datasets.image_folder import ImageFolderDataset
+from adv_detect.datasets.optional import OptionalDataset
 from adv_detect.datasets.report_part import ReportPartDataset
 from adv_detect.datasets.sharded import ShardedSafetensorsDataset
 from adv_detect.params import (
@@ -32,8 +33,18 @@ from adv_detect.pipelines import (
     twin_training,
 )
 
+SHARDS = "adv_detect.datasets.sharded.ShardedSafetensorsDataset"
 PEOPLE, IMAGES, SIDE = 5, 14, 28
-TABLES = ("verification_pair_table", "verification_scores", "attacked_pair_scores", "representative_distances")
+TABLES = (
+    "verification_pair_table",
+    "verification_scores",
+    "attacked_pair_scores",
+    "representative_distances",
+    "gate_scores",
+    "gate_pairs",
+    "face_gate",
+    "face_gate_identification",
+)
 
 
 def draw_faces(root, *, people=PEOPLE, images=IMAGES):
@@ -94,8 +105,10 @@ def make_faces(workshop, folder, **changes):
         shop.catalog[f"{part}_images"] = ImageFolderDataset(**faces, part=part, test_fraction=0.6)
     shop.catalog["verification_images"] = ImageFolderDataset(**faces)
     shop.catalog["verification_pairs"] = MemoryDataset(pairs_text())
-    for name in ("verification_embeddings", "attack_embeddings"):
+    for name in ("verification_embeddings", "attack_embeddings", "pair_image_scores"):
         shop.catalog[name] = ShardedSafetensorsDataset(filepath=str(folder / name))
+    for name, place in (("known_adversarials", "adaptive_adversarials"), ("adaptive_embeddings",) * 2):
+        shop.catalog[name] = OptionalDataset(dataset=SHARDS, filepath=folder / place, missing_is_absent=True)
     for name in TABLES:
         shop.catalog[name] = ParquetDataset(filepath=str(folder / f"{name}.parquet"))
     for name in ("face_verification", "face_identification"):

@@ -286,13 +286,14 @@ def test_report_joins_the_sections_on_faces(identified):
         summary, pd.DataFrame(), evaluation_part=first, adaptive_attack_part=None, face_recognition_part=part
     )
     assert page.index("Summary") < page.index("Face verification") < page.index("Limits")
-    assert page.count("<img") == 2
+    assert page.count("<img") == 3
     assert "FAR 0.001" in page
     assert "False-accept rates of 0.1 rest on fewer than 10 of 19 clean pairs" in page
     tables = [block for section in part.report.sections for block in section.blocks if isinstance(block, Table)]
-    assert [len(table.frame) > 0 for table in tables] == [True] * 6
+    assert [len(table.frame) > 0 for table in tables] == [True] * 13
     drawn = [block.figure for section in part.report.sections for block in section.blocks if isinstance(block, Figure)]
-    assert drawn == [identified[f"{name}_figure"] for name in ("face_verification", "representative_distances")]
+    figures = ("face_verification", "representative_distances", "face_gate")
+    assert drawn == [identified[f"{name}_figure"] for name in figures]
 
 
 def test_every_node_is_named_after_its_function():

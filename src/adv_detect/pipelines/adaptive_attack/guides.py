@@ -64,7 +64,8 @@ def with_guide(
     device = task.images.device
     _, own = describe_in_batches(describe, task.images, setting.runtime.batch_size)
     values = nearest_guides(own, candidates.to(device), classes.to(device), labels=task.labels, targets=task.targets)
-    return replace(task, guide=Guide(values=values, describe=describe))
+    evade = model.evade if isinstance(model, FeatureModel) else None
+    return replace(task, guide=Guide(values=values, describe=describe, evade=evade))
 
 
 def describe_in_batches(describe: DescribingModel, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:

@@ -40,9 +40,21 @@ class FeatureModel(nn.Module):
 
         With ``nearest`` the class logits are minus the distances to the medoids.
         """
+        return self.evade(images, None)[:3]
+
+    def evade(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Give what :meth:`describe` gives, and the detector's parts ``(N, M)`` if the network named other classes.
+
+        Args:
+            images: Shape ``(N, channels, H, W)``.
+            targets: The other classes, int64, ``(N,)``; None for those that the network names.
+        """
         activations = self.model.activations(images)
         features = activations.features[self.model.layers[-1]]
+        scores = self.model.detector(activations)
+        named = activations.logits.detach().argmax(dim=1) if targets is None else targets
+        parts = self.model.detector.score_parts(activations, named, scores=scores)
         logits = activations.logits
         if self.nearest:
             logits = -torch.cdist(features, self.medoids, compute_mode="donot_use_mm_for_euclid_dist")
-        return logits, self.model.detector(activations), features
+        return logits, scores, features, parts

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from adv_detect.errors import AdvDetectError, ConfigurationError, DataError
+from adv_detect.errors import AdvDetectError, ConfigurationError, DataError, unknown_choice
 from adv_detect.images import ImageSet
 from adv_detect.measures.faces.draw import draw_pairs
 from adv_detect.measures.faces.pairs import locate_pairs, parse_pairs
-from adv_detect.params import FaceRecognitionParams, RuntimeParams
+from adv_detect.params import DetectorTrainingParams, FaceRecognitionParams, RuntimeParams
 from adv_detect.pipelines.face_recognition.nodes import PAIRS_FILE
 from adv_detect.validation.run import Run
 
@@ -24,7 +24,10 @@ def check(run: Run) -> None:
         DataError: The pairs cannot be had from these images.
     """
     params = run.read_block(FaceRecognitionParams)
-    if params is None or "verification_images" not in run.inputs:
+    if params is None:
+        return
+    check_gate(params, run.block(DetectorTrainingParams))
+    if "verification_images" not in run.inputs:
         return
     check_faces(
         params,
@@ -33,6 +36,21 @@ def check(run: Run) -> None:
         seed=(run.block(RuntimeParams) or RuntimeParams()).seed,
         gallery_sizes=_gallery_sizes(params, run),
     )
+
+
+def check_gate(params: FaceRecognitionParams, training: DetectorTrainingParams | None) -> None:
+    """Check that the detector of the registered gate is trained.
+
+    Args:
+        params: The gate.
+        training: The configurations; None where they are not known.
+
+    Raises:
+        ConfigurationError: There is no such configuration.
+    """
+    chosen = params.gate.detector
+    if chosen is not None and training is not None and chosen not in training.active:
+        raise unknown_choice("face_recognition.gate.detector", chosen, training.active)
 
 
 def check_faces(

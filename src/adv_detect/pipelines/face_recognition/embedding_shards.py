@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -14,11 +15,41 @@ from adv_detect.measures.faces.verification import add_mirrored
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RuntimeParams
-from adv_detect.sharding import ShardContent, ShardStore
+from adv_detect.sharding import ShardContent, ShardSpec, ShardStore, fingerprint
 
+MISSING = -1
+"""In the place of an index: the image of a pair does not exist."""
 EMBEDDING = "embedding"
 TEMPLATE = "template"
+ADAPTIVE = "adaptive"
+"""Form of attacks that know the detector."""
+ADAPTIVE_KEPT = ("source_index", "label", "target", "detector_score")
+ADAPTIVE_FACTS = ("detector", "attack", "norm", "epsilon", "criterion", "source_ids")
 KEPT = ("source_index", "label", "target", "success", "predicted")
+
+
+def pair_shards(
+    images: ImageSet, pairs: pd.DataFrame, made_from: tuple[object, ...], runtime: RuntimeParams
+) -> tuple[ShardSpec, ...]:
+    """Cut the images that occur in pairs into shards.
+
+    Args:
+        images: The set.
+        pairs: One row per pair, with ``first_index`` and ``second_index``.
+        made_from: What decides the content of a shard beside its images.
+        runtime: Shard size.
+
+    Returns:
+        Shards ``<number>`` of source indices.
+    """
+    there = pairs[pairs["first_index"] != MISSING]
+    indices = sorted(set(there["first_index"]) | set(there["second_index"]))
+    shards = []
+    for number, start in enumerate(range(0, len(indices), runtime.shard_size)):
+        block = tuple(int(index) for index in indices[start : start + runtime.shard_size])
+        names = [images.source_ids[index] for index in block]
+        shards.append(ShardSpec(f"{number:05d}", fingerprint(made_from, names), block))
+    return tuple(shards)
 
 
 @dataclass(frozen=True)
@@ -90,3 +121,19 @@ class AttackedFaceWork:
         """Empty tensors of the right width, where an attack had no image to start from."""
         shape = self.embedder.network.spec.image_shape
         return {name: found[:0] for name, found in self.embedder(images.new_zeros((1, *shape))).items()}
+
+
+@dataclass(frozen=True)
+class AdaptiveFaceWork:
+    """Embeds the images of attacks that know the detector."""
+
+    adversarials: ShardStore
+    embedder: Embedder
+
+    def __call__(self, key: str) -> ShardContent:
+        """Make one shard: ``embedding``, ``template`` ``(n, D)``, the columns of `ADAPTIVE_KEPT` and ``success``."""
+        stored = self.adversarials[key]
+        kept = {name: stored.tensors[name] for name in ADAPTIVE_KEPT}
+        tensors = self.embedder(stored.tensors["images"]) | kept | {"success": stored.tensors["fooled"]}
+        facts = {name: stored.metadata[name] for name in ADAPTIVE_FACTS}
+        return ShardContent(tensors, facts | {"form": ADAPTIVE})

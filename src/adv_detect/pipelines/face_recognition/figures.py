@@ -13,14 +13,15 @@ from adv_detect.names import DODGING, IMPERSONATION, NATURAL
 from adv_detect.params import FaceRecognitionParams
 from adv_detect.pipelines.face_recognition.verification import attacked_verification
 from adv_detect.plots import style
-from adv_detect.reporting import Report, ReportPart, detectors_identity, draw_pictures
+from adv_detect.reporting import Report, ReportPart, Section, detectors_identity, draw_pictures
 from adv_detect.reporting.faces import face_sections
+from adv_detect.reporting.gate import gate_section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHOWN = ("verification", "distances")
+SHOWN = ("verification", "distances", "gate")
 FORMS = {"early": "stopped at first success", "confident": "all steps, or a margin"}
 FALSE_ACCEPTS = "false-accept rate (log axis)"
 LEAST_RATE = 1e-9
@@ -31,22 +32,25 @@ def draw_faces(
     verification_scores: pd.DataFrame,
     attacked_pair_scores: pd.DataFrame,
     representative_distances: pd.DataFrame,
+    face_gate: pd.DataFrame,
     face_recognition: FaceRecognitionParams,
 ) -> dict[str, Any]:
-    """Draw verification under attack and distances from class representatives.
+    """Draw verification under attack, distances from class representatives, and what gets through the gate.
 
     Args:
         verification_scores: Clean pairs.
         attacked_pair_scores: Pairs with one side attacked.
         representative_distances: One row per successful targeted adversarial and natural test image.
+        face_gate: Verification before and after the gate.
         face_recognition: False-accept rates.
 
     Returns:
-        The figures ``verification`` and ``distances``.
+        The figures ``verification``, ``distances`` and ``gate``.
     """
     return {
         "verification": draw_verification(verification_scores, attacked_pair_scores, face_recognition),
         "distances": draw_distances(representative_distances),
+        "gate": plots.gate_figure(face_gate),
     }
 
 
@@ -54,7 +58,7 @@ def show_face_figures(face_figures: dict[str, Any]) -> tuple[Any, ...]:
     """Draw all figures once.
 
     Args:
-        face_figures: The figures ``verification`` and ``distances``.
+        face_figures: The figures ``verification``, ``distances`` and ``gate``.
 
     Returns:
         PNG files by name of the figure, and each by itself.
@@ -63,17 +67,16 @@ def show_face_figures(face_figures: dict[str, Any]) -> tuple[Any, ...]:
     return pictures, *shown
 
 
-def write_face_part(
+def write_face_sections(
     verification_metrics: dict[str, float],
     face_verification: pd.DataFrame,
     face_identification: pd.DataFrame,
     face_distances: pd.DataFrame,
     deep_features_detection: pd.DataFrame,
     face_pictures: dict[str, bytes],
-    detector_summary: pd.DataFrame,
     face_recognition: FaceRecognitionParams,
-) -> ReportPart:
-    """Write the sections on faces.
+) -> list[Section]:
+    """Write the sections on verification, identification and attacks on deep features.
 
     Args:
         verification_metrics: Figures of the clean protocol.
@@ -82,15 +85,36 @@ def write_face_part(
         face_distances: Distances from class representatives, summarised.
         deep_features_detection: Detection of deep-features attacks.
         face_pictures: PNG files of the figures.
-        detector_summary: One row per trained detector.
         face_recognition: How faces were compared.
+
+    Returns:
+        The sections.
+    """
+    tables = (face_verification, face_identification, face_distances, deep_features_detection)
+    return face_sections(verification_metrics, *tables, figures=face_pictures, params=face_recognition)
+
+
+def write_face_part(
+    face_report_sections: list[Section],
+    face_gate: pd.DataFrame,
+    face_gate_identification: pd.DataFrame,
+    face_pictures: dict[str, bytes],
+    detector_summary: pd.DataFrame,
+) -> ReportPart:
+    """Join the sections on faces, that on the gate last.
+
+    Args:
+        face_report_sections: The sections on verification, identification and attacks on deep features.
+        face_gate: Verification before and after the gate.
+        face_gate_identification: Identification before and after the gate.
+        face_pictures: PNG files of the figures.
+        detector_summary: One row per trained detector.
 
     Returns:
         The sections, to be joined with those of other pipelines.
     """
-    tables = (face_verification, face_identification, face_distances, deep_features_detection)
-    sections = face_sections(verification_metrics, *tables, figures=face_pictures, params=face_recognition)
-    return ReportPart(Report("Faces", "", sections), detectors_identity(detector_summary))
+    gate = gate_section(face_gate, face_gate_identification, face_pictures["gate"])
+    return ReportPart(Report("Faces", "", [*face_report_sections, gate]), detectors_identity(detector_summary))
 
 
 def draw_verification(

@@ -16,12 +16,20 @@ from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, image_set_identity, shape_of
 from adv_detect.measures.faces.decisions import fold_accuracy
 from adv_detect.measures.faces.draw import draw_pairs
+from adv_detect.measures.faces.gate import attack_label
 from adv_detect.measures.faces.pairs import LocatedPairs, locate_pairs, parse_pairs
 from adv_detect.measures.faces.verification import verify
 from adv_detect.names import NATURAL
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import FaceRecognitionParams, RuntimeParams
-from adv_detect.pipelines.face_recognition.embedding_shards import TEMPLATE, AttackedFaceWork, Embedder, FaceWork
+from adv_detect.pipelines.face_recognition.embedding_shards import (
+    MISSING,
+    TEMPLATE,
+    AttackedFaceWork,
+    Embedder,
+    FaceWork,
+    pair_shards,
+)
 from adv_detect.pipelines.face_recognition.identification import build_gallery, identification_table
 from adv_detect.pipelines.face_recognition.rows import TEST, attacked_faces, natural_faces
 from adv_detect.pipelines.face_recognition.verification import attacked_pairs, score_pairs, verification_table
@@ -29,7 +37,6 @@ from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
 LOGGER = logging.getLogger(__name__)
 PAIRS_FILE = "dataset verification_pairs"
-MISSING = -1
 NAMED = 5
 
 
@@ -94,17 +101,11 @@ def embed_faces(
     Raises:
         DataError: The images have another shape than the network takes.
     """
-    _check_shape(verification_images, network_weights)
-    there = verification_pair_table[verification_pair_table["first_index"] != MISSING]
-    indices = sorted(set(there["first_index"]) | set(there["second_index"]))
+    check_shape(verification_images, network_weights)
     made_from = (target_digest(network_weights), image_set_identity(verification_images), face_recognition.mirror)
-    shards = []
-    for number, start in enumerate(range(0, len(indices), runtime.shard_size)):
-        block = tuple(int(index) for index in indices[start : start + runtime.shard_size])
-        names = [verification_images.source_ids[index] for index in block]
-        shards.append(ShardSpec(f"{number:05d}", fingerprint(made_from, names), block))
+    shards = pair_shards(verification_images, verification_pair_table, made_from, runtime)
     work = FaceWork(verification_images, Embedder(network_weights, face_recognition.mirror, runtime))
-    return ShardPlan(work=work, shards=tuple(shards), runtime=runtime, description="verification embeddings")
+    return ShardPlan(work=work, shards=shards, runtime=runtime, description="verification embeddings")
 
 
 def embed_attacked_faces(
@@ -222,7 +223,10 @@ def identify_faces(
 
 
 def summarise_faces(
-    verification_metrics: dict[str, float], face_verification: pd.DataFrame, face_identification: pd.DataFrame
+    verification_metrics: dict[str, float],
+    face_verification: pd.DataFrame,
+    face_identification: pd.DataFrame,
+    face_gate: pd.DataFrame,
 ) -> dict[str, float]:
     """Gather the figures for the tracking server.
 
@@ -230,6 +234,7 @@ def summarise_faces(
         verification_metrics: Figures of the clean protocol.
         face_verification: Verification under attack.
         face_identification: Identification, clean and attacked.
+        face_gate: Verification before and after the gate.
 
     Returns:
         Figures by name; those that were not measured are left out.
@@ -241,6 +246,10 @@ def summarise_faces(
     for row in _records(face_identification):
         place = f"identification/{row['gallery']}/{row['attack']}/{row['criterion']}"
         found |= {f"{place}/{name}": row[name] for name in ("accuracy", "fooled", "named_target")}
+    for row, label in zip(_records(face_gate), attack_label(face_gate), strict=True):
+        gate = f"gate/{row['configuration']}/{row['calibrated_on']}/fpr_{row['fpr']:g}/{row['people']}/{row['kind']}"
+        place = f"{gate}/{label.replace(', ', '/')}"
+        found |= {f"{place}/{name}": row[name] for name in ("before", "after")}
     return {name: float(value) for name, value in found.items() if not math.isnan(value)}
 
 
@@ -273,7 +282,16 @@ def _report_missing(located: LocatedPairs, images: ImageSet) -> None:
         )
 
 
-def _check_shape(images: ImageSet, network: TargetNetwork) -> None:
+def check_shape(images: ImageSet, network: TargetNetwork) -> None:
+    """Refuse verification images of another shape than the network takes.
+
+    Args:
+        images: Images of the people to verify.
+        network: The network.
+
+    Raises:
+        DataError: The shapes differ.
+    """
     if (shape := shape_of(images)) != network.spec.image_shape:
         raise DataError(
             f"verification_images: expected images of shape {network.spec.image_shape} (channels, height, width) as "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from adv_detect.errors import DataError
 from adv_detect.names import ShardKey
 from adv_detect.pipelines.face_recognition.embedding_shards import EMBEDDING, TEMPLATE
-from adv_detect.sharding import ShardStore
+from adv_detect.sharding import ShardContent, ShardStore
 
 TEST = "test"
 
@@ -45,6 +45,26 @@ class FaceRows:
     label: Tensor
     target: Tensor
     success: Tensor
+
+    @classmethod
+    def of(cls, contents: Sequence[ShardContent]) -> FaceRows:
+        """Join stored embeddings of one attack and criterion.
+
+        Args:
+            contents: At least one shard; the first one names attack, criterion and form.
+
+        Returns:
+            The rows.
+        """
+        about = contents[0].metadata
+        names = ("source_index", EMBEDDING, TEMPLATE, "label", "target", "success")
+        return cls(
+            attack=about["attack"],
+            criterion=about["criterion"],
+            form=about["form"],
+            source_ids=tuple(name for content in contents for name in content.metadata["source_ids"]),
+            **{name: torch.cat([content.tensors[name] for content in contents]) for name in names},
+        )
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -97,16 +117,4 @@ def attacked_faces(store: ShardStore) -> Iterator[FaceRows]:
 def _read(store: ShardStore) -> FaceRows:
     if not store:
         raise DataError(f"{store.root}: expected embeddings of natural test images, got none; run face_recognition")
-    contents = list(store.values())
-    metadata = contents[0].metadata
-    tensors = {
-        name: torch.cat([content.tensors[name] for content in contents])
-        for name in ("source_index", EMBEDDING, TEMPLATE, "label", "target", "success")
-    }
-    return FaceRows(
-        attack=metadata["attack"],
-        criterion=metadata["criterion"],
-        form=metadata["form"],
-        source_ids=tuple(name for content in contents for name in content.metadata["source_ids"]),
-        **tensors,
-    )
+    return FaceRows.of(list(store.values()))

@@ -44,6 +44,8 @@ CASES = [
     ("cw_detector", CW, {"norm": "l2", "epsilon": None}),
     ("cw_detector", CW, {"norm": "l2", "epsilon": None, "targeted": True}),
     ("deep_detector", DEEP, {"norm": "linf", "epsilon": 40 / 255, "guide": "features", "targeted": True}),
+    ("verification", SHORT, {"norm": "linf", "epsilon": 0.2, "guide": "features", "targeted": True}),
+    ("verification", SHORT | {"goal": 0.97}, {"norm": "l2", "epsilon": 0.8, "guide": "features"}),
 ]
 IDS = [f"{name}-{case['norm']}-{'targeted' if case.get('targeted') else 'untargeted'}" for name, _, case in CASES]
 FIELDS = ("images", "fooled", "evaded", "detector_score", "l2", "linf", "gradient_evaluations", "zero_gradient_share")
@@ -187,6 +189,7 @@ def test_bad_arguments_name_key_and_choices(arguments, message):
         ("cw_detector", {"norm": "linf"}, "searches the smallest L2 perturbation, got 'linf'"),
         ("deep_detector", {"norm": "l2", "guide": "features"}, "expected linf, got 'l2'"),
         ("matching", {}, "moves images towards a guide, got none"),
+        ("verification", {}, "moves images towards a guide, got none"),
     ],
 )
 def test_a_task_that_lacks_what_the_attack_needs_is_refused(model, make_task, name, case, message):

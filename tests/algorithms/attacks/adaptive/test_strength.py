@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from adv_detect.algorithms.attacks.adaptive import build_adaptive_attack, run_adaptive_attack, run_transfer_attack
 from adv_detect.measures.adaptive_checks import run_checks, unreliable_detectors
@@ -100,6 +101,22 @@ def test_correct_deep_attack_goes_on_where_the_reference_form_stops(model, make_
     assert correct.evaded.sum() > reference.evaded.sum()
     # The forms search by different solvers, so that one image of 24 may be lost to either by rounding.
     assert (correct.evaded | ~reference.evaded).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("targeted", [True, False])
+def test_the_attack_on_verification_comes_nearer_than_the_class_alone_asks_for(model, make_task, targeted):
+    task = make_task(guide="features", targeted=targeted, epsilon=0.2)
+    similar, selective = (
+        run_adaptive_attack(build_adaptive_attack(name, {"steps": 60} | further), model, task)
+        for name, further in (("verification", {"goal": 0.0}), ("selective", {}))
+    )
+    assert similar.evaded.sum() >= selective.evaded.sum() > 10
+    both = similar.evaded & selective.evaded
+    aim = task.guide.values if targeted else model.layers(task.images)[:, -1]
+    near, plain = (
+        functional.cosine_similarity(model.layers(one.images)[:, -1], aim)[both].mean() for one in (similar, selective)
+    )
+    assert near > plain + 0.005 if targeted else near < plain - 0.02
 
 
 def test_transfer_is_judged_by_the_victim_and_no_stronger_than_white_box(model, substitute, make_task):

@@ -96,8 +96,11 @@ def evaluate(
     if use_guide:
         if task.guide is None:
             raise ConfigurationError("guide: this attack moves images towards a guide, got none; give the task a guide")
-        class_logits, detector_logits, description = task.guide.describe(leaf)
-        parts = detector_logits[:, None]
+        if task.guide.evade is not None:
+            class_logits, detector_logits, description, parts = task.guide.evade(leaf, task.targets)
+        else:
+            class_logits, detector_logits, description = task.guide.describe(leaf)
+            parts = detector_logits[:, None]
     elif isinstance(model, EvadableModel):
         class_logits, detector_logits, parts = model.evade(leaf, task.targets if aims is None else aims)
     else:

@@ -17,6 +17,7 @@ from adv_detect.algorithms.attacks.adaptive.orthogonal import OrthogonalArgument
 from adv_detect.algorithms.attacks.adaptive.random_noise import RandomNoiseArguments, random_noise
 from adv_detect.algorithms.attacks.adaptive.selective import SelectiveArguments, classifier_only, selective
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, BudgetNorm, Candidates, EndToEndModel
+from adv_detect.algorithms.attacks.adaptive.verification import VerificationArguments, verification
 from adv_detect.algorithms.attacks.adaptive.weighted_sum import WeightedSumArguments, weighted_sum
 from adv_detect.algorithms.attacks.arguments import refused_arguments
 from adv_detect.algorithms.attacks.deep_features_objective import PIXEL_LEVELS
@@ -152,6 +153,7 @@ _KINDS: dict[str, AttackKind[Any]] = {
         budget_argument="max_thres",
         published=True,
     ),
+    "verification": AttackKind(attack=verification, arguments=VerificationArguments, guide="medoids"),
 }
 
 

@@ -18,6 +18,9 @@ EndToEndModel = Callable[[Tensor], tuple[Tensor, Tensor]]
 DescribingModel = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 """As an end-to-end model, with what the guide is compared to (trajectory or features) as third tensor."""
 
+EvadingModel = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor, Tensor]]
+"""As a describing model, given the classes that the network is to name, with the detector's parts ``(N, M)`` last."""
+
 Describe = Callable[[Tensor], Tensor]
 """Images ``(N, channels, H, W)`` to trajectories ``(N, L, K)`` or features ``(N, D)``."""
 
@@ -59,6 +62,8 @@ class Guide:
     Attributes:
         values: Trajectories ``(N, L, K)`` or features ``(N, D)`` of clean images, one per attacked image.
         describe: Gives class logits, detector logits and the same quantity for images, in one pass.
+        evade: The same with the parts of the detector logits as if the network named other classes, as
+            :meth:`EvadableModel.evade` gives them; None where the model cannot tell.
         weights: Weight of each squared difference, broadcastable to ``values`` and with a row per image; None
             weighs all alike.
     """
@@ -66,6 +71,7 @@ class Guide:
     values: Tensor
     describe: DescribingModel
     weights: Tensor | None = None
+    evade: EvadingModel | None = None
 
     def select(self, rows: Tensor) -> Guide:
         """Return the guide of some images only; ``rows`` is int64, ``(n,)``."""

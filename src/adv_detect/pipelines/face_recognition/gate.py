@@ -1,0 +1,243 @@
+"""Nodes that measure verification and identification behind each detector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adv_detect.absent import Absent
+from adv_detect.algorithms.attacks.targets import draw_targets
+from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
+from adv_detect.algorithms.representatives import Representatives
+from adv_detect.measures.faces.decisions import clean_threshold
+from adv_detect.measures.faces.gate import (
+    FALSE_ACCEPT,
+    FALSE_REJECT,
+    KNOWN,
+    GateThreshold,
+    clean_condition,
+    clean_pair_rows,
+    gate_detectors,
+    gate_table,
+    gate_thresholds,
+    higher_scores,
+)
+from adv_detect.measures.faces.identification import identify
+from adv_detect.names import DODGING, IMPERSONATION, NATURAL, NO_CRITERION, TARGETED, UNTARGETED
+from adv_detect.params import FaceRecognitionParams, RuntimeParams
+from adv_detect.pipelines.face_recognition.adaptive_faces import EVERY, NO_BUDGET, ProbeGroup, adaptive_groups
+from adv_detect.pipelines.face_recognition.gate_shards import SCORES
+from adv_detect.pipelines.face_recognition.identification import build_gallery
+from adv_detect.pipelines.face_recognition.rows import TEST, attacked_faces, natural_faces
+from adv_detect.pipelines.face_recognition.verification import attacked_pairs
+from adv_detect.sharding import ShardStore
+
+NAMED_TARGET, MISNAMED = "named_target", "misnamed"
+IDENTIFIED = {TARGETED: NAMED_TARGET, UNTARGETED: MISNAMED}
+
+
+def pair_gate_faces(
+    attacked_pair_scores: pd.DataFrame,
+    adaptive_embeddings: ShardStore | Absent,
+    attack_embeddings: ShardStore,
+    representatives: Representatives,
+    runtime: RuntimeParams,
+) -> pd.DataFrame:
+    """Gather all pairs of people whom the detectors know: clean, attacked, and attacked with knowledge of a detector.
+
+    Args:
+        attacked_pair_scores: Pairs with one side attacked.
+        adaptive_embeddings: Embeddings of images of attacks that know the detector; absent where there are none.
+        attack_embeddings: Embeddings of natural and attacked images.
+        representatives: Class representatives, for their number.
+        runtime: Seed of the drawn pairs.
+
+    Returns:
+        Rows of :func:`adv_detect.pipelines.face_recognition.verification.attacked_pairs` with the columns people, norm,
+        epsilon, detector (that the attack knew; empty for none) and probe_score (of that detector). Clean pairs (attack
+        ``natural``) are natural test images with another picture of the same, or of another, person; their kinds are
+        ``false_reject`` and ``false_accept``.
+    """
+    unaware = [attacked_pair_scores, _clean_pairs(attack_embeddings, len(representatives.medoids[-1]), runtime.seed)]
+    frames = [one.assign(detector=EVERY, probe_score=float("nan"), **NO_BUDGET) for one in unaware]
+    natural = natural_faces(attack_embeddings)
+    for one in [] if isinstance(adaptive_embeddings, Absent) else adaptive_groups(adaptive_embeddings):
+        pairs = attacked_pairs(natural, [one.rows], seed=runtime.seed)
+        scores = dict(zip(one.rows.source_ids, one.scores.tolist(), strict=True))
+        known = pairs["source_id"].map(scores).fillna(np.inf)
+        frames.append(pairs.assign(detector=one.detector, probe_score=known, **one.budget))
+    return pd.concat([one for one in frames if len(one)], ignore_index=True).assign(people=KNOWN)
+
+
+def measure_gate(
+    gate_pairs: pd.DataFrame,
+    verification_scores: pd.DataFrame,
+    pair_image_scores: ShardStore,
+    gate_scores: pd.DataFrame,
+    detectors: ShardStore,
+    detector_summary: pd.DataFrame,
+    face_recognition: FaceRecognitionParams,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure verification before and after the gate: what attacks get through, and which clean pairs it turns away.
+
+    Args:
+        gate_pairs: Pairs of people whom the detectors know.
+        verification_scores: Clean pairs of the protocol.
+        pair_image_scores: Detector scores of their images.
+        gate_scores: Detector scores of natural and attacked images.
+        detectors: The trained detectors, for their clean scores.
+        detector_summary: One row per trained detector.
+        face_recognition: False-accept rate of the similarity threshold, false-positive rates of the detectors.
+
+    Returns:
+        Rows of :func:`adv_detect.measures.faces.gate.gate_table` after the columns detector, configuration, far,
+        similarity_threshold, twice: for parquet and for CSV.
+    """
+    params = face_recognition.gate
+    values, same = verification_scores["score"].to_numpy(dtype=np.float64), verification_scores["same"].to_numpy(bool)
+    similarity = clean_threshold(values, same, rule=params.far)
+    frames = []
+    for key, configuration in gate_detectors(detector_summary).items():
+        scores = _ScoresOf(gate_scores[gate_scores["detector"] == key])
+        pairs, images = _protocol_pairs(verification_scores, pair_image_scores, key)
+        thresholds = _thresholds(detectors, key, images, params.fprs)
+        own = gate_pairs[gate_pairs["detector"].isin((EVERY, key))]
+        clean = pd.DataFrame(clean_pair_rows(pairs, images, thresholds, similarity=similarity))
+        table = pd.concat([clean, gate_table(_decided(scores.of_pairs(own), similarity), thresholds)])
+        about = {"detector": key, "configuration": configuration, "far": params.far}
+        frames.append(_prepend(table, about | {"similarity_threshold": similarity}))
+    result = pd.concat(frames, ignore_index=True)
+    return result, result
+
+
+def identify_through_gate(
+    attack_embeddings: ShardStore,
+    adaptive_embeddings: ShardStore | Absent,
+    gate_scores: pd.DataFrame,
+    representatives: Representatives,
+    features: ShardStore,
+    detectors: ShardStore,
+    detector_summary: pd.DataFrame,
+    face_recognition: FaceRecognitionParams,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure identification before and after the gate.
+
+    Args:
+        attack_embeddings: Embeddings of natural and attacked images.
+        adaptive_embeddings: Embeddings of images of attacks that know the detector.
+        gate_scores: Detector scores of natural and attacked images.
+        representatives: Class representatives.
+        features: Features of the training images.
+        detectors: The trained detectors, for their clean scores.
+        detector_summary: One row per trained detector.
+        face_recognition: Galleries, number of neighbours, metric, false-positive rates of the detectors.
+
+    Returns:
+        Rows of :func:`adv_detect.measures.faces.gate.gate_table` after the columns gallery, detector, configuration,
+        twice: for parquet and for CSV. Kinds: ``named_target`` (targeted: named as the person aimed at), ``misnamed``
+        (untargeted: named as another person), ``false_reject`` (natural test images that are misnamed or flagged).
+    """
+    unaware = [natural_faces(attack_embeddings, TEST), *attacked_faces(attack_embeddings)]
+    groups = [ProbeGroup(rows, EVERY, NO_BUDGET) for rows in unaware]
+    groups += [] if isinstance(adaptive_embeddings, Absent) else adaptive_groups(adaptive_embeddings)
+    chosen, frames = gate_detectors(detector_summary), []
+    for kind in face_recognition.galleries:
+        gallery = build_gallery(kind, representatives, features, face_recognition.metric)
+        options = {"k": face_recognition.neighbours, "engine": face_recognition.engine}
+        named = [identify(gallery, one.rows.embedding, **options) for one in groups]  # type: ignore[arg-type]
+        for key, configuration in chosen.items():
+            scores = _ScoresOf(gate_scores[gate_scores["detector"] == key])
+            cases = [
+                _named_cases(one, names, scores)
+                for one, names in zip(groups, named, strict=True)
+                if one.detector in (EVERY, key)
+            ]
+            thresholds = _thresholds(detectors, key, pd.DataFrame({"score": []}), face_recognition.gate.fprs)
+            table = gate_table(pd.concat(cases, ignore_index=True), thresholds)
+            frames.append(_prepend(table, {"gallery": kind, "detector": key, "configuration": configuration}))
+    result = pd.concat(frames, ignore_index=True)
+    return result, result
+
+
+class _ScoresOf:
+    """Scores of one detector by image."""
+
+    def __init__(self, scores: pd.DataFrame) -> None:
+        self._of = {
+            condition: dict(zip(rows["source_id"], rows["score"], strict=True))
+            for condition, rows in scores.groupby(["attack", "criterion"], sort=False, observed=True)
+        }
+
+    def natural(self, names: Iterable[str]) -> np.ndarray:
+        """Give the scores of natural images."""
+        return higher_scores(self._of[NATURAL, NO_CRITERION], names)
+
+    def attacked(self, attack: str, criterion: str, names: Iterable[str]) -> np.ndarray:
+        """Give the scores of attacked images."""
+        return higher_scores(self._of.get((attack, criterion), {}), names)
+
+    def of_pairs(self, pairs: pd.DataFrame) -> pd.DataFrame:
+        """Add the higher score of the two images, ``score``, of which the second is natural."""
+        parts = []
+        for (detector, attack, criterion), rows in pairs.groupby(["detector", "attack", "criterion"], sort=False):
+            own = detector != EVERY
+            probes = rows["probe_score"] if own else self.attacked(str(attack), str(criterion), rows["source_id"])
+            parts.append(rows.assign(score=np.maximum(probes, self.natural(rows["reference_id"]))))
+        return pd.concat(parts, ignore_index=True)
+
+
+def _clean_pairs(store: ShardStore, classes: int, seed: int) -> pd.DataFrame:
+    """Pair natural test images, each with another picture of the same person and with one of another person."""
+    natural, test = natural_faces(store), natural_faces(store, TEST)
+    target = draw_targets(test.label, classes, seed=seed, source_indices=test.source_index)
+    sides = [replace(test, criterion=UNTARGETED), replace(test, criterion=TARGETED, target=target)]
+    kinds = {DODGING: FALSE_REJECT, IMPERSONATION: FALSE_ACCEPT}
+    pairs = attacked_pairs(natural, sides, seed=seed)
+    return pairs.assign(criterion=NO_CRITERION, form=NO_CRITERION, kind=pairs["kind"].map(kinds))
+
+
+def _decided(cases: pd.DataFrame, similarity: float) -> pd.DataFrame:
+    """Add ``wrong``: accepted where people differ, rejected where they are the same."""
+    accepted = cases["attacked_score"] >= similarity
+    return cases.assign(wrong=np.where(cases["kind"].isin((DODGING, FALSE_REJECT)), ~accepted, accepted))
+
+
+def _protocol_pairs(clean: pd.DataFrame, store: ShardStore, key: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Clean pairs with the higher score of their images, and the images with their folds and scores."""
+    scores: dict[int, float] = {}
+    for content in store.values():
+        column = content.metadata["detectors"].index(key)
+        found = content.tensors[SCORES][:, column].double().tolist()
+        scores |= dict(zip(content.tensors["source_index"].tolist(), found, strict=True))
+    sides = [clean["first_index"].tolist(), clean["second_index"].tolist()]
+    pairs = clean.assign(detector_score=higher_scores(scores, *sides))
+    long = pd.DataFrame({"index": [*sides[0], *sides[1]], "fold": [*clean["fold"], *clean["fold"]]})
+    images = long.groupby("index")["fold"].agg(first_fold="min", last_fold="max").reset_index()
+    return pairs, images.assign(score=higher_scores(scores, images["index"].tolist()))
+
+
+def _thresholds(detectors: ShardStore, key: str, images: pd.DataFrame, fprs: tuple[float, ...]) -> list[GateThreshold]:
+    clean = detectors.only(CLEAN_SCORES)[key].tensors[CLEAN_SCORES].double().numpy()
+    return gate_thresholds(clean, images["score"].to_numpy(dtype=np.float64), fprs)
+
+
+def _named_cases(group: ProbeGroup, named: np.ndarray, scores: _ScoresOf) -> pd.DataFrame:
+    rows = group.rows
+    unaware = group.detector == EVERY
+    own = scores.attacked(rows.attack, rows.criterion, rows.source_ids) if unaware else group.scores
+    if rows.attack == NATURAL:
+        about, wrong = clean_condition(FALSE_REJECT, KNOWN), named != rows.label.numpy()
+    else:
+        about = {"attack": rows.attack, "criterion": rows.criterion, "form": rows.form, **group.budget}
+        about |= {"people": KNOWN, "kind": IDENTIFIED[rows.criterion]}
+        aimed = rows.criterion == TARGETED
+        wrong = named == rows.target.numpy() if aimed else named != rows.label.numpy()
+    return pd.DataFrame({**about, "wrong": wrong, "score": np.nan_to_num(own, nan=np.inf, posinf=np.inf)})
+
+
+def _prepend(table: pd.DataFrame, about: dict[str, Any]) -> pd.DataFrame:
+    return table.assign(**about)[[*about, *table.columns]]

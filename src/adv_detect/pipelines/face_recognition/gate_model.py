@@ -1,0 +1,79 @@
+"""Node that assembles the gate for verification that is registered."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from adv_detect.absent import Absent
+from adv_detect.algorithms.representatives import Representatives
+from adv_detect.jobs.activation_plans import twin_that_is_read
+from adv_detect.jobs.detectors import best_detector, restore
+from adv_detect.measures.detector_keys import SUMMARY_FIGURES
+from adv_detect.measures.faces.gate import gate_detectors
+from adv_detect.names import DetectorKey
+from adv_detect.networks.target import TargetNetwork
+from adv_detect.params import FaceRecognitionParams, ServingParams
+from adv_detect.serving.bundle import ScoringBundle
+from adv_detect.serving.verification import VerificationBundle
+from adv_detect.sharding import ShardStore
+
+SUFFIX = "-verification"
+PICTURES = 2
+"""Of a pair: a request holds so many times fewer pairs than images."""
+
+
+def assemble_verifier(
+    verification_scores: pd.DataFrame,
+    detectors: ShardStore,
+    detector_summary: pd.DataFrame,
+    network_weights: TargetNetwork,
+    representatives: Representatives,
+    twin: TargetNetwork | Absent,
+    face_recognition: FaceRecognitionParams,
+    serving: ServingParams,
+) -> VerificationBundle:
+    """Bundle network, a detector and the similarities of clean pairs for serving.
+
+    Args:
+        verification_scores: Clean pairs, which fix the similarity threshold at any false-accept rate.
+        detectors: The trained detectors.
+        detector_summary: Their validation figures.
+        network_weights: The network whose last layer is the embedding.
+        representatives: Class representatives.
+        twin: The second network, which is served where the detector reads it.
+        face_recognition: Which detector, the default false-accept rate, whether mirror images count.
+        serving: Name, default false-positive rate and limits.
+
+    Returns:
+        Everything that verifying a pair of pictures takes.
+    """
+    gate = face_recognition.gate
+    key = _detector(detector_summary, gate.detector)
+    stored = restore(detectors, key, representatives)
+    figures = detector_summary.set_index("detector")[[*SUMMARY_FIGURES]]
+    own = {
+        "name": f"{serving.name}{SUFFIX}",
+        "fprs": sorted({*gate.fprs, serving.fpr}),
+        "far": gate.far,
+        "mirror": face_recognition.mirror,
+        "max_images": max(1, serving.max_images // PICTURES),
+    }
+    bundle = ScoringBundle(
+        network=network_weights,
+        representatives=representatives,
+        stored=stored,
+        twin=twin_that_is_read(twin, {key: stored.params}),
+        metadata=serving.model_dump() | own | {name: float(figures[name][key]) for name in SUMMARY_FIGURES},
+    )
+    scores, same = verification_scores["score"].to_numpy(dtype=np.float64), verification_scores["same"].to_numpy(bool)
+    sides = (torch.sort(torch.tensor(scores[kind])).values for kind in (same, ~same))
+    return VerificationBundle(bundle, *sides)
+
+
+def _detector(summary: pd.DataFrame, configuration: str | None) -> str:
+    """Find the detector of a configuration; the best one for None."""
+    if configuration is None:
+        return best_detector(summary)
+    return next(key for key in gate_detectors(summary) if DetectorKey.parse(key).configuration == configuration)

@@ -1,0 +1,197 @@
+"""A gate for 1:1 verification: two pictures in, same person or not, and neither flagged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from adv_detect.algorithms.detectors.end_to_end import DetectionModel
+from adv_detect.algorithms.device import device_of
+from adv_detect.algorithms.features import extract_features
+from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.serving.bundle import ScoringBundle, check_images, check_scores
+from adv_detect.serving.part_files import read_part, write_part
+from adv_detect.serving.passes import chunk_size
+
+PART = "pairs"
+"""Name of the part beside those of a scoring bundle."""
+SIDES = ("first", "second")
+
+
+@dataclass(frozen=True)
+class VerificationBundle:
+    """Everything that verifying a pair of pictures takes.
+
+    Attributes:
+        gate: Network, representatives and detector; its metadata are those of the model, with ``far`` (the default
+            false-accept rate) and ``mirror`` (whether the embedding of the mirror image is added).
+        same: Similarities of clean pairs of the same person, ``(n,)``, ascending.
+        different: Similarities of clean pairs of different people, ``(m,)``, ascending.
+    """
+
+    gate: ScoringBundle
+    same: Tensor
+    different: Tensor
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Facts on the model."""
+        return self.gate.metadata
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape ``(2, channels, H, W)`` of a pair."""
+        return (len(SIDES), *self.gate.input_shape)
+
+    @property
+    def rates(self) -> tuple[str, ...]:
+        """The rates that a request may give: of false accepts, and of clean pictures flagged."""
+        return ("far", "fpr")
+
+    def similarity_threshold(self, far: float | None = None) -> float:
+        """Return the similarity from which two pictures count as the same person.
+
+        Args:
+            far: False-accept rate in (0, 1); None means the default of the bundle.
+
+        Returns:
+            The least similarity of a clean pair at which no larger share of the pairs of different people is accepted;
+            infinite where there is none.
+
+        Raises:
+            ConfigurationError: The rate is outside (0, 1).
+        """
+        rate = float(self.metadata["far"] if far is None else far)
+        if not 0 < rate < 1:
+            raise ConfigurationError(f"far: expected a rate above 0 and below 1, such as 0.001, got {rate:g}")
+        seen = torch.unique(torch.cat([self.same, self.different]))  # ascending
+        accepted = len(self.different) - torch.searchsorted(self.different.contiguous(), seen)
+        allowed = seen[accepted / len(self.different) <= rate]
+        return float(allowed[0]) if len(allowed) else float("inf")
+
+    def model(self) -> DetectionModel:
+        """Join network and detector."""
+        return self.gate.model()
+
+    def score(
+        self,
+        images: NDArray[Any],
+        rates: Mapping[str, float],
+        *,
+        model: DetectionModel | None = None,
+        unwanted: Callable[[], bool] = lambda: False,
+    ) -> pd.DataFrame:
+        """Verify pairs; see :func:`verify_pairs`."""
+        return verify_pairs(self, images, rates, model=model, unwanted=unwanted)
+
+    def save(self, folder: Path) -> None:
+        """Write the parts.
+
+        Args:
+            folder: Existing folder to write into.
+        """
+        self.gate.save(folder)
+        write_part(folder, PART, {"same": self.same, "different": self.different}, {"of": "clean pairs"})
+
+    @classmethod
+    def load(cls, folder: Path) -> VerificationBundle:
+        """Read what :meth:`save` wrote.
+
+        Args:
+            folder: The folder.
+
+        Returns:
+            The bundle, on the CPU, in evaluation mode.
+
+        Raises:
+            DataError: A file is missing, or not what was written.
+        """
+        missing = [name for name in (f"{PART}.safetensors", f"{PART}.json") if not (folder / name).is_file()]
+        if missing:
+            raise DataError(f"{folder}: expected the files of a verification bundle, missing: {missing}")
+        tensors, _ = read_part(folder, PART)
+        return cls(ScoringBundle.load(folder), tensors["same"], tensors["different"])
+
+
+def verify_pairs(
+    bundle: VerificationBundle,
+    pairs: NDArray[Any],
+    rates: Mapping[str, float],
+    *,
+    model: DetectionModel | None = None,
+    unwanted: Callable[[], bool] = lambda: False,
+) -> pd.DataFrame:
+    """Verify pairs of pictures behind the detector; may run in several threads at once.
+
+    Args:
+        bundle: What it takes.
+        pairs: Shape ``(N, 2, channels, H, W)``, in the pixel range of the network.
+        rates: ``far`` and ``fpr`` where they are not the defaults.
+        model: Network and detector joined, on the device to run on; None joins them here.
+        unwanted: Asked before each forward pass; true when nobody waits for the answer any more.
+
+    Returns:
+        One row per pair: ``similarity`` (cosine), ``similarity_threshold``, ``same_person``, for each picture
+        ``first_score``, ``first_p_value``, ``first_is_adversarial``, ``second_...``, the detector's ``threshold``,
+        ``n_clean`` (clean images that it rests on), ``n_pairs`` (pairs of different people that the similarity
+        threshold rests on), ``accepted`` (the same person, and neither picture flagged).
+
+    Raises:
+        DataError: The pairs are not usable, or get a score that is not finite.
+        ConfigurationError: A rate is outside (0, 1).
+        CancelledError: The answer is unwanted.
+    """
+    images = check_images(_sides(pairs, bundle.input_shape), bundle.gate.network.spec)
+    threshold, similarity = bundle.gate.threshold(rates.get("fpr")), bundle.similarity_threshold(rates.get("far"))
+    model = bundle.model().eval() if model is None else model
+    scores, templates = _pass(model, images, mirror=bool(bundle.metadata["mirror"]), unwanted=unwanted)
+    check_scores(scores.numpy())
+    first, second = templates[0::2].double(), templates[1::2].double()
+    found = functional.cosine_similarity(first, second, dim=1).numpy()
+    flagged, p_values = (scores > threshold).numpy(), bundle.gate.stored.p_values(scores).numpy()
+    columns: dict[str, Any] = {"similarity": found, "similarity_threshold": similarity}
+    columns["same_person"] = found >= similarity
+    for offset, side in enumerate(SIDES):
+        columns |= {
+            f"{side}_score": scores[offset::2].numpy(),
+            f"{side}_p_value": p_values[offset::2],
+            f"{side}_is_adversarial": flagged[offset::2],
+        }
+    columns |= {"threshold": threshold, "n_clean": len(bundle.gate.stored.clean_scores)}
+    columns |= {"n_pairs": len(bundle.different)}
+    return pd.DataFrame(columns | {"accepted": columns["same_person"] & ~flagged[0::2] & ~flagged[1::2]})
+
+
+def _sides(pairs: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Put the pictures of pairs ``(N, 2, ...)`` below each other, ``(2 N, ...)``."""
+    if pairs.ndim != len(shape) + 1 or pairs.shape[1:] != shape:
+        raise DataError(f"expected pairs of shape (N, {', '.join(map(str, shape))}), got {tuple(pairs.shape)}")
+    return pairs.reshape(-1, *shape[1:])
+
+
+@torch.no_grad()
+def _pass(
+    model: DetectionModel, images: Tensor, *, mirror: bool, unwanted: Callable[[], bool]
+) -> tuple[Tensor, Tensor]:
+    """Scores ``(N,)``, float64, and templates ``(N, D)``: the last layer's features, with those of the mirror image."""
+    device, last = device_of(model.network), model.layers[-1:]
+    scores, templates = [torch.zeros(0)], []
+    for batch in torch.split(images, chunk_size(device)):
+        if unwanted():
+            raise CancelledError("nobody waits for the answer any more")
+        seen = model.activations(batch.to(device))
+        template = seen.features[model.layers[-1]]
+        if mirror:
+            template = template + extract_features(model.network, batch.to(device).flip(-1), last)[1][0]
+        scores.append(model.detector(seen).cpu())
+        templates.append(template.cpu())
+    return torch.cat(scores).double(), torch.cat(templates)
