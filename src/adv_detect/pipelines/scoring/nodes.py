@@ -15,7 +15,7 @@ from adv_detect.errors import ConfigurationError
 from adv_detect.measures.verdicts import VerdictSummary, summarise
 from adv_detect.params import RuntimeParams, ScoringParams, ServingParams
 from adv_detect.pipelines.scoring.page import scoring_page
-from adv_detect.pipelines.scoring.work import most_pixels, scoring_plan
+from adv_detect.pipelines.scoring.picture_shards import most_pixels, scoring_plan
 from adv_detect.serving.pictures import PictureScorer
 from adv_detect.serving.verdicts import Judge
 from adv_detect.sharding import ShardPlan, ShardStore
