@@ -12,9 +12,9 @@ from filelock import FileLock
 
 LONGEST = (
     "test_run.py",
-    "pipelines/twin_training/test_nodes.py",
-    "test_docs.py",
     "test_speedups.py",
+    "test_docs.py",
+    "pipelines/twin_training/test_nodes.py",
     "pipelines/adaptive_attack/test_substitute.py",
     "pipelines/adversarial_generation/test_nodes.py",
     "pipelines/face_recognition/test_pipeline.py",

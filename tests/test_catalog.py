@@ -28,6 +28,8 @@ IN_MEMORY = {
     "adaptive_tables",
     "face_figures",
     "face_pictures",
+    "scoring_model",
+    "scoring_summary",
     "substitute_models",
 }
 FACES_ONLY = {"verification_images", "verification_pairs"}  # such images come with the environments of faces

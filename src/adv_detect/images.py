@@ -26,7 +26,8 @@ class ImageSet(Protocol):
 
     It may also offer ``read_many``, indices to images ``(n, channels, H, W)``; ``contents``, indices or None to
     :class:`Contents`, which tells images apart more cheaply than all their pixels do; and ``identity``, text
-    that changes with anything that decides pixels or labels.
+    that changes with anything that decides pixels or labels; and ``pictures``, the
+    :class:`~adv_detect.pictures.Transform` that its picture files go through, which the network's description keeps.
 
     Attributes:
         class_names: Name of each class; the label is the index.
@@ -72,10 +73,30 @@ def load_images(images: ImageSet, indices: Sequence[int], bounds: tuple[float, f
     Returns:
         Float32 images ``(n, channels, H, W)`` within ``bounds``.
     """
+    return in_bounds(_read_many(images, indices), bounds)
+
+
+def in_bounds(batch: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """Bring images into a pixel range.
+
+    Args:
+        batch: Shape ``(n, channels, H, W)``, uint8, or numbers in [0, 1].
+        bounds: Lowest and highest pixel value.
+
+    Returns:
+        Float32 images within ``bounds``.
+
+    Raises:
+        DataError: They are of another type, or outside [0, 1].
+    """
     low, high = bounds
-    batch = _read_many(images, indices)
     unit = batch.to(torch.float32) / UINT8_MAX if batch.dtype == torch.uint8 else _checked_unit(batch)
     return low + unit * (high - low)
+
+
+def content_digest(content: bytes) -> str:
+    """Digest bytes: the first 128 bits of SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS]
 
 
 class Contents(NamedTuple):

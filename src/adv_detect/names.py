@@ -29,6 +29,8 @@ FLOAT, EIGHT_BIT, NOISE = "float", "8bit", "noise"
 """Variants of an image: as attacked, rounded to 256 levels, and with random noise in the place of the attack."""
 BENIGN = "benign"
 """Precedes the name of a benign change in the variant of a natural image: ``benign/<change>``."""
+BENIGN_FIGURE = "validation_benign_fpr_05"
+"""Column of the worst share of false alarms under a benign change, on validation images."""
 VARIANTS = (FLOAT, EIGHT_BIT, NOISE, BENIGN)
 UNCHANGED = "unchanged"
 """In the place of a benign change: the natural images as they are."""

@@ -10,10 +10,13 @@ from time import perf_counter
 from typing import TypeVar
 
 ItemT = TypeVar("ItemT")
-Advance = Callable[[], object]
+Advance = Callable[..., object]
+"""Called after a unit of work, or with the number of units that are done."""
 
 LOGGER = logging.getLogger(__name__)
 PARTS = 10
+RATED = ("images",)
+"""Units of which the log says how many are done a second, as a bar does of all."""
 
 
 @contextmanager
@@ -31,7 +34,7 @@ def show_progress(title: str, total: int, *, unit: str, done: int = 0, shown: bo
         shown: False shows nothing.
 
     Yields:
-        A function to call after each unit.
+        A function to call after each unit, or with a number of units.
     """
     if not shown or done >= total:
         yield _nothing
@@ -67,25 +70,27 @@ class _Tenths:
 
     def __init__(self, title: str, total: int, unit: str, done: int) -> None:
         self._title, self._total, self._unit, self._done = title, total, unit, done
+        self._rate = unit in RATED
         self._started, self._before = perf_counter(), done
 
-    def advance(self) -> None:
-        """Count one unit."""
-        earlier, self._done = self._done, self._done + 1
+    def advance(self, units: int = 1) -> None:
+        """Count units."""
+        earlier, self._done = self._done, self._done + units
         if earlier * PARTS // self._total == self._done * PARTS // self._total:
             return
         seconds = perf_counter() - self._started
         left = seconds / (self._done - self._before) * (self._total - self._done)
         LOGGER.info(
-            "%s: %d of %d %s, %.0f s gone, about %.0f s left",
+            "%s: %d of %d %s%s, %.0f s gone, about %.0f s left",
             self._title,
             self._done,
             self._total,
             self._unit,
+            f", {(self._done - self._before) / max(seconds, 1e-9):.3g} a second" if self._rate else "",
             seconds,
             left,
         )
 
 
-def _nothing() -> None:
+def _nothing(_units: int = 1) -> None:
     """Show nothing."""

@@ -11,9 +11,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from adv_detect.datasets.file_sources import ZipSource
-from adv_detect.datasets.image_files import Header, Transform
 from adv_detect.datasets.image_folder import ImageFolderDataset
 from adv_detect.errors import ConfigurationError
+from adv_detect.pictures import Header, Transform
 
 
 def test_labels_follow_the_sorted_class_folders(folder):

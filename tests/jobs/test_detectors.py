@@ -132,6 +132,33 @@ def test_the_best_is_chosen_by_validation_among_those_trained_on_all_attacks():
     assert best_detector(summary) == "a/both/all/0"
 
 
+def test_of_detectors_that_find_attacks_alike_the_calmest_is_the_best():
+    summary = pd.DataFrame(
+        [
+            ("loud/both/all/0", "all", 0.9910, 0.97),
+            ("calm/none/nothing/0", "nothing", 0.9895, 0.06),
+            ("calmer/both/all/0", "all", 0.9880, 0.01),
+            ("silent/both/without-bim/0", "without-bim", 0.9910, 0.0),
+        ],
+        columns=["detector", "trained_on", "validation_macro_auc_all", "validation_benign_fpr_05"],
+    )
+
+    assert best_detector(summary) == "calm/none/nothing/0"  # .0015 below the highest; the calmer one is .003 below
+    assert best_detector(summary.assign(validation_benign_fpr_05=float("nan"))) == "loud/both/all/0"
+
+
+def test_a_run_without_attacks_serves_the_calmest_detector():
+    summary = pd.DataFrame(
+        {
+            "detector": ["a/none/clean/0", "b/none/clean/0"],
+            "trained_on": "clean",
+            "validation_benign_fpr_05": [0.2, 0.1],
+        }
+    ).assign(validation_macro_auc_all=float("nan"))
+
+    assert best_detector(summary) == "b/none/clean/0"
+
+
 def test_a_published_detector_is_taken_over_as_it_is(finished, work, published):
     content = work()(published_job(published))
 

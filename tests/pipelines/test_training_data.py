@@ -7,7 +7,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from adv_detect.algorithms.detectors import score_activations
 from adv_detect.errors import ConfigurationError
+from adv_detect.jobs.activations import read_activations
+from adv_detect.jobs.detectors import restore
 from adv_detect.names import ShardKey
 from adv_detect.params import AdversarialGenerationParams, DetectorParams, DetectorTrainingParams
 from adv_detect.pipelines import adversarial_generation, detector_training, evaluation
@@ -73,6 +76,22 @@ def test_confident_attacks_and_benign_changes_are_made_and_learned_where_asked(m
     alone = train_detectors(shop["activations"], shop["representatives"], training(plain=PLAIN), *blocks)
     key = "plain/untargeted/all/0"
     assert alone.fingerprints[key] == detectors.fingerprint(key)
+    summary = shop["detector_summary"].set_index("detector")["validation_benign_fpr_05"]
+    assert summary.to_dict() == {key: pytest.approx(false_alarms(shop, key)) for key in detectors}
+
+
+def false_alarms(shop: Any, key: str) -> float:
+    """Share of blurred validation images above the 5% threshold, of those that keep their class."""
+    store, limits = shop["activations"], shop["thresholds"].set_index(["detector", "rate"])["threshold"]
+    detector = restore(shop["detectors"], key, shop["representatives"]).detector
+    flagged = []
+    for name in store.select(split="validation", natural=True, variant="benign/blur-1"):
+        changed, clean = store[name], store[ShardKey.parse(name).natural.text].tensors
+        before = dict(zip(clean["source_index"].tolist(), clean["predicted"].tolist(), strict=True))
+        same = [before[one] for one in changed.tensors["source_index"].tolist()] == changed.tensors["predicted"].numpy()
+        scores = score_activations(detector, read_activations(changed)).numpy()
+        flagged += (scores[same] > limits[key, "05"]).tolist()
+    return sum(flagged) / len(flagged)
 
 
 def test_confident_attacks_are_met_in_the_test_alone_where_nobody_asks(made):

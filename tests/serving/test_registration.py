@@ -62,8 +62,8 @@ def test_files_of_the_model(registered):
     assert "artifacts/champion/network.safetensors" in names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
     tops = {name.split("/")[2] for name in names if name.startswith("code/adv_detect/")}
-    files = {"__init__.py", "dotted.py", "errors.py", "fields.py", "keys.py", "names.py", "params", "progress.py"}
-    assert tops == files | {"algorithms", "networks", "serving", "sharding"}
+    files = {"__init__.py", "dotted.py", "errors.py", "fields.py", "images.py", "keys.py", "names.py", "progress.py"}
+    assert tops == files | {"algorithms", "networks", "params", "pictures", "serving", "sharding"}
     payload = json.loads((folder / "serving_input_example.json").read_text())
     assert np.shape(payload["inputs"]) == (2, 1, 28, 28)
     assert payload["params"] == {"fpr": 0.05}

@@ -14,6 +14,7 @@ from kedro_datasets._typing import JSONPreview
 from adv_detect.errors import DamagedFileError, DataError
 from adv_detect.serving.bundle import PARTS, ScoringBundle
 from adv_detect.serving.description import version_tags
+from adv_detect.serving.opening import VERSION
 
 FOLDER_MODE = 0o755
 
@@ -62,7 +63,8 @@ class ChampionModelDataset(AbstractDataset[ScoringBundle, ScoringBundle]):
         if mlflow.active_run() is not None:
             from adv_detect.serving.registration import register_bundle
 
-            register_bundle(data, self._folder, alias=self._alias)
+            version = register_bundle(data, self._folder, alias=self._alias)
+            (self._folder / VERSION).write_text(f"{data.metadata['name']}/{version}\n", encoding="utf-8")
 
     def preview(self) -> JSONPreview:
         """Show in kedro-viz what the champion is."""

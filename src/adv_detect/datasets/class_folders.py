@@ -12,9 +12,10 @@ from pydantic import Field, model_validator
 
 from adv_detect.datasets.content_cache import FRAMES, TRANSPARENT, FileFacts, Verify
 from adv_detect.datasets.file_sources import FileEntry, FileSource
-from adv_detect.datasets.image_files import Header, Transform, inspect_files, report_problems
+from adv_detect.datasets.image_files import inspect_files, report_problems
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.fields import Block
+from adv_detect.pictures import Header, Transform
 from adv_detect.text_files import read_text
 
 logger = logging.getLogger(__name__)

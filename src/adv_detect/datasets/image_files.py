@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-from pydantic import Field
+from PIL import Image
 from torch import Tensor
 
 from adv_detect.datasets.content_cache import (
@@ -21,94 +14,21 @@ from adv_detect.datasets.content_cache import (
     FileFacts,
     Verify,
     cache_folder,
-    content_digest,
     remember,
     remembered,
 )
 from adv_detect.datasets.file_sources import FileEntry, FileSource
-from adv_detect.datasets.pictures import Colour, check_mode, plain_picture, upright_size
 from adv_detect.errors import DataError
-from adv_detect.fields import Block
+from adv_detect.images import content_digest
+from adv_detect.pictures.opening import DECODE_ERRORS, PictureError, opened_picture
+from adv_detect.pictures.plain import check_mode, plain_picture, upright_size
+from adv_detect.pictures.transform import Transform
 from adv_detect.progress import show_progress
 
 logger = logging.getLogger(__name__)
 
 BLOCK = 100_000  # files after which what was found is kept, so that an interrupted run goes on from there
 TALKATIVE_FROM = 20_000  # files to read, which take seconds
-
-# What Pillow and zipfile raise on damaged files.
-DECODE_ERRORS = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    KeyError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-    RuntimeError,  # an unsupported compression
-    Image.DecompressionBombError,
-)
-
-
-@dataclass(frozen=True)
-class Header:
-    """Height and width of an image file, in pixels, turned upright."""
-
-    height: int
-    width: int
-
-
-class Transform(Block):
-    """Decoding steps of an image between file and tensor.
-
-    Attributes:
-        resize_shorter_side: Length of the shorter side, bilinear with antialiasing; None keeps the size.
-        centre_crop: Height and width cut from the middle, after the resize; None keeps all.
-        colour: ``rgb`` gives three channels, ``grayscale`` one.
-    """
-
-    resize_shorter_side: int | None = Field(None, ge=1)
-    centre_crop: tuple[int, int] | None = None
-    colour: Colour = "rgb"
-
-    def size(self, header: Header) -> tuple[int, int]:
-        """Return height and width after the transform; ``(0, 0)`` when the crop is larger than the image."""
-        height, width = self._resized(header)
-        if self.centre_crop is None:
-            return height, width
-        return self.centre_crop if height >= self.centre_crop[0] and width >= self.centre_crop[1] else (0, 0)
-
-    def describe(self, header: Header) -> str:
-        """Say height and width after the transform, or why there are none."""
-        height, width = self.size(header)
-        return (
-            f"{height} x {width}"
-            if height
-            else f"{header.height} x {header.width}, smaller than the crop {self.centre_crop}"
-        )
-
-    def apply(self, image: Any) -> Tensor:
-        """Turn a PIL image into a tensor ``(channels, H, W)``, uint8."""
-        from torchvision.transforms import functional
-
-        plain = plain_picture(image, self.colour)
-        header = Header(plain.height, plain.width)
-        if not all(self.size(header)):
-            raise ValueError(self.describe(header))
-        if self.resize_shorter_side is not None:
-            plain = functional.resize(plain, [self.resize_shorter_side])
-        if self.centre_crop is not None:
-            plain = functional.center_crop(plain, list(self.centre_crop))
-        tensor: Tensor = functional.pil_to_tensor(plain)
-        return tensor
-
-    def _resized(self, header: Header) -> tuple[int, int]:
-        if self.resize_shorter_side is None:
-            return header.height, header.width
-        shorter = self.resize_shorter_side
-        longer = int(shorter * max(header.height, header.width) / min(header.height, header.width))
-        return (shorter, longer) if header.height <= header.width else (longer, shorter)
 
 
 def inspect_files(
@@ -157,7 +77,7 @@ def decode(source: FileSource, path: str, transform: Transform) -> Tensor:
         DataError: The file is absent or cannot be decoded.
     """
     try:
-        with Image.open(io.BytesIO(source.read(path))) as image:
+        with opened_picture(source.read(path)) as image:
             return transform.apply(image)
     except DECODE_ERRORS as exc:
         raise DataError(
@@ -200,17 +120,11 @@ def _inspect(source: FileSource, path: str, entry: FileEntry, level: Verify) -> 
 
 
 def _judge(content: bytes, facts: FileFacts) -> FileFacts:
-    if not content:
-        return facts._replace(problem="empty file")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with opened_picture(content) as image:
             return _look_into(image, content, facts)
-    except UnidentifiedImageError:
-        return facts._replace(problem="not an image file")
-    except Image.DecompressionBombError as exc:
-        return facts._replace(problem=f"too large to be decoded ({exc})")
-    except DECODE_ERRORS as exc:
-        return facts._replace(problem=f"damaged ({exc})")
+    except PictureError as exc:
+        return facts._replace(problem=str(exc))
 
 
 def _look_into(image: Image.Image, content: bytes, facts: FileFacts) -> FileFacts:
@@ -219,7 +133,7 @@ def _look_into(image: Image.Image, content: bytes, facts: FileFacts) -> FileFact
     seen = facts._replace(height=height, width=width, notes=notes)
     try:
         check_mode(image)
-    except ValueError as exc:
+    except PictureError as exc:
         return seen._replace(problem=str(exc))
     if facts.level == "decode":
         plain_picture(image, None)

@@ -12,13 +12,14 @@ from torch import Tensor
 from adv_detect.datasets.class_folders import EXTENSIONS, FolderOptions, FoundImages, find_images, read_names
 from adv_detect.datasets.content_cache import Verify
 from adv_detect.datasets.file_sources import FileSource, open_source
-from adv_detect.datasets.image_files import Transform, decode, inspect_files
+from adv_detect.datasets.image_files import decode, inspect_files
 from adv_detect.datasets.image_set_dataset import ImageSetDataset
 from adv_detect.datasets.location import storage_options
-from adv_detect.datasets.pictures import PIXELS
 from adv_detect.datasets.selection import ImageSubset, check_part, stratified_part
 from adv_detect.errors import DataError
 from adv_detect.images import Contents, ImageSet
+from adv_detect.pictures import Transform
+from adv_detect.pictures.plain import PIXELS
 from adv_detect.sharding import fingerprint
 
 
@@ -35,11 +36,12 @@ class FolderImages:
         source_ids: Path of each image relative to the source.
         labels: Labels, int64, shape ``(N,)``.
         size: Height and width of every image.
+        pictures: What happens to an image.
     """
 
     def __init__(self, source: FileSource, found: FoundImages, transform: Transform) -> None:
         self._source = source
-        self._transform = transform
+        self._transform = self.pictures = transform
         self._entries = found.entries
         self._digests = {path: one.digest for path, one in found.facts.items() if one.digest}
         self.size = found.size

@@ -27,12 +27,14 @@ class ImageSubset:
         class_names: Name of each class.
         source_ids: Name of each image.
         labels: Labels, int64, shape ``(N,)``.
+        pictures: The way of the set's picture files, where it says so.
     """
 
     def __init__(self, images: ImageSet, indices: Sequence[int]) -> None:
         self._images = images
         self._indices = [int(index) for index in indices]
         self.class_names = images.class_names
+        self.pictures = getattr(images, "pictures", None)
         self.source_ids: Sequence[str] = tuple(images.source_ids[index] for index in self._indices)
         self.labels = images.labels[torch.tensor(self._indices, dtype=torch.int64)]
 

@@ -19,10 +19,11 @@ from torch import Tensor
 from adv_detect.datasets.file_sources import SingleFiles
 from adv_detect.datasets.image_files import inspect_files
 from adv_detect.datasets.image_set_dataset import ImageSetDataset
-from adv_detect.datasets.pictures import plain_picture
 from adv_detect.dotted import import_dotted
 from adv_detect.errors import DataError
 from adv_detect.images import Contents, ImageSet, pixel_contents
+from adv_detect.pictures.plain import plain_picture
+from adv_detect.pictures.transform import pixels_of
 from adv_detect.sharding import fingerprint
 
 SHORT_PREFIX = "torchvision.datasets."
@@ -81,9 +82,7 @@ class TorchvisionImages:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return image ``(channels, H, W)``, uint8, and its label."""
-        from torchvision.transforms.functional import pil_to_tensor
-
-        return pil_to_tensor(plain_picture(self._images[index][0], None)), int(self.labels[index])
+        return pixels_of(plain_picture(self._images[index][0], None)), int(self.labels[index])
 
     def read_many(self, indices: Sequence[int]) -> Tensor:
         """Return several images ``(n, channels, H, W)``, uint8, at once where the set keeps its pixels in memory."""

@@ -21,7 +21,8 @@ def with_tested_forms(records: pd.DataFrame, attacks: AdversarialGenerationParam
     Returns:
         The same rows, with ``early``, ``confident`` or ``unseen`` as form.
     """
-    return records.assign(form=records["attack"].map(attacks.tested_forms).fillna(records["form"]))
+    tested, pairs = attacks.tested_forms, zip(records["attack"], records["form"], strict=True)
+    return records.assign(form=[tested.get(attack, form) for attack, form in pairs])
 
 
 def log_non_finite(records: pd.DataFrame, table: str) -> None:

@@ -22,6 +22,7 @@ from adv_detect.networks.registry import build_network, default_layers, network_
 from adv_detect.networks.trial import try_network
 from adv_detect.networks.weights import load_weights
 from adv_detect.params import LayerParams, NetworkParams, PreprocessingParams
+from adv_detect.pictures import PictureInput, Transform
 from adv_detect.sharding.digests import tensors_digest
 
 
@@ -39,6 +40,8 @@ class NetworkSpec(Block):
         preprocessing: What happens to images before the network.
         class_names: Name of each class.
         image_shape: Channels, height and width.
+        pictures: How a picture file becomes an image: resize, crop, colour; None where training pictures keep their
+            size.
         head: Meaning of the logits: one distribution over the classes, or a yes or no for each class by itself.
         accuracy: Share of held-out images classified correctly, in [0, 1]; None when not measured.
         history: One row of figures per epoch, where the network was trained here.
@@ -54,9 +57,15 @@ class NetworkSpec(Block):
     preprocessing: PreprocessingParams = PreprocessingParams()
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    pictures: Transform | None = None
     head: Literal["softmax", "one_vs_all"] = "softmax"
     accuracy: float | None = None
     history: tuple[dict[str, float], ...] = ()
+
+    @property
+    def picture_input(self) -> PictureInput:
+        """Steps from a picture to the input of the network."""
+        return PictureInput.of(self.pictures, self.image_shape, self.bounds)
 
 
 class TargetNetwork(nn.Module):
@@ -101,6 +110,7 @@ def build_target(
     image_shape: tuple[int, int, int],
     seed: int = 0,
     strict_head: bool = True,
+    pictures: Transform | None = None,
 ) -> TargetNetwork:
     """Build the network under attack and load its checkpoint, if one is configured.
 
@@ -111,6 +121,7 @@ def build_target(
         seed: Seed of the initial weights; the global random state is not touched.
         strict_head: Whether the checkpoint must hold a head for exactly these classes; False keeps a freshly
             initialised head where it does not.
+        pictures: How a picture file becomes one of these images, where the data say so.
 
     Returns:
         The network, in training mode.
@@ -137,6 +148,7 @@ def build_target(
         preprocessing=params.preprocessing,
         class_names=names,
         image_shape=image_shape,
+        pictures=pictures,
     )
     target = TargetNetwork(spec, network)
     try_network(target)
@@ -190,10 +202,10 @@ def target_digest(target: TargetNetwork, *, layers: bool = True) -> str:
         layers: Whether the layers that are read count; attacks on the class are the same whatever is read.
 
     Returns:
-        SHA-256, in hexadecimal, of the spec without its measurements, of the network's source code, and of all tensors
-        of the inner network.
+        SHA-256, in hexadecimal, of the spec without its measurements and without the way of picture files to it, of the
+        network's source code, and of all tensors of the inner network.
     """
-    apart = {"accuracy", "history"} | (set() if layers else {"layers", "readings"})
+    apart = {"accuracy", "history", "pictures"} | (set() if layers else {"layers", "readings"})
     spec = target.spec.model_dump(mode="json", exclude=apart)
     spec["source"] = network_source(target.spec.name)
     return tensors_digest(target_tensors(target), spec)

@@ -28,6 +28,7 @@ from adv_detect.params.image_changes import BenignChangeParams, ImageChangeParam
 from adv_detect.params.network import LayerParams, NetworkParams, PreprocessingParams
 from adv_detect.params.representatives import RepresentativesParams
 from adv_detect.params.runtime import RayParams, RuntimeParams
+from adv_detect.params.scoring import ScoringParams
 from adv_detect.params.serving import ServingParams
 from adv_detect.params.splits import SplitParams
 from adv_detect.params.target_training import NetworkFitParams, TargetTrainingParams
@@ -61,6 +62,7 @@ BLOCKS: dict[str, type[Block]] = {
     "evaluation": EvaluationParams,
     "face_recognition": FaceRecognitionParams,
     "adaptive_attack": AdaptiveAttackParams,
+    "scoring": ScoringParams,
 }
 """Every block of the parameter files by name."""
 
@@ -102,6 +104,7 @@ __all__ = [
     "Representative",
     "RepresentativesParams",
     "RuntimeParams",
+    "ScoringParams",
     "ServingParams",
     "Split",
     "SplitParams",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adv_detect.algorithms.bands import NaturalBands
 from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
-from adv_detect.algorithms.device import device_of
 from adv_detect.algorithms.representatives import (
     Representatives,
     representatives_from_tensors,
@@ -29,14 +28,14 @@ from adv_detect.algorithms.views import Views
 from adv_detect.errors import ConfigurationError, DamagedFileError, DataError
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_from_spec, target_tensors
+from adv_detect.serving.explanation import Explainer, explanation_table
+from adv_detect.serving.passes import pass_through
 from adv_detect.sharding import files, fingerprint
 
 PARTS = ("network", "representatives", "detector")
-TWIN = "twin"
-"""A further part, where the detector reads the twin."""
+TWIN, BANDS = "twin", "bands"
+"""Further parts: where the detector reads the twin; where verdicts can be explained by layers."""
 RANGE_TOLERANCE = 1e-4
-CHUNK, CPU_CHUNK = 256, 32
-"""Images a forward pass; more than a few bring no speed on a processor, and take memory."""
 _DEFAULTS = threading.Lock()
 
 
@@ -52,6 +51,7 @@ class ScoringBundle:
             ``name`` (of the registered model), validation figures, ``max_images`` and ``max_bytes`` (of a request to a
             server; absent means the defaults).
         twin: The second network; None where the detector does not read it.
+        bands: Distances of natural images to their class, which explain verdicts; None in a model of before.
     """
 
     network: TargetNetwork
@@ -59,6 +59,7 @@ class ScoringBundle:
     stored: StoredDetector
     metadata: Mapping[str, Any]
     twin: TargetNetwork | None = None
+    bands: NaturalBands | None = None
 
     @property
     def thresholds(self) -> dict[float, float]:
@@ -90,6 +91,10 @@ class ScoringBundle:
             twin = None if self.twin is None else working_form(self.twin, torch.device("cpu"))
             return DetectionModel(network, self.stored.detector, self.network.spec.layers, views=views, twin=twin)
 
+    def explainer(self) -> Explainer:
+        """Make what explains verdicts."""
+        return Explainer(self.representatives, self.bands)
+
     def save(self, folder: Path) -> None:
         """Write the parts as safetensors files, each with its facts as JSON beside it.
 
@@ -103,6 +108,8 @@ class ScoringBundle:
         _write(folder, "detector", self.stored.tensors(), facts)
         if self.twin is not None:
             _write(folder, TWIN, target_tensors(self.twin), self.twin.spec.model_dump(mode="json"))
+        if self.bands is not None:
+            _write(folder, BANDS, self.bands.tensors(), {"layers": list(self.representatives.layers)})
 
     @classmethod
     def load(cls, folder: Path) -> ScoringBundle:
@@ -117,24 +124,25 @@ class ScoringBundle:
         Raises:
             DataError: A file is missing, or not what was written.
         """
-        names = (*PARTS, TWIN) if (folder / f"{TWIN}.json").is_file() else PARTS
+        names = (*PARTS, *(one for one in (TWIN, BANDS) if (folder / f"{one}.json").is_file()))
         kept = [f"{name}{suffix}" for name in names for suffix in (".safetensors", ".json")]
         missing = [name for name in kept if not (folder / name).is_file()]
         if missing:
             raise DataError(f"{folder}: expected the files of a scoring bundle, missing: {missing}")
         try:
-            network, representatives, detector, *twin = (_read(folder, name) for name in names)
+            read = {name: _read(folder, name) for name in names}
         except DamagedFileError as exc:
             raise exc.remade_by("make and register it again with: kedro run --pipeline=detector_training") from exc
         with _plain_defaults():
-            classes, facts = representatives_from_tensors(*representatives), detector[1]
+            (state, facts), classes = read["detector"], representatives_from_tensors(*read["representatives"])
             return _complete(
                 cls(
-                    network=_network(*network),
+                    network=_network(*read["network"]),
                     representatives=classes,
-                    stored=StoredDetector.restore(facts["key"], facts["facts"], detector[0], classes),
+                    stored=StoredDetector.restore(facts["key"], facts["facts"], state, classes),
                     metadata=facts["metadata"],
-                    twin=_network(*twin[0]) if twin else None,
+                    twin=_network(*read[TWIN]) if TWIN in read else None,
+                    bands=NaturalBands.restore(read[BANDS][0]) if BANDS in read else None,
                 ),
                 folder,
             )
@@ -189,6 +197,7 @@ def score_images(
     fpr: float | None = None,
     batch_size: int | None = None,
     model: DetectionModel | None = None,
+    explainer: Explainer | None = None,
     unwanted: Callable[[], bool] = lambda: False,
 ) -> pd.DataFrame:
     """Classify images and say which look attacked; may run in several threads at once.
@@ -199,12 +208,14 @@ def score_images(
         fpr: False-positive rate of the verdict; None means the default of the bundle.
         batch_size: Images a forward pass; None means what suits the device.
         model: The joined parts, where they were joined before, on the device to run on; None joins them here.
+        explainer: Explains verdicts, on the device of the model; None leaves that out.
         unwanted: Asked before each forward pass; true when nobody waits for the answer any more.
 
     Returns:
         One row per image: ``predicted_class`` (name), ``predicted_index``, ``adversarial_score`` (higher is more
         likely adversarial), ``p_value`` (conformal), ``threshold``, ``is_adversarial``, ``n_clean`` (clean images that
-        the threshold rests on).
+        the threshold rests on); with an explainer the columns of
+        :func:`~adv_detect.serving.explanation.explanation_table`.
 
     Raises:
         DataError: The images are not usable, or get a score that is not finite.
@@ -214,32 +225,26 @@ def score_images(
     tensor = check_images(images, bundle.network.spec)
     threshold = bundle.threshold(fpr)
     model = bundle.model().eval() if model is None else model
-    device = device_of(model.network)
-    size = batch_size or (CPU_CHUNK if device.type == "cpu" else CHUNK)
-    predicted, scores = [], []
-    with torch.no_grad():
-        for start in range(0, len(tensor), size):
-            if unwanted():
-                raise CancelledError("nobody waits for the scores any more")
-            logits, found = model(tensor[start : start + size].to(device))
-            predicted.append(logits.argmax(dim=1).cpu())
-            scores.append(found.cpu())
-    index = torch.cat(predicted).numpy() if predicted else np.zeros(0, dtype=np.int64)
-    score = torch.cat(scores).double() if scores else torch.zeros(0, dtype=torch.float64)
-    score_column = score.numpy()
+    found = pass_through(model, tensor, batch_size=batch_size, explainer=explainer, unwanted=unwanted)
+    index, score_column = found.predicted.numpy(), found.scores.numpy()
     _check_scores(score_column)
     names = np.array(bundle.network.spec.class_names, dtype=object)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "predicted_class": names[index],
             "predicted_index": index,
             "adversarial_score": score_column,
-            "p_value": bundle.stored.p_values(score).numpy(),
+            "p_value": bundle.stored.p_values(found.scores).numpy(),
             "threshold": np.full(len(index), threshold),
             "is_adversarial": score_column > threshold,
             "n_clean": np.full(len(index), len(bundle.stored.clean_scores)),
         }
     )
+    if explainer is None:
+        return table
+    layers = bundle.network.spec.layers
+    told = explanation_table(found.explanation, class_names=names.tolist(), layers=layers, predicted=found.predicted)
+    return pd.concat([table, told], axis=1)
 
 
 def _check_scores(scores: NDArray[np.float64]) -> None:

@@ -23,14 +23,14 @@ from adv_detect.serving.description import model_description, version_descriptio
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-REQUIREMENTS = ("fsspec", "mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch", "tqdm")
+REQUIREMENTS = ("fsspec", "mlflow", "numpy", "pandas", "pillow", "pydantic", "safetensors", "torch", "tqdm")
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = (
-    "__init__.py", "dotted.py", "errors.py", "fields.py", "keys.py", "names.py", "progress.py",
-    "algorithms", "networks", "params", "serving", "sharding",
+    "__init__.py", "dotted.py", "errors.py", "fields.py", "images.py", "keys.py", "names.py", "progress.py",
+    "algorithms", "networks", "params", "pictures", "serving", "sharding",
 )  # fmt: skip
 VIEWS_NEED = "torchvision.transforms"
-NOT_SERVED = ("attacks", "registration.py", "__pycache__", "*.pyc")
+NOT_SERVED = ("attacks", "opening.py", "registration.py", "verdicts.py", "__pycache__", "*.pyc")
 INSTALLED = ("site-packages", "dist-packages")
 EXAMPLE_IMAGES = 2
 OUTPUT_TYPES = {

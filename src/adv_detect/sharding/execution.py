@@ -9,12 +9,12 @@ from time import perf_counter
 from adv_detect.errors import DamagedFileError
 from adv_detect.progress import show_progress
 from adv_detect.sharding.local import run_local
-from adv_detect.sharding.plan import ShardPlan, ShardSpec
+from adv_detect.sharding.plan import SHARDS, ShardPlan, ShardSpec
 from adv_detect.sharding.store import ShardStore
 
 logger = logging.getLogger(__name__)
 
-Engine = Callable[[ShardPlan, ShardStore, tuple[ShardSpec, ...], Callable[[], object]], None]
+Engine = Callable[[ShardPlan, ShardStore, tuple[ShardSpec, ...], Callable[..., object]], None]
 
 
 def execute_plan(plan: ShardPlan, store: ShardStore) -> None:
@@ -39,12 +39,14 @@ def execute_plan(plan: ShardPlan, store: ShardStore) -> None:
         store.begin(plan)
         _make(plan, store, missing)
         store.finish(plan)
+    seconds = perf_counter() - started
     logger.info(
-        "%s: %d shards made, %d kept, in %.1f s",
+        "%s: %d shards made, %d kept, in %.1f s%s",
         plan.description,
         len(missing),
         len(plan.shards) - len(missing),
-        perf_counter() - started,
+        seconds,
+        "" if plan.unit == SHARDS or not missing else f", {_units(missing) / seconds:.3g} {plan.unit} a second",
     )
 
 
@@ -65,9 +67,14 @@ def _sound(store: ShardStore, spec: ShardSpec) -> bool:
 def _make(plan: ShardPlan, store: ShardStore, missing: tuple[ShardSpec, ...]) -> None:
     kept = len(plan.shards) - len(missing)
     title = f"{plan.description} ({kept} kept)" if kept else plan.description
-    with show_progress(title, len(plan.shards), unit="shards", done=kept, shown=plan.runtime.progress) as advance:
+    total, left = _units(plan.shards), _units(missing)
+    with show_progress(title, total, unit=plan.unit, done=total - left, shown=plan.runtime.progress) as advance:
         if missing:
             _engine(plan.runtime.engine)(plan, store, missing, advance)
+
+
+def _units(shards: tuple[ShardSpec, ...]) -> int:
+    return sum(spec.size for spec in shards)
 
 
 def _engine(name: str) -> Engine:

@@ -11,7 +11,7 @@ from adv_detect.sharding.store import ShardStore
 
 
 def run_local(
-    plan: ShardPlan, store: ShardStore, missing: tuple[ShardSpec, ...], advance: Callable[[], object]
+    plan: ShardPlan, store: ShardStore, missing: tuple[ShardSpec, ...], advance: Callable[..., object]
 ) -> None:
     """Make and write shards in order; at most one is in memory.
 
@@ -19,7 +19,7 @@ def run_local(
         plan: Where the shards come from.
         store: Where they go.
         missing: Which ones.
-        advance: Called after each shard.
+        advance: Called with the size of each shard that is made.
 
     Raises:
         ShardError: The work function failed.
@@ -29,7 +29,7 @@ def run_local(
             make_shard(plan.work, spec, store)
         except Exception as exc:
             raise failed_shard(plan, spec.key, exc) from exc
-        advance()
+        advance(spec.size)
 
 
 def make_shard(work: Callable[[Any], ShardContent], spec: ShardSpec, store: ShardStore) -> None:

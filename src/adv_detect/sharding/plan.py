@@ -14,6 +14,8 @@ from adv_detect.keys import KEY_RULE, is_key
 from adv_detect.params import RuntimeParams
 
 SHOWN_KEY = 80
+SHARDS = "shards"
+"""Unit of a plan whose shards are counted themselves."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,13 @@ class ShardSpec:
         key: Name of the shard within its data set; ``/`` makes folders, as in ``bim/targeted/test-0000``.
         fingerprint: Digest of everything that decides the content; a shard on disk with the same one is kept.
         arguments: What the work function is called with; small and picklable.
+        size: Units of work in it, for the progress.
     """
 
     key: str
     fingerprint: str
     arguments: Any
+    size: int = 1
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class ShardPlan:
         shards: The shards, in the order in which they are made.
         runtime: Engine, progress and resources.
         description: What is made, for the progress and for errors.
+        unit: What the sizes of the shards count, in the plural.
 
     Raises:
         ShardError: Two shards have one key, or a key cannot name a file.
@@ -62,6 +67,7 @@ class ShardPlan:
     shards: tuple[ShardSpec, ...]
     runtime: RuntimeParams
     description: str
+    unit: str = SHARDS
 
     def __post_init__(self) -> None:
         """Check the keys."""

@@ -19,7 +19,7 @@ CANCEL_SECONDS = 10.0
 WORKER_ENVIRONMENT = dict.fromkeys(VARIABLES, str(KEPT))  # a worker's memory is set before its first line of ours
 
 
-def run_ray(plan: ShardPlan, store: ShardStore, missing: tuple[ShardSpec, ...], advance: Callable[[], object]) -> None:
+def run_ray(plan: ShardPlan, store: ShardStore, missing: tuple[ShardSpec, ...], advance: Callable[..., object]) -> None:
     """Make and write shards on a Ray cluster; only keys come back.
 
     A task whose worker dies is tried again up to ``max_retries`` times; a task whose work raises is not.
@@ -28,7 +28,7 @@ def run_ray(plan: ShardPlan, store: ShardStore, missing: tuple[ShardSpec, ...], 
         plan: Where the shards come from.
         store: Where they go; all workers must reach it.
         missing: Which ones.
-        advance: Called after each shard.
+        advance: Called with the size of each shard that is made.
 
     Raises:
         ConfigurationError: Ray is not installed, or the store lives in the memory of this process.
@@ -41,16 +41,17 @@ def run_ray(plan: ShardPlan, store: ShardStore, missing: tuple[ShardSpec, ...], 
     work = ray.put(plan.work)
     threads = max(1, int(plan.runtime.ray.num_cpus))
     waiting = iter(missing)
-    running: dict[Any, str] = {}
+    running: dict[Any, ShardSpec] = {}
     try:
         while True:
             for spec in islice(waiting, _slots(ray, plan.runtime.ray) - len(running)):
-                running[task.remote(work, spec, store, threads)] = spec.key
+                running[task.remote(work, spec, store, threads)] = spec
             if not running:
                 return
             for done in ray.wait(list(running), num_returns=1)[0]:
-                _collect(ray, plan, done, running.pop(done))
-                advance()
+                made = running.pop(done)
+                _collect(ray, plan, done, made.key)
+                advance(made.size)
     finally:
         _cancel(ray, list(running))
 

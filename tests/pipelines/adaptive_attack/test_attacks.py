@@ -14,7 +14,8 @@ from adv_detect.jobs.detectors import restore
 from adv_detect.jobs.joint_models import join
 from adv_detect.measures.adaptive_records import check_records
 from adv_detect.pipelines.adaptive_attack.attacking import attack_images
-from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive, choose_sources, conditions, score_naturals
+from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
+from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive, choose_sources, conditions
 from adv_detect.pipelines.adaptive_attack.models import FeatureModel
 from adv_detect.pipelines.adaptive_attack.nodes import (
     attack_detectors,

@@ -8,7 +8,8 @@ import torch
 from adv_detect.jobs.detectors import restore
 from adv_detect.pipelines.adaptive_attack.attacking import attack_images
 from adv_detect.pipelines.adaptive_attack.checking import attacks_that_follow, check_attacks
-from adv_detect.pipelines.adaptive_attack.conditions import choose_sources, conditions, score_naturals
+from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
+from adv_detect.pipelines.adaptive_attack.conditions import choose_sources, conditions
 from adv_detect.pipelines.adaptive_attack.nodes import attack_detectors, collect_adaptive_records
 from adv_detect.sharding import ShardStore
 

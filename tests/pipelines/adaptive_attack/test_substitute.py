@@ -31,7 +31,8 @@ from adv_detect.pipelines import (
     twin_training,
 )
 from adv_detect.pipelines.adaptive_attack.attacking import attack_images
-from adv_detect.pipelines.adaptive_attack.conditions import choose_sources, conditions, score_naturals
+from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
+from adv_detect.pipelines.adaptive_attack.conditions import choose_sources, conditions
 from adv_detect.pipelines.adaptive_attack.nodes import gather_attack_setting
 from adv_detect.pipelines.adaptive_attack.pipeline import create_pipeline
 from adv_detect.pipelines.adaptive_attack.plans import substitute_fingerprint

@@ -13,6 +13,7 @@ from adv_detect.errors import DataError
 from adv_detect.images import load_images
 from adv_detect.networks.target import target_tensors
 from adv_detect.params import NetworkParams, TargetTrainingParams
+from adv_detect.pictures import Transform
 from adv_detect.pipelines.target_training import create_pipeline
 from adv_detect.pipelines.target_training.nodes import describe_target, train_target
 
@@ -27,6 +28,18 @@ def deferred(finished, blocks):
         return train_target(**images, **values)
 
     return make
+
+
+def test_the_stored_network_says_how_pictures_become_its_input(deferred, stripes):
+    steps = Transform(resize_shorter_side=30, centre_crop=(28, 28), colour="grayscale")
+    images = stripes(50, seed=0, name="train")
+    before = deferred(train_images=images).fingerprint
+    images.pictures = Transform(colour="grayscale")
+    assert deferred(train_images=images).fingerprint == before
+    images.pictures = steps
+    changed = deferred(train_images=images, target_training=TargetTrainingParams(epochs=1))
+    assert deferred(train_images=images).fingerprint != before
+    assert changed.make().spec.pictures == steps
 
 
 def test_the_stored_network_has_learnt_and_knows_its_accuracy(finished, blocks):

@@ -15,7 +15,7 @@ from adv_detect.algorithms.roc import roc_auc
 from adv_detect.jobs.activations import successful_attacks
 from adv_detect.names import BOTH_CRITERIA, NO_CRITERION
 from adv_detect.params import AdversarialGenerationParams
-from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
+from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
 from adv_detect.pipelines.adaptive_attack.models import STRICT, USUAL
 from adv_detect.sharding import ShardStore
 

@@ -14,7 +14,7 @@ from adv_detect.jobs.detectors import restore
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdaptiveAttackParams
 from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
-from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
+from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
 from adv_detect.pipelines.adaptive_attack.models import USUAL
 from adv_detect.plots import score_histograms
 from adv_detect.plots.adaptive import EvadingExample, evading_grid, success_curves

@@ -14,7 +14,8 @@ from adv_detect.jobs.activations import natural_activations
 from adv_detect.measures.intervals import wilson_interval
 from adv_detect.params import AdaptiveAttackParams, AdaptiveAttackSpec, Criterion, DetectorParams, FloorParams
 from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting, attack_images
-from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources, conditions, score_naturals
+from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
+from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources, conditions
 from adv_detect.pipelines.adaptive_attack.plans import shared_fingerprints
 from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, fingerprint
 

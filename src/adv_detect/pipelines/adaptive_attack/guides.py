@@ -15,7 +15,8 @@ from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.images import load_images
 from adv_detect.jobs.activations import read_activations
-from adv_detect.pipelines.adaptive_attack.conditions import Condition, score_naturals
+from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
+from adv_detect.pipelines.adaptive_attack.conditions import Condition
 from adv_detect.pipelines.adaptive_attack.models import USUAL, FeatureModel
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from adv_detect.jobs.detector_fitting import train_detector
 from adv_detect.jobs.detectors import criteria_of, restore
 from adv_detect.params import DetectorFitParams, HardeningParams, Split
 from adv_detect.pipelines.adaptive_attack.attacking import Attacked, AttackSetting, attack_images
-from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources, score_naturals
+from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
+from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources
 from adv_detect.pipelines.adaptive_attack.models import FeatureModel
 from adv_detect.sharding import ShardContent, ShardStore
 

@@ -12,11 +12,7 @@ from adv_detect.jobs.records import log_non_finite
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdaptiveAttackParams, DetectorTrainingParams, RuntimeParams
 from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
-from adv_detect.pipelines.adaptive_attack.conditions import (
-    check_adaptive,
-    conditions,
-    detector_keys,
-)
+from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive, conditions, detector_keys
 from adv_detect.pipelines.adaptive_attack.hardening import HardeningWork
 from adv_detect.pipelines.adaptive_attack.plans import (
     attack_plan,

@@ -14,7 +14,8 @@ from adv_detect.networks.target import target_digest
 from adv_detect.params import AdaptiveAttackParams
 from adv_detect.pipelines.adaptive_attack.attack_shards import AdaptiveBlock, AdaptiveWork
 from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
-from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources, score_naturals
+from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
+from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
 LOGGER = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from adv_detect.params import AdaptiveAttackParams, AdversarialGenerationParams,
 from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 from adv_detect.pipelines.adaptive_attack.checking import attacks_that_follow, check_attacks, with_reliability
 from adv_detect.pipelines.adaptive_attack.clean_costs import clean_cost, with_costs
-from adv_detect.pipelines.adaptive_attack.conditions import score_naturals
+from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
 from adv_detect.pipelines.adaptive_attack.floor import floor_table, with_floor
 from adv_detect.sharding import ShardStore
 

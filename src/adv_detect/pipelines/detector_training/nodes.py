@@ -16,6 +16,7 @@ from adv_detect.algorithms.detectors.trajectory.registry import readout_kinds
 from adv_detect.algorithms.representatives import Representatives, representatives_digest
 from adv_detect.jobs.activation_plans import ActivationBlock, activation_plan, twin_that_is_read
 from adv_detect.jobs.activations import read_fingerprint
+from adv_detect.jobs.bands import stored_bands
 from adv_detect.jobs.benign_changes import benign_blocks, chosen_changes
 from adv_detect.jobs.controls import control_plan
 from adv_detect.jobs.detector_fitting import DetectorWork
@@ -149,12 +150,14 @@ def assemble_champion(
     network_weights: TargetNetwork,
     representatives: Representatives,
     twin: TargetNetwork | Absent,
+    activations: ShardStore,
     serving: ServingParams,
 ) -> ScoringBundle:
     """Bundle network, representatives and the best detector for serving.
 
-    The best is the one with the highest validation macro-AUC over the training attacks of both criteria: a served
-    detector does not know which it will meet. Test images play no part in the choice.
+    The best has nearly the highest validation macro-AUC over the training attacks of both criteria: a served detector
+    does not know which it will meet. Of those it raises the fewest false alarms on benignly changed images
+    (:func:`adv_detect.jobs.detectors.best_detector`). Test images play no part in the choice.
 
     Args:
         detectors: The trained detectors.
@@ -163,6 +166,8 @@ def assemble_champion(
         network_weights: The network under attack.
         representatives: Class representatives.
         twin: The second network, which is served where the best detector reads it.
+        activations: Of natural images, whose distances to their class explain verdicts; those to train on and to
+            validate on, which the representatives do not come from.
         serving: The false-positive rate of the verdict, name and limits of the served model.
 
     Returns:
@@ -177,6 +182,7 @@ def assemble_champion(
         representatives=representatives,
         stored=stored,
         twin=twin_that_is_read(twin, {best: stored.params}),
+        bands=stored_bands(activations, representatives),
         metadata=serving.model_dump()
         | {"fprs": [float(fpr) for fpr in fixed["fpr"]]}
         | {name: float(figures[name][best]) for name in SUMMARY_FIGURES},

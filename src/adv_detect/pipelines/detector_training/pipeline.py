@@ -73,6 +73,7 @@ def create_pipeline(**_: Any) -> Pipeline:
                     "network_weights",
                     "representatives",
                     "twin",
+                    "activations",
                     "params:serving",
                 ],
                 outputs="champion_model",

@@ -16,6 +16,7 @@ from adv_detect.jobs.detectors import (
 )
 from adv_detect.jobs.validation_scores import ValidationScores
 from adv_detect.measures.detector_keys import rate_label
+from adv_detect.names import BENIGN_FIGURE, NATURAL
 from adv_detect.params import (
     AdversarialGenerationParams,
     EvaluationParams,
@@ -42,8 +43,9 @@ def summarise_detectors(
     Returns:
         One row per detector: detector (key), configuration, kind, representative, distance, order, top_k, hidden,
         trained_criterion, trained_on, seed, epochs, validation_macro_auc (the attacks that it learned from; all where
-        it learned from none), validation_macro_auc_all (all attacks for training, of both criteria), forward_passes
-        (per clean image).
+        it learned from none), validation_macro_auc_all (all attacks for training, of both criteria),
+        validation_benign_fpr_05 (worst share of false alarms under a benign change that some detector is trained
+        against, at the threshold of 5%; NaN where there is none), forward_passes (per clean image).
     """
     attacks = {name: attack.criteria for name, attack in adversarial_generation.active.items() if attack.train}
     validation, rows = ValidationScores(activations, attacks), []
@@ -60,6 +62,7 @@ def summarise_detectors(
                 **{name: facts[name] for name in DESCRIBED},
                 "validation_macro_auc": validation.macro_auc(scores, learned or every),
                 "validation_macro_auc_all": validation.macro_auc(scores, every),
+                BENIGN_FIGURE: validation.worst_false_alarms(stored.detector, scores[NATURAL], fpr=0.05),
                 "epochs": len(facts["history"]),
                 "forward_passes": float(facts.get("forward_passes", 1.0)),
             }

@@ -14,6 +14,7 @@ from adv_detect.networks.finite import check_finite
 from adv_detect.networks.registry import network_source
 from adv_detect.networks.target import TargetNetwork, build_target
 from adv_detect.params import NetworkParams, RuntimeParams, TargetTrainingParams
+from adv_detect.pictures import Transform
 from adv_detect.sharding import fingerprint
 
 
@@ -44,6 +45,7 @@ def train_target(
             image_shape=shape_of(train_images),
             seed=runtime.seed,
             strict_head=not target_training.head_only,
+            pictures=getattr(train_images, "pictures", None),
         )
         history = _fit(target, train_images, network, target_training, runtime, checkpoint)
         check_finite(target.network, target.network.state_dict(), "target_training")
@@ -126,4 +128,11 @@ def _identity(
         runtime.seed,
         image_set_identity(train_images),
         image_set_identity(test_images),
+        *_shaping(train_images),
     )
+
+
+def _shaping(images: ImageSet) -> list[Transform]:
+    """Give the steps of picture files where they resize or crop: a network stored without them is made again."""
+    steps: Transform | None = getattr(images, "pictures", None)
+    return [] if steps is None or steps == Transform(colour=steps.colour) else [steps]

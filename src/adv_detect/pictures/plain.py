@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from adv_detect.pictures.opening import PictureError
+
 Colour = Literal["rgb", "grayscale"]
 
 PIXELS = 2  # raised whenever the same file is decoded to other pixels than before
@@ -53,12 +55,12 @@ def check_mode(image: Image.Image) -> None:
         image: An opened file; its pixels are decoded only where they decide.
 
     Raises:
-        ValueError: The mode is unknown, or holds integers of 32 bits, or numbers outside [0, 1].
+        PictureError: The mode is unknown, or holds integers of 32 bits, or numbers outside [0, 1].
     """
     if image.mode == "F":
         _unit_values(image)
     elif image.mode not in PLAIN + WIDE and not (image.mode == "I" and image.format in INTEGERS_OF_16_BITS):
-        raise ValueError(
+        raise PictureError(
             f"mode {image.mode} of a {image.format or 'picture'} file has no defined range; save it with 8 or 16 "
             "bits a channel"
         )
@@ -77,7 +79,7 @@ def plain_picture(image: Image.Image, colour: Colour | None) -> Image.Image:
         A picture of mode ``RGB`` or ``L``.
 
     Raises:
-        ValueError: Its range of values is unclear.
+        PictureError: Its range of values is unclear.
     """
     check_mode(image)
     image.load()  # Pillow turns a TIFF upright here, so its orientation is asked for afterwards
@@ -123,7 +125,7 @@ def _unit_values(image: Image.Image) -> NDArray[np.float64]:
     values = np.asarray(image).astype(np.float64)
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # also where one is not a number
-        raise ValueError(
+        raise PictureError(
             f"mode F (numbers) needs values from 0 to 1, got {low:g} to {high:g}; scale them, or save 8 or 16 bits"
         )
     return 1 - values if _tag(image, PHOTOMETRIC_TAG, 1) == 0 else values

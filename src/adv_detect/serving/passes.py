@@ -1,0 +1,83 @@
+"""Passes of images through network and detector, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adv_detect.algorithms.detectors.end_to_end import DetectionModel
+from adv_detect.algorithms.device import device_of
+from adv_detect.serving.explanation import Explainer
+
+CHUNK, CPU_CHUNK = 256, 32
+"""Images a forward pass; more than a few bring no speed on a processor, and take memory."""
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Answers of network and detector for N images.
+
+    Attributes:
+        predicted: Class that the network names, int64 ``(N,)``.
+        scores: Float64 ``(N,)``; may hold what is not finite.
+        explanation: As from :class:`~adv_detect.serving.explanation.Explainer`; empty without one.
+    """
+
+    predicted: Tensor
+    scores: Tensor
+    explanation: Mapping[str, Tensor]
+
+
+def chunk_size(device: torch.device) -> int:
+    """Choose images a forward pass."""
+    return CPU_CHUNK if device.type == "cpu" else CHUNK
+
+
+@torch.no_grad()
+def pass_through(
+    model: DetectionModel,
+    images: Tensor,
+    *,
+    batch_size: int | None = None,
+    explainer: Explainer | None = None,
+    unwanted: Callable[[], bool] = lambda: False,
+) -> Passed:
+    """Run images through network and detector.
+
+    Args:
+        model: Both, joined.
+        images: Shape ``(N, channels, H, W)``, in the pixel range of the network.
+        batch_size: Images a forward pass; None means what suits the device.
+        explainer: Explains verdicts, on the device of the model; None leaves that out.
+        unwanted: Asked before each forward pass; true when nobody waits for the answer any more.
+
+    Returns:
+        Classes, scores and explanations, on the CPU.
+
+    Raises:
+        CancelledError: The answer is unwanted.
+    """
+    device = device_of(model.network)
+    found: list[dict[str, Tensor]] = []
+    for part in torch.split(images, batch_size or chunk_size(device)) if len(images) else ():
+        if unwanted():
+            raise CancelledError("nobody waits for the scores any more")
+        found.append(_said(model, part.to(device), explainer))
+    if not found:
+        return Passed(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64), {})
+    whole = {name: torch.cat([one[name].cpu() for one in found]) for name in found[0]}
+    return Passed(whole.pop("predicted"), whole.pop("scores"), whole)
+
+
+def _said(model: DetectionModel, images: Tensor, explainer: Explainer | None) -> dict[str, Tensor]:
+    if explainer is None:
+        logits, scores = model(images)
+        return {"predicted": logits.argmax(dim=1), "scores": scores.double()}
+    activations = model.activations(images)
+    said = {"predicted": activations.logits.argmax(dim=1), "scores": model.detector(activations).double()}
+    told: dict[str, Tensor] = explainer(activations)
+    return said | told
