@@ -104,7 +104,7 @@ def test_an_attack_finds_the_middle_of_another_class_within_a_budget_that_reache
     given = Representatives(("a", "b"), ("x", "y"), centroids, centroids, [torch.eye(2)] * 2, [[""] * 2] * 2)
     middle = MiddleOfClean(given)
     middle.fit(clean, None, seed=0)
-    model = DetectionModel(network, middle.eval().requires_grad_(False), ("a", "b"))
+    model = DetectionModel(network, middle.requires_grad_(False), ("a", "b")).eval()
 
     def matched(epsilon: float) -> torch.Tensor:
         attack = build_adaptive_attack("multi_target", {"steps": 60, "restarts": 2, "targets": "all"})
