@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.detectors import Activations
+from adv_detect.algorithms.device import device_of
 from adv_detect.datasets.file_sources import FileSource
 from adv_detect.errors import DataError
 from adv_detect.pictures.opening import DECODE_ERRORS
@@ -35,6 +36,7 @@ def gallery(rows: pd.DataFrame, bundle: ScoringBundle, source: FileSource) -> It
         A figure for each; a text for one that cannot be read any more.
     """
     steps, model, explainer = bundle.network.spec.picture_input, bundle.model().eval(), bundle.explainer()
+    device = device_of(model.network)  # where the pictures were scored: the fast form of a network is made once
     for _, row in rows.iterrows():
         told = f"**{row['path']}**: {explain(row, bundle)}"
         try:
@@ -43,7 +45,7 @@ def gallery(rows: pd.DataFrame, bundle: ScoringBundle, source: FileSource) -> It
             yield Text(f"{told} (not shown: {exc})")
             continue
         with torch.no_grad():
-            activations = model.activations(steps.batch([pixels]))
+            activations = model.activations(steps.batch([pixels]).to(device)).to("cpu")
         figure = verdict_figure(
             _shown(pixels), layers=bundle.network.spec.layers, **_way(activations, explainer, bundle)
         )
