@@ -15,6 +15,7 @@ TITLES = {
     "evaluation_part": ("Summary", "Limits"),
     "adaptive_attack_part": ("If the attacker knows",),
     "face_recognition_part": ("Face verification",),
+    "calibration_part": ("Calibration",),
 }
 
 
@@ -30,7 +31,7 @@ def headings(page: str) -> list[str]:
 @pytest.mark.parametrize(
     ("have_run", "expected"),
     [
-        (PARTS, ["Summary", "If the attacker knows", "Face verification", "Limits"]),
+        (PARTS, ["Summary", "If the attacker knows", "Face verification", "Calibration", "Limits"]),
         (PARTS[:1], ["Summary", "Limits"]),
         ((PARTS[0], PARTS[2]), ["Summary", "Face verification", "Limits"]),
         (PARTS[1:2], ["If the attacker knows"]),
