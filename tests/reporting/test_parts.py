@@ -49,7 +49,7 @@ def test_a_part_about_other_detectors_is_left_out_with_a_word(caplog):
 
     page = render_report(SUMMARY, **parts)
 
-    assert headings(page) == ["Summary", "If the attacker knows", "Limits"]
+    assert headings(page) == ["Summary", "If the attacker knows", "Calibration", "Limits"]
     (message,) = [record.message for record in caplog.records]
     assert message.startswith("report: the sections of face_recognition speak of other detectors")
     assert message.endswith("kedro run --pipeline=face_recognition")
