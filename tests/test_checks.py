@@ -320,4 +320,6 @@ def test_the_whole_job_is_checked_pipeline_by_pipeline_in_the_order_in_which_the
         "face_recognition",
         "adaptive_attack",
         "twin_training",
+        "calibration",
+        "monitoring",
     }

@@ -8,7 +8,7 @@ from kedro.framework.project import configure_project, pipelines
 from adv_detect.pipeline_registry import register_pipelines
 from adv_detect.reporting import PARTS
 
-PARTED = {"__default__", "evaluation", "adaptive_attack", "face_recognition"}
+PARTED = {"__default__", "evaluation", "adaptive_attack", "face_recognition", "calibration"}
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ TITLES = {
     "evaluation_part": ("Summary", "Limits"),
     "adaptive_attack_part": ("If the attacker knows",),
     "face_recognition_part": ("Face verification",),
+    "calibration_part": ("Calibration",),
 }
 
 
@@ -31,7 +32,7 @@ def headings(page: str) -> list[str]:
 @pytest.mark.parametrize(
     ("have_run", "expected"),
     [
-        (PARTS, ["Summary", "If the attacker knows", "Face verification", "Limits"]),
+        (PARTS, ["Summary", "If the attacker knows", "Face verification", "Calibration", "Limits"]),
         (PARTS[:1], ["Summary", "Limits"]),
         ((PARTS[0], PARTS[2]), ["Summary", "Face verification", "Limits"]),
         (PARTS[1:2], ["If the attacker knows"]),
@@ -49,7 +50,7 @@ def test_a_part_about_other_detectors_is_left_out_with_a_word(caplog):
 
     page = render_report(SUMMARY, NONE, **parts)
 
-    assert headings(page) == ["Summary", "If the attacker knows", "Limits"]
+    assert headings(page) == ["Summary", "If the attacker knows", "Calibration", "Limits"]
     (message,) = [record.message for record in caplog.records]
     assert message.startswith("report: the sections of face_recognition speak of other detectors")
     assert message.endswith("kedro run --pipeline=face_recognition")
