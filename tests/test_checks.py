@@ -322,4 +322,5 @@ def test_the_whole_job_is_checked_pipeline_by_pipeline_in_the_order_in_which_the
         "twin_training",
         "calibration",
         "monitoring",
+        "scoring",
     }

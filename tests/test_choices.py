@@ -55,9 +55,9 @@ def test_an_unknown_pipeline_lists_the_pipelines(folder, kind, names, ending):
         run(folder, kind, pipeline_names=names)
 
     assert str(caught.value).startswith(
-        "--pipelines: expected one of [__default__, adaptive_attack, adversarial_generation, detector_training, "
-        "evaluation, face_recognition, feature_extraction, reporting, representatives, target_training, "
-        "twin_training], "
+        "--pipelines: expected one of [__default__, adaptive_attack, adversarial_generation, calibration, "
+        "detector_training, evaluation, face_recognition, feature_extraction, monitoring, reporting, representatives, "
+        "scoring, target_training, twin_training], "
     )
     assert not (folder / "data").exists()
     assert not (folder / "mlflow.db").exists()

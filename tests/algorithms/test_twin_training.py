@@ -17,7 +17,8 @@ from adv_detect.algorithms.twin_training import (
     relative_step,
 )
 from adv_detect.errors import DataError
-from adv_detect.networks.target import NetworkSpec, TargetNetwork, build_target, target_tensors
+from adv_detect.networks.spec import NetworkSpec
+from adv_detect.networks.target import TargetNetwork, build_target, target_tensors
 from adv_detect.params import NetworkParams, TargetTrainingParams, TwinTrainingParams
 
 SETTINGS = FitSettings(seed=0, device=torch.device("cpu"), progress=False)

@@ -13,7 +13,8 @@ from torch import nn
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.networks import default_layers
 from adv_detect.networks.registry import build_network
-from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_from_spec
+from adv_detect.networks.spec import NetworkSpec
+from adv_detect.networks.target import TargetNetwork, target_from_spec
 
 
 def paint(path, *, size=(8, 6), colour=(10, 20, 30)):

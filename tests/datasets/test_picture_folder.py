@@ -6,7 +6,7 @@ from PIL import Image
 
 from adv_detect.datasets.picture_folder import find_pictures, read_picture
 from adv_detect.errors import DataError
-from adv_detect.networks.target import NetworkSpec
+from adv_detect.networks.spec import NetworkSpec
 
 SPEC = NetworkSpec(
     name="small", num_classes=2, layers=("a",), bounds=(-1.0, 1.0), class_names=("a", "b"), image_shape=(3, 8, 6)

@@ -13,7 +13,8 @@ from torch.nn import functional
 from adv_detect.algorithms.features import extract_features
 from adv_detect.networks import frozen
 from adv_detect.networks.frozen import FrozenNorm, FrozenPReLU, GreyConvolution, fast_form, working_form
-from adv_detect.networks.target import NetworkSpec, TargetNetwork, build_target, target_digest
+from adv_detect.networks.spec import NetworkSpec
+from adv_detect.networks.target import TargetNetwork, build_target, target_digest
 from adv_detect.params import NetworkParams, PreprocessingParams
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 
 from adv_detect.errors import CheckpointError, ConfigurationError
 from adv_detect.networks import build_network, default_layers, load_weights
+from adv_detect.networks.spec import NetworkSpec
 from adv_detect.networks.target import (
-    NetworkSpec,
     build_target,
     check_layers,
     inner_network,

@@ -12,7 +12,8 @@ from torchvision.transforms import functional
 
 from adv_detect.errors import ConfigurationError
 from adv_detect.images import load_images
-from adv_detect.networks.target import NetworkSpec, build_target, target_digest
+from adv_detect.networks.spec import NetworkSpec
+from adv_detect.networks.target import build_target, target_digest
 from adv_detect.params import NetworkParams
 from adv_detect.pictures import Header, PictureError, PictureInput, Transform
 

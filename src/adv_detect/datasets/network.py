@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from adv_detect.datasets.located import DeferredDataset
 from adv_detect.deferred import Deferred, Resumable
-from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_digest, target_from_spec, target_tensors
+from adv_detect.networks.spec import NetworkSpec
+from adv_detect.networks.target import TargetNetwork, target_digest, target_from_spec, target_tensors
 from adv_detect.sharding import files
 from adv_detect.sharding.checkpoint import FileCheckpoint
 

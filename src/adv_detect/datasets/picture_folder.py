@@ -11,7 +11,7 @@ from adv_detect.datasets.class_folders import EXTENSIONS
 from adv_detect.datasets.file_sources import FileSource, open_source
 from adv_detect.errors import DataError
 from adv_detect.images import DIGEST_DIGITS
-from adv_detect.networks.target import NetworkSpec
+from adv_detect.networks.spec import NetworkSpec
 from adv_detect.pictures import PictureError
 
 

@@ -27,7 +27,7 @@ from adv_detect.interface.gate import Gate, Scorable
 from adv_detect.interface.own_images import bring_into_range, check_labels, hold_out
 from adv_detect.interface.own_network import activation_reader, describe_network
 from adv_detect.interface.own_twin import fit_own_twin
-from adv_detect.networks.target import NetworkSpec
+from adv_detect.networks.spec import NetworkSpec
 from adv_detect.params import DetectorParams, RepresentativesParams
 from adv_detect.serving.bundle import ScoringBundle
 

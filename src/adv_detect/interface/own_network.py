@@ -13,7 +13,8 @@ from adv_detect.algorithms.detectors import Activations
 from adv_detect.algorithms.detectors.end_to_end import network_activations
 from adv_detect.errors import DataError
 from adv_detect.networks.frozen import working_form
-from adv_detect.networks.target import NetworkSpec, TargetNetwork, check_layers, target_readings
+from adv_detect.networks.spec import NetworkSpec
+from adv_detect.networks.target import TargetNetwork, check_layers, target_readings
 from adv_detect.serving.bundle import check_images
 from adv_detect.serving.passes import chunk_size
 

@@ -59,9 +59,9 @@ def flag_rates(log: pd.DataFrame, *, hours: float) -> pd.DataFrame:
         affordable = math.floor(fpr * n_clean + 1e-9)
         clean = betabinom(n, affordable + 1, n_clean - affordable)
         low, high = (float(clean.ppf(edge)) / n for edge in EDGES)
-        about = {"start": start, "fpr": fpr, "n": n, "flagged": flagged, "rate": flagged / n}
+        facts = {"start": start, "fpr": fpr, "n": n, "flagged": flagged, "rate": flagged / n}
         expected = {"expected": float(clean.mean()) / n, "low": low, "high": high}
-        rows.append(about | expected | {"p_value": float(clean.sf(flagged - 1))})
+        rows.append(facts | expected | {"p_value": float(clean.sf(flagged - 1))})
     return pd.DataFrame(rows)
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from adv_detect.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from adv_detect.networks.target import NetworkSpec, TargetNetwork
+    from adv_detect.networks.spec import NetworkSpec
+    from adv_detect.networks.target import TargetNetwork
 
 LOGGER = logging.getLogger(__name__)
 SEED = 0

@@ -8,7 +8,8 @@ from typing import Literal
 
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.networks.registry import REGISTRY, build_network
-from adv_detect.networks.target import NetworkSpec, TargetNetwork, build_target
+from adv_detect.networks.spec import NetworkSpec
+from adv_detect.networks.target import TargetNetwork, build_target
 from adv_detect.networks.weights import head_name, load_weights
 from adv_detect.params import SAME, NetworkParams, TwinNetworkParams
 

@@ -79,7 +79,7 @@ class HardeningParams(Block):
 
 
 class FloorParams(Block):
-    """What an attacker can do without looking at any detector: move all activations among those of clean images.
+    """Attack that looks at no detector and moves all activations among those of clean images.
 
     Of the first ``max_images`` test images, in the order in which detectors are attacked; towards ``targets`` classes
     in ``restarts`` runs of ``steps``. ``coverage`` is the middle share of clean images, in each layer.

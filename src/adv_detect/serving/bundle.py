@@ -26,11 +26,12 @@ from adv_detect.algorithms.representatives import (
 from adv_detect.algorithms.views import Views
 from adv_detect.errors import ConfigurationError, DamagedFileError, DataError
 from adv_detect.networks.frozen import working_form
-from adv_detect.networks.target import NetworkSpec, TargetNetwork, target_from_spec, target_tensors
+from adv_detect.networks.spec import NetworkSpec
+from adv_detect.networks.target import TargetNetwork, target_from_spec, target_tensors
 from adv_detect.serving.explanation import Explainer, explanation_table
 from adv_detect.serving.part_files import read_part as _read
 from adv_detect.serving.part_files import write_part as _write
-from adv_detect.serving.passes import pass_through
+from adv_detect.serving.passes import check_scores, pass_through
 
 PARTS = ("network", "representatives", "detector")
 TWIN, BANDS = "twin", "bands"
@@ -273,23 +274,6 @@ def score_images(
     layers = bundle.network.spec.layers
     told = explanation_table(found.explanation, class_names=names.tolist(), layers=layers, predicted=found.predicted)
     return pd.concat([table, told], axis=1)
-
-
-def check_scores(scores: NDArray[np.float64]) -> None:
-    """Refuse scores that no threshold can judge: a comparison with NaN would say "not adversarial".
-
-    Args:
-        scores: Shape ``(N,)``.
-
-    Raises:
-        DataError: One is not finite.
-    """
-    odd = np.flatnonzero(~np.isfinite(scores))
-    if len(odd):
-        raise DataError(
-            f"expected a finite score for each image, got {scores[odd[0]]} for image {odd[0]} and {len(odd) - 1} "
-            "others; leave these out, the network's activations on them are not finite"
-        )
 
 
 @contextmanager

@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.algorithms.device import device_of
+from adv_detect.errors import DataError
 from adv_detect.serving.explanation import Explainer
 
 CHUNK, CPU_CHUNK = 256, 32
@@ -81,3 +84,20 @@ def _said(model: DetectionModel, images: Tensor, explainer: Explainer | None) ->
     said = {"predicted": activations.logits.argmax(dim=1), "scores": model.detector(activations).double()}
     told: dict[str, Tensor] = explainer(activations)
     return said | told
+
+
+def check_scores(scores: NDArray[np.float64]) -> None:
+    """Refuse scores that no threshold can judge: a comparison with NaN would say "not adversarial".
+
+    Args:
+        scores: Shape ``(N,)``.
+
+    Raises:
+        DataError: One is not finite.
+    """
+    odd = np.flatnonzero(~np.isfinite(scores))
+    if len(odd):
+        raise DataError(
+            f"expected a finite score for each image, got {scores[odd[0]]} for image {odd[0]} and {len(odd) - 1} "
+            "others; leave these out, the network's activations on them are not finite"
+        )

@@ -18,9 +18,9 @@ from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.algorithms.device import device_of
 from adv_detect.algorithms.features import extract_features
 from adv_detect.errors import ConfigurationError, DataError
-from adv_detect.serving.bundle import ScoringBundle, check_images, check_scores
+from adv_detect.serving.bundle import ScoringBundle, check_images
 from adv_detect.serving.part_files import read_part, write_part
-from adv_detect.serving.passes import chunk_size
+from adv_detect.serving.passes import check_scores, chunk_size
 
 PART = "pairs"
 """Name of the part beside those of a scoring bundle."""

@@ -1,4 +1,4 @@
-"""What every reader of some layers has to let pass: activations in the middle of those of clean images."""
+"""Activations in the middle of those of clean images, which every reader of these layers has to let pass."""
 
 from __future__ import annotations
 

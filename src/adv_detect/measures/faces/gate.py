@@ -105,10 +105,10 @@ def gate_table(cases: pd.DataFrame, thresholds: Iterable[GateThreshold]) -> pd.D
     """
     rows = []
     for condition, group in cases.groupby(list(CONDITION), sort=False, dropna=False):
-        about = dict(zip(CONDITION, condition, strict=True))
+        facts = dict(zip(CONDITION, condition, strict=True))
         wrong = group["wrong"].to_numpy(dtype=bool)
         scores = group["score"].to_numpy(dtype=np.float64)
-        rows += [about | _row(str(about["kind"]), wrong, scores > one.value, one) for one in thresholds]
+        rows += [facts | _row(str(facts["kind"]), wrong, scores > one.value, one) for one in thresholds]
     return pd.DataFrame(rows)
 
 
@@ -155,8 +155,8 @@ def clean_pair_rows(
         flags = crossfit_flags(scores, images, folds, one.fpr) if one.calibrated_on == PAIRS else scores > one.value
         for kind, rows in ((FALSE_REJECT, same), (FALSE_ACCEPT, ~same)):
             if rows.any():
-                about = clean_condition(kind, PROTOCOL)
-                yield about | _row(kind, (accepted != same)[rows], flags[rows], one)
+                facts = clean_condition(kind, PROTOCOL)
+                yield facts | _row(kind, (accepted != same)[rows], flags[rows], one)
 
 
 def attack_label(table: pd.DataFrame) -> pd.Series[str]:
@@ -196,9 +196,9 @@ def higher_scores(known: Mapping[Any, float], *sides: Iterable[Any]) -> Scores:
 
 def _row(kind: str, wrong: Flags, flagged: Flags, threshold: GateThreshold) -> dict[str, Any]:
     after = wrong | flagged if kind == FALSE_REJECT else wrong & ~flagged
-    about = {"calibrated_on": threshold.calibrated_on, "fpr": threshold.fpr, "threshold": threshold.value}
+    facts = {"calibrated_on": threshold.calibrated_on, "fpr": threshold.fpr, "threshold": threshold.value}
     shares = _share("before", wrong) | _share("after", after)
-    return about | {"n_calibration": threshold.n, "n": len(wrong)} | shares | {"flagged": float(flagged.mean())}
+    return facts | {"n_calibration": threshold.n, "n": len(wrong)} | shares | {"flagged": float(flagged.mean())}
 
 
 def _share(name: str, happened: Flags) -> dict[str, float]:

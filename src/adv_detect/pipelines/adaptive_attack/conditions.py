@@ -54,7 +54,7 @@ class Condition:
 
     @property
     def identity(self) -> dict[str, object]:
-        """What decides the attack, without the name of a surrogate: the fingerprint of that one counts instead."""
+        """Facts that decide the attack, without the name of a surrogate, of which the fingerprint counts instead."""
         spec = {name: value for name, value in self.spec if name != "surrogate"}
         return {one.name: getattr(self, one.name) for one in fields(self)} | {"spec": spec}
 

@@ -15,7 +15,7 @@ from adv_detect.algorithms.device import resolve_device
 from adv_detect.datasets.picture_folder import find_pictures, read_picture
 from adv_detect.errors import DataError
 from adv_detect.measures.calibration import AS_EXPECTED, TWO_GROUPS, check_mixture, rate_table
-from adv_detect.networks.target import NetworkSpec
+from adv_detect.networks.spec import NetworkSpec
 from adv_detect.params import CalibrationParams, RuntimeParams, ServingParams
 from adv_detect.pipelines.calibration.checks import chosen_rates, refuse_few
 from adv_detect.progress import track

@@ -108,8 +108,8 @@ def measure_gate(
         own = gate_pairs[gate_pairs["detector"].isin((EVERY, key))]
         clean = pd.DataFrame(clean_pair_rows(pairs, images, thresholds, similarity=similarity))
         table = pd.concat([clean, gate_table(_decided(scores.of_pairs(own), similarity), thresholds)])
-        about = {"detector": key, "configuration": configuration, "far": params.far}
-        frames.append(_prepend(table, about | {"similarity_threshold": similarity}))
+        facts = {"detector": key, "configuration": configuration, "far": params.far}
+        frames.append(_prepend(table, facts | {"similarity_threshold": similarity}))
     result = pd.concat(frames, ignore_index=True)
     return result, result
 
@@ -230,14 +230,14 @@ def _named_cases(group: ProbeGroup, named: np.ndarray, scores: _ScoresOf) -> pd.
     unaware = group.detector == EVERY
     own = scores.attacked(rows.attack, rows.criterion, rows.source_ids) if unaware else group.scores
     if rows.attack == NATURAL:
-        about, wrong = clean_condition(FALSE_REJECT, KNOWN), named != rows.label.numpy()
+        facts, wrong = clean_condition(FALSE_REJECT, KNOWN), named != rows.label.numpy()
     else:
-        about = {"attack": rows.attack, "criterion": rows.criterion, "form": rows.form, **group.budget}
-        about |= {"people": KNOWN, "kind": IDENTIFIED[rows.criterion]}
+        facts = {"attack": rows.attack, "criterion": rows.criterion, "form": rows.form, **group.budget}
+        facts |= {"people": KNOWN, "kind": IDENTIFIED[rows.criterion]}
         aimed = rows.criterion == TARGETED
         wrong = named == rows.target.numpy() if aimed else named != rows.label.numpy()
-    return pd.DataFrame({**about, "wrong": wrong, "score": np.nan_to_num(own, nan=np.inf, posinf=np.inf)})
+    return pd.DataFrame({**facts, "wrong": wrong, "score": np.nan_to_num(own, nan=np.inf, posinf=np.inf)})
 
 
-def _prepend(table: pd.DataFrame, about: dict[str, Any]) -> pd.DataFrame:
-    return table.assign(**about)[[*about, *table.columns]]
+def _prepend(table: pd.DataFrame, facts: dict[str, Any]) -> pd.DataFrame:
+    return table.assign(**facts)[[*facts, *table.columns]]

@@ -48,11 +48,11 @@ def score_gate_images(
     for key in track(wanted, "detector scores of faces", unit="shards", shown=runtime.progress):
         content = activations[key]
         images = read_activations(content)
-        about = {name: content.metadata[name] for name in ("attack", "criterion")}
-        about["source_id"] = content.metadata["source_ids"]
+        facts = {name: content.metadata[name] for name in ("attack", "criterion")}
+        facts["source_id"] = content.metadata["source_ids"]
         frames += [
             pd.DataFrame(
-                {"detector": one.key, **about, "score": score_activations(one.detector, images).double().numpy()}
+                {"detector": one.key, **facts, "score": score_activations(one.detector, images).double().numpy()}
             )
             for one in scoring
         ]

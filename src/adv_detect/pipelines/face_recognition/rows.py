@@ -56,12 +56,12 @@ class FaceRows:
         Returns:
             The rows.
         """
-        about = contents[0].metadata
+        facts = contents[0].metadata
         names = ("source_index", EMBEDDING, TEMPLATE, "label", "target", "success")
         return cls(
-            attack=about["attack"],
-            criterion=about["criterion"],
-            form=about["form"],
+            attack=facts["attack"],
+            criterion=facts["criterion"],
+            form=facts["form"],
             source_ids=tuple(name for content in contents for name in content.metadata["source_ids"]),
             **{name: torch.cat([content.tensors[name] for content in contents]) for name in names},
         )
