@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adv_detect.pictures import PictureInput
+from adv_detect.serving.encoded import decode_pictures
 from adv_detect.serving.limits import VARIABLES, RequestError
 
 FORM = '{"inputs": [image, ...], "params": {"fpr": rate}}'
@@ -26,15 +28,20 @@ SHOWN = 40
 
 
 def decode_request(
-    body: bytes | bytearray, *, image_shape: Sequence[int], max_images: int
+    body: bytes | bytearray,
+    *,
+    image_shape: Sequence[int],
+    max_images: int,
+    pictures: PictureInput | None = None,
 ) -> tuple[NDArray[np.float32], float | None]:
     """Read images and the false-positive rate of the verdict.
 
     Args:
-        body: UTF-8 JSON: ``inputs`` (or ``instances``), nested lists of shape ``(N, channels, H, W)``, and
-            optionally ``params`` with ``fpr``.
+        body: UTF-8 JSON: ``inputs`` (or ``instances``), nested lists of shape ``(N, channels, H, W)``, or a list of
+            encoded pictures (JPEG, PNG, ...) in base64, of any size; and optionally ``params`` with ``fpr``.
         image_shape: ``(channels, H, W)`` of the network.
         max_images: Images that are taken at most.
+        pictures: Steps from an encoded picture to the input of the network; None refuses pictures.
 
     Returns:
         Images ``(N, channels, H, W)``, float32, at least one, and the rate; None where none was asked for. Range and
@@ -48,8 +55,11 @@ def decode_request(
     images = _images_of(content)
     if len(images) > max_images:
         raise _too_many(max_images, f"{len(images):,}")
+    rate = _rate_of(content.get(PARAMS))
+    if pictures is not None and all(isinstance(one, str) for one in images):
+        return decode_pictures(images, pictures), rate
     _check_shape(images, tuple(image_shape))
-    return _as_array(images), _rate_of(content.get(PARAMS))
+    return _as_array(images), rate
 
 
 def _check_size(body: bytes | bytearray, image_shape: Sequence[int], max_images: int) -> None:

@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from adv_detect.errors import AdvDetectError
+from adv_detect.pictures import PictureInput
 from adv_detect.serving.decoding import decode_request
 from adv_detect.serving.limits import VARIABLES, Limits, RequestError
 
@@ -45,14 +46,18 @@ class Scorer(Protocol):
 class ScoringEndpoint:
     """Answers requests for scores, a bounded number at once."""
 
-    def __init__(self, score: Scorer, image_shape: tuple[int, ...], limits: Limits) -> None:
+    def __init__(
+        self, score: Scorer, image_shape: tuple[int, ...], limits: Limits, pictures: PictureInput | None = None
+    ) -> None:
         """Start no work yet.
 
         Args:
             score: Scores images; called from several threads.
             image_shape: ``(channels, H, W)``.
             limits: What is taken on.
+            pictures: Steps from an encoded picture to an image; None refuses pictures.
         """
+        self.pictures = pictures
         self.score = score
         self.image_shape = image_shape
         self.limits = limits
@@ -150,7 +155,12 @@ class ScoringEndpoint:
         """Decode, score and encode; an error ends here, since its frames would keep what was decoded alive."""
         try:
             with self._decoding:
-                images, fpr = decode_request(body, image_shape=self.image_shape, max_images=self.limits.max_images)
+                images, fpr = decode_request(
+                    body,
+                    image_shape=self.image_shape,
+                    max_images=self.limits.max_images,
+                    pictures=self.pictures,
+                )
             body.clear()
             table = self.score(images, fpr, unwanted)
             content = json.dumps({"predictions": table.to_dict("records")}, allow_nan=False)

@@ -21,6 +21,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
+from adv_detect.pictures.inputs import CHANNELS
 from adv_detect.serving.bundle import ScoringBundle, score_images
 from adv_detect.serving.endpoint import ScoringEndpoint
 from adv_detect.serving.limits import Limits, available_cores
@@ -55,7 +56,9 @@ def scoring_app(bundle: ScoringBundle, model: DetectionModel, *, other: ASGIApp)
     def score(images: NDArray[np.float32], fpr: float | None, unwanted: Callable[[], bool]) -> pd.DataFrame:
         return score_images(bundle, images, fpr=fpr, model=model, unwanted=unwanted)
 
-    endpoint = ScoringEndpoint(score, tuple(bundle.network.spec.image_shape), limits)
+    spec = bundle.network.spec
+    pictures = spec.picture_input if spec.image_shape[0] in CHANNELS else None
+    endpoint = ScoringEndpoint(score, tuple(spec.image_shape), limits, pictures)
     LOGGER.info("serving within %s, %d threads a prediction", limits, torch.get_num_threads())
     return Starlette(
         routes=[
