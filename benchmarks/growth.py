@@ -110,7 +110,9 @@ def generation_plan(
         "criteria": ["untargeted"],
     }  # fmt: skip
     attacks = AdversarialGenerationParams.model_validate({"attacks": {"bim": attack}})
-    detectors = DetectorTrainingParams.model_validate({"configurations": {"lstm": {"kind": "lstm"}}})
+    detectors = DetectorTrainingParams.model_validate(
+        {"configurations": {"lstm": {"kind": "lstm", "train_forms": ["early", "confident"]}}}  # all splits are attacked
+    )
     splits = split_sources(images, SplitParams(), runtime)
     return generate_adversarials(images, target, _representatives(target, images), splits, attacks, runtime, detectors)
 

@@ -98,6 +98,9 @@ LEGAL: dict[str, list[Any]] = {
     ],
     "serving.name": ["adv-detect", "a", "A_1-b"],
     "serving.fpr": [0.01, 0.05],
+    "scoring.model": ["champion"],
+    "scoring.reject": [0.001, 0.01],
+    "train_against": [[], ["blur-1"]],
     "target_training.epochs": [4, 5],
     "target_training.learning_rate": [2e-3, 3e-3],
     "target_training.batch_size": [8, 16],
@@ -164,7 +167,7 @@ KEPT = (
     "form", "classifier", "budgets", "train", "substitute.network", "substitute.attacks", "hardening.attacks",
     "hardening.test_attacks", "hardening.detectors", "reference_checkpoints", "runtime.ray.address",
     "target_training.head_only", "adaptive_attack.max_images_per_class", "runtime.progress",
-    "target_training.weight_decay", "kind",
+    "target_training.weight_decay", "kind", "train_forms",
 )  # fmt: skip
 """Names and free-form values that are left as they are."""
 

@@ -36,7 +36,7 @@ def results(flagged: dict[str, int] = FLAGGED, **further: Any) -> EvaluationResu
         limits = {KEY: {"05": 0.5}, "margin": {"05": 1.5}}
         rows += change_rows(change, classes, {KEY: scores, "margin": scores}, limits, confidence_level=0.95)
     return EvaluationResults(
-        metrics=pd.DataFrame({"criterion": ["targeted"]}),
+        metrics=pd.DataFrame({"criterion": ["targeted"], "attack": ["bim"]}),
         detectors=described(),
         attack_records=pd.DataFrame(),
         network={},

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adv_detect.pictures import PictureInput
+from adv_detect.serving.encoded import decode_pictures
 from adv_detect.serving.limits import VARIABLES, RequestError
 
 FORM = '{"inputs": [image, ...], "params": {"fpr": rate}}'
@@ -26,16 +28,22 @@ SHOWN = 40
 
 
 def decode_request(
-    body: bytes | bytearray, *, image_shape: Sequence[int], max_images: int, rates: Sequence[str] = (RATE,)
+    body: bytes | bytearray,
+    *,
+    image_shape: Sequence[int],
+    max_images: int,
+    rates: Sequence[str] = (RATE,),
+    pictures: PictureInput | None = None,
 ) -> tuple[NDArray[np.float32], dict[str, float]]:
     """Read images and the rates of the verdict.
 
     Args:
-        body: UTF-8 JSON: ``inputs`` (or ``instances``), nested lists of shape ``(N, channels, H, W)``, and
-            optionally ``params`` with rates.
+        body: UTF-8 JSON: ``inputs`` (or ``instances``), nested lists of shape ``(N, channels, H, W)``, or a list of
+            encoded pictures (JPEG, PNG, ...) in base64, of any size; and optionally ``params`` with rates.
         image_shape: Shape of one input: ``(channels, H, W)`` of the network, or of pairs ``(2, channels, H, W)``.
         max_images: Inputs that are taken at most.
         rates: Names of the rates that ``params`` may hold.
+        pictures: Steps from an encoded picture to the input of the network; None refuses pictures.
 
     Returns:
         Images ``(N, *image_shape)``, float32, at least one, and the rates asked for, by name. Range and finiteness of
@@ -49,8 +57,11 @@ def decode_request(
     images = _images_of(content)
     if len(images) > max_images:
         raise _too_many(max_images, f"{len(images):,}")
+    given = _rates_of(content.get(PARAMS), rates)
+    if pictures is not None and all(isinstance(one, str) for one in images):
+        return decode_pictures(images, pictures), given
     _check_shape(images, tuple(image_shape))
-    return _as_array(images), _rates_of(content.get(PARAMS), rates)
+    return _as_array(images), given
 
 
 def _check_size(body: bytes | bytearray, image_shape: Sequence[int], max_images: int) -> None:

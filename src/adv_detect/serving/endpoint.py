@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from adv_detect.errors import AdvDetectError
+from adv_detect.pictures import PictureInput
 from adv_detect.serving.decoding import RATE, decode_request
 from adv_detect.serving.limits import VARIABLES, Limits, RequestError
 
@@ -48,7 +49,13 @@ class ScoringEndpoint:
     """Answers requests for scores, a bounded number at once."""
 
     def __init__(
-        self, score: Scorer, image_shape: tuple[int, ...], limits: Limits, *, rates: tuple[str, ...] = (RATE,)
+        self,
+        score: Scorer,
+        image_shape: tuple[int, ...],
+        limits: Limits,
+        *,
+        rates: tuple[str, ...] = (RATE,),
+        pictures: PictureInput | None = None,
     ) -> None:
         """Start no work yet.
 
@@ -57,8 +64,9 @@ class ScoringEndpoint:
             image_shape: ``(channels, H, W)``, or of pairs ``(2, channels, H, W)``.
             limits: What is taken on.
             rates: Names of the rates that a request may give.
+            pictures: Steps from an encoded picture to an image; None refuses pictures.
         """
-        self.rates = rates
+        self.rates, self.pictures = rates, pictures
         self.score = score
         self.image_shape = image_shape
         self.limits = limits
@@ -157,7 +165,11 @@ class ScoringEndpoint:
         try:
             with self._decoding:
                 images, rates = decode_request(
-                    body, image_shape=self.image_shape, max_images=self.limits.max_images, rates=self.rates
+                    body,
+                    image_shape=self.image_shape,
+                    max_images=self.limits.max_images,
+                    rates=self.rates,
+                    pictures=self.pictures,
                 )
             body.clear()
             table = self.score(images, rates, unwanted)

@@ -34,7 +34,7 @@ CODE = (
     "algorithms", "networks", "params", "pictures", "serving", "sharding",
 )  # fmt: skip
 VIEWS_NEED = "torchvision.transforms"
-NOT_SERVED = ("attacks", "opening.py", "registration.py", "verdicts.py", "__pycache__", "*.pyc")
+NOT_SERVED = ("attacks", "registration.py", "__pycache__", "*.pyc")
 INSTALLED = ("site-packages", "dist-packages")
 EXAMPLE_IMAGES = 2
 SIDE_TYPES = {"score": "double", "p_value": "double", "is_adversarial": "boolean"}

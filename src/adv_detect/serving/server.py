@@ -21,6 +21,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
+from adv_detect.pictures.inputs import CHANNELS
 from adv_detect.serving.endpoint import ScoringEndpoint
 from adv_detect.serving.limits import Limits, available_cores
 from adv_detect.serving.servable import Servable
@@ -55,7 +56,10 @@ def scoring_app(bundle: Servable, model: DetectionModel, *, other: ASGIApp) -> A
     def score(images: NDArray[np.float32], rates: Mapping[str, float], unwanted: Callable[[], bool]) -> pd.DataFrame:
         return bundle.score(images, rates, model=model, unwanted=unwanted)
 
-    endpoint = ScoringEndpoint(score, bundle.input_shape, limits, rates=bundle.rates)
+    spec = bundle.gate.network.spec
+    single = tuple(bundle.input_shape) == tuple(spec.image_shape)
+    pictures = spec.picture_input if single and spec.image_shape[0] in CHANNELS else None
+    endpoint = ScoringEndpoint(score, bundle.input_shape, limits, rates=bundle.rates, pictures=pictures)
     LOGGER.info("serving within %s, %d threads a prediction", limits, torch.get_num_threads())
     return Starlette(
         routes=[

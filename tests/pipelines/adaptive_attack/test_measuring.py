@@ -175,6 +175,7 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_dat
             "params:adaptive_attack": MemoryDataset(params),
             "evaluation_part": MemoryDataset(first, copy_mode="assign"),
             "face_recognition_part": ReportPartDataset(filepath=str(tmp_path / "face_recognition.json")),
+            "calibration_part": ReportPartDataset(filepath=str(tmp_path / "calibration.json")),
         }
         | {
             name: Kept(copy_mode="assign")

@@ -8,7 +8,7 @@ from collections.abc import Container
 from adv_detect.errors import AdvDetectError, ConfigurationError, DataError
 from adv_detect.images import shape_of
 from adv_detect.jobs.detectors import LEARNING_SPLITS
-from adv_detect.names import BOTH_CRITERIA, TARGETED, UNTARGETED
+from adv_detect.names import BOTH_CRITERIA, EARLY, TARGETED, UNTARGETED
 from adv_detect.networks.target import build_target
 from adv_detect.params import (
     AdaptiveAttackParams,
@@ -103,11 +103,15 @@ def check_trained(params: AdaptiveAttackParams, training: DetectorTrainingParams
 
 def _check_substitute(params: AdaptiveAttackParams, attacks: AdversarialGenerationParams) -> None:
     wanted, place = params.substitute.attacks, "adaptive_attack.substitute"
-    usable = {name: one for name, one in attacks.active.items() if set(LEARNING_SPLITS) <= set(one.splits)}
+    usable = {
+        name: one
+        for name, one in attacks.active.items()
+        if one.form == EARLY and set(LEARNING_SPLITS) <= set(one.splits)  # every detector that learns learns from these
+    }
     unknown = [name for name in wanted if name not in usable]
     if unknown or not wanted:
         raise ConfigurationError(
-            f"{place}.attacks: expected attacks of adversarial_generation with train and validation splits, some "
+            f"{place}.attacks: expected early attacks of adversarial_generation with train and validation splits, some "
             f"of {sorted(usable)}, got {unknown or 'none'}"
         )
     for criterion in params.trained_criteria:
