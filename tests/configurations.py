@@ -100,7 +100,6 @@ LEGAL: dict[str, list[Any]] = {
     "serving.fpr": [0.01, 0.05],
     "scoring.model": ["champion"],
     "scoring.reject": [0.001, 0.01],
-    "train_against": [[], ["blur-1"]],
     "target_training.epochs": [4, 5],
     "target_training.learning_rate": [2e-3, 3e-3],
     "target_training.batch_size": [8, 16],
@@ -128,6 +127,7 @@ LEGAL: dict[str, list[Any]] = {
     "epsilon": [0.25, "3/10"],
     "splits_of_attack": [["train", "validation", "test"]],
     "max_images": [None, 10],
+    "max_learning_images": [None, 10],
     "batch_size": [None, 5],
     "criteria": [["targeted"], ["untargeted"], ["untargeted", "targeted"]],
     "detector_training.criteria": [
@@ -167,7 +167,9 @@ KEPT = (
     "form", "classifier", "budgets", "train", "substitute.network", "substitute.attacks", "hardening.attacks",
     "hardening.test_attacks", "hardening.detectors", "reference_checkpoints", "runtime.ray.address",
     "target_training.head_only", "adaptive_attack.max_images_per_class", "runtime.progress",
-    "target_training.weight_decay", "kind", "train_forms",
+    "target_training.weight_decay", "kind", "train_forms", "train_against", "learns_from",
+    *(f"{name}.{key}" for name in ("twin", "twin-joined", "density", "view-consistency", "multiview")
+      for key in ("representative", "distance", "order", "hidden", "dropout")),  # of read-outs of trajectories alone
 )  # fmt: skip
 """Names and free-form values that are left as they are."""
 

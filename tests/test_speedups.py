@@ -21,8 +21,8 @@ PARAMETERS = {
     "detector_training": {"fit": {"epochs": 5}, "leave_one_out": []},
     "evaluation": {"bootstrap": 0},
 }
-WANTED = ("detection_metrics_csv", "detector_histories")
-"""The table that is compared last, and what MLflow logs beside it; figures and the report are drawn from it alike."""
+WANTED = ("detection_metrics_csv", "detector_histories", "attack_records")
+"""The tables that are compared, and what MLflow logs beside them; figures and the report are drawn from it alike."""
 SAME_OUTCOME = 0.99
 """Share of attacks that must end alike; the others stood on the decision boundary."""
 AUC_TOLERANCE = 0.01

@@ -31,7 +31,7 @@ def adaptive(**changes):
         (adaptive(hardening={"attacks": ["no"]}), "hardening.attacks: expected names of ["),
         (adaptive(hardening={"attacks": []}), "hardening.attacks: expected some of ["),
         (adaptive(hardening={"detectors": ["no"]}), "hardening.detectors: expected some of detectors"),
-        (adaptive(substitute={"attacks": ["bim", "no"]}), "substitute.attacks: expected attacks of adversarial_genera"),
+        (adaptive(substitute={"attacks": ["bim", "no"]}), "substitute.attacks: expected early attacks of adversarial_"),
         (adaptive(substitute={"attacks": ["bim-confident"]}), "some of ['bim', 'cw'], got ['bim-confident']"),
         (adaptive(substitute={"max_images": 5}), "substitute.max_images: expected at least 10 images, got 5"),
         (
