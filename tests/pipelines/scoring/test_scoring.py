@@ -216,11 +216,13 @@ def test_the_page_needs_nothing_and_names_what_failed(scored):
 
 
 def test_a_second_run_reads_nothing_again_and_a_kill_loses_one_shard(scoring, pictures, monkeypatch):
+    from adv_detect.datasets import file_sources
+    from adv_detect.datasets.file_sources import FolderSource
+
+    monkeypatch.setattr(file_sources, "SETTLED_SECONDS", 0.0)  # else files of this moment are not known by their times
     first = scoring.run(pictures)
     (scoring.folder / "shards" / "00000001.safetensors").unlink()
     read: list[str] = []
-    from adv_detect.datasets.file_sources import FolderSource
-
     whole = FolderSource.read
     monkeypatch.setattr(FolderSource, "read", lambda self, path: read.append(path) or whole(self, path))
     again = scoring.run(pictures)
