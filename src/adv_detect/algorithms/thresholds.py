@@ -36,11 +36,22 @@ def thresholds_at_fpr(clean_scores: Tensor, fprs: Iterable[float]) -> dict[float
     if missing:
         raise DataError(f"expected clean scores without NaN, got {missing} NaN among {len(clean_scores)}")
     descending = torch.sort(clean_scores.detach(), descending=True).values
-    return {fpr: float(descending[_affordable(fpr, len(descending))]) for fpr in fprs}
+    return {fpr: float(descending[affordable(fpr, len(descending))]) for fpr in fprs}
 
 
-def _affordable(fpr: float, count: int) -> int:
-    """Give the largest k with ``k / count <= fpr``, safe from rounding of the product."""
+def affordable(fpr: float, count: int) -> int:
+    """Give the largest k with ``k / count <= fpr``, safe from rounding of the product.
+
+    Args:
+        fpr: False-positive rate.
+        count: Clean images.
+
+    Returns:
+        Clean images that may lie above the threshold.
+
+    Raises:
+        ConfigurationError: The rate is outside [0, 1).
+    """
     if not 0 <= fpr < 1:
         raise ConfigurationError(f"fprs: expected rates in [0, 1), got {fpr}")
     k = min(math.floor(fpr * count) + 1, count)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from adv_detect.datasets.class_folders import EXTENSIONS
 from adv_detect.datasets.file_sources import FileSource, open_source
 from adv_detect.errors import DataError
-from adv_detect.images import DIGEST_DIGITS
+from adv_detect.images import content_digest
 from adv_detect.networks.spec import NetworkSpec
 from adv_detect.pictures import PictureError
 
@@ -78,4 +77,4 @@ def read_picture(source: FileSource, path: str, spec: NetworkSpec) -> ReadPictur
         pixels, _ = steps.decode(content)
     except (PictureError, OSError) as exc:
         raise DataError(f"{source.address}/{path} cannot be read as a picture ({exc}); repair or remove it") from exc
-    return ReadPicture(steps.batch([pixels])[0], hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS])
+    return ReadPicture(steps.batch([pixels])[0], content_digest(content))

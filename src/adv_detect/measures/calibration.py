@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
+from adv_detect.measures.clean_flags import clean_flags
 from adv_detect.measures.intervals import wilson_interval
 
 FOLDS = 10
@@ -140,10 +141,7 @@ def check_mixture(shipped: Tensor, scores: Tensor, fprs: tuple[float, ...]) -> M
 
 
 def excess_p_value(shipped: Tensor, scores: Tensor, fpr: float) -> float:
-    """Test how many images lie above a shipped threshold.
-
-    The threshold is an order statistic of m scores, so its rate on images of the kind follows a beta distribution, and
-    the number above it among n further ones a beta-binomial one.
+    """Test how many images lie above a shipped threshold (:func:`~adv_detect.measures.clean_flags.clean_flags`).
 
     Args:
         shipped: Clean scores ``(m,)`` that the threshold rests on.
@@ -153,12 +151,9 @@ def excess_p_value(shipped: Tensor, scores: Tensor, fpr: float) -> float:
     Returns:
         Probability of at least as many.
     """
-    from scipy.stats import betabinom
-
     threshold = thresholds_at_fpr(shipped, [fpr])[fpr]
-    affordable = int((shipped > threshold).sum())
-    seen = int((scores > threshold).sum())
-    return float(betabinom.sf(seen - 1, len(scores), affordable + 1, len(shipped) - affordable))
+    clean = clean_flags(len(scores), above=int((shipped > threshold).sum()), n_clean=len(shipped))
+    return float(clean.sf(int((scores > threshold).sum()) - 1))
 
 
 def widest_gap(scores: Tensor) -> Gap:

@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from adv_detect.algorithms.thresholds import affordable
+from adv_detect.measures.clean_flags import clean_flags
+
 EDGES = (0.025, 0.975)
 MOST_COMPARED = 20_000
 """Latest images among which near-copies are looked for."""
@@ -38,9 +41,6 @@ class Drift:
 def flag_rates(log: pd.DataFrame, *, hours: float) -> pd.DataFrame:
     """Count flagged images over time, beside what clean images would give.
 
-    The threshold is an order statistic of ``n_clean`` scores, so the number flagged among n clean images is
-    beta-binomial.
-
     Args:
         log: One row per image: ``time`` (UTC), ``is_adversarial``, ``fpr`` (of the verdict), ``n_clean``.
         hours: Length of a span.
@@ -49,15 +49,12 @@ def flag_rates(log: pd.DataFrame, *, hours: float) -> pd.DataFrame:
         One row per span and rate: start, fpr, n, flagged, rate, expected, low, high (95 % of what clean images give, as
         shares), p_value (of at least as many flagged).
     """
-    from scipy.stats import betabinom
-
     starts = log["time"].dt.floor(pd.Timedelta(hours=hours))
     rows = []
     for (start, *_), part in log.groupby([starts, "fpr", "n_clean"], sort=True):
         fpr, n_clean = float(part["fpr"].iloc[0]), int(part["n_clean"].iloc[0])
         n, flagged = len(part), int(part["is_adversarial"].sum())
-        affordable = math.floor(fpr * n_clean + 1e-9)
-        clean = betabinom(n, affordable + 1, n_clean - affordable)
+        clean = clean_flags(n, above=affordable(fpr, n_clean), n_clean=n_clean)
         low, high = (float(clean.ppf(edge)) / n for edge in EDGES)
         facts = {"start": start, "fpr": fpr, "n": n, "flagged": flagged, "rate": flagged / n}
         expected = {"expected": float(clean.mean()) / n, "low": low, "high": high}

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from adv_detect.algorithms.thresholds import affordable
+from adv_detect.measures.clean_flags import clean_flags
 from adv_detect.measures.detector_keys import rate_label
 from adv_detect.measures.intervals import wilson_interval
 
@@ -48,19 +50,14 @@ class Flagged:
     def clean_range(self, n_clean: int) -> tuple[int, int]:
         """Range of the flags that as many clean pictures would get, 95 %.
 
-        The threshold is an order statistic of ``n_clean`` clean scores: with k of them above it, the share of new clean
-        scores above it has the beta distribution (k + 1, n_clean - k), and flags are binomial with that share.
-
         Args:
             n_clean: Clean images that the threshold rests on.
 
         Returns:
             Lowest and highest number.
         """
-        from scipy.stats import betabinom  # takes a moment
-
-        above = min(math.floor(self.rate * n_clean + 1e-9), n_clean - 1)
-        low, high = betabinom(self.scored, above + 1, n_clean - above).interval(LEVEL)
+        clean = clean_flags(self.scored, above=affordable(self.rate, n_clean), n_clean=n_clean)
+        low, high = clean.interval(LEVEL)
         return int(max(low, 0)), int(high)
 
 

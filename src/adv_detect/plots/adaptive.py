@@ -11,6 +11,7 @@ import pandas as pd
 
 from adv_detect.algorithms.roc import Values
 from adv_detect.errors import DataError
+from adv_detect.measures.adaptive_metrics import UNION
 from adv_detect.plots import style
 from adv_detect.plots.grid import Cell, GridSizes, by_row, draw_grid, picture_pair
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-UNION = "union"
 EVADING_SIZES = GridSizes(cell=1.25, caption=0.6, margin=0.9, label_size=style.FONT_SIZE - 2)
 PANEL_INCHES = (3.6, 3.0)
 NORM_LABELS = {"l2": "$\\ell_2$", "linf": "$\\ell_\\infty$"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 
@@ -40,6 +40,34 @@ def chunk_size(device: torch.device) -> int:
     return CPU_CHUNK if device.type == "cpu" else CHUNK
 
 
+def chunked(
+    model: DetectionModel,
+    images: Tensor,
+    *,
+    batch_size: int | None = None,
+    unwanted: Callable[[], bool] = lambda: False,
+) -> Iterator[Tensor]:
+    """Split images into forward passes.
+
+    Args:
+        model: Whose device they run on.
+        images: Shape ``(N, channels, H, W)``.
+        batch_size: Images a forward pass; None means what suits the device.
+        unwanted: Asked before each forward pass; true when nobody waits for the answer any more.
+
+    Yields:
+        The images of a pass, on the device.
+
+    Raises:
+        CancelledError: The answer is unwanted.
+    """
+    device = device_of(model.network)
+    for part in torch.split(images, batch_size or chunk_size(device)) if len(images) else ():
+        if unwanted():
+            raise CancelledError("nobody waits for the answer any more")
+        yield part.to(device)
+
+
 @torch.no_grad()
 def pass_through(
     model: DetectionModel,
@@ -64,12 +92,8 @@ def pass_through(
     Raises:
         CancelledError: The answer is unwanted.
     """
-    device = device_of(model.network)
-    found: list[dict[str, Tensor]] = []
-    for part in torch.split(images, batch_size or chunk_size(device)) if len(images) else ():
-        if unwanted():
-            raise CancelledError("nobody waits for the scores any more")
-        found.append(_said(model, part.to(device), explainer))
+    chunks = chunked(model, images, batch_size=batch_size, unwanted=unwanted)
+    found = [_said(model, part, explainer) for part in chunks]
     if not found:
         return Passed(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64), {})
     whole = {name: torch.cat([one[name].cpu() for one in found]) for name in found[0]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
-from adv_detect.algorithms.device import device_of
 from adv_detect.algorithms.features import extract_features
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.serving.bundle import ScoringBundle, check_images
 from adv_detect.serving.part_files import read_part, write_part
-from adv_detect.serving.passes import check_scores, chunk_size
+from adv_detect.serving.passes import check_scores, chunked
 
 PART = "pairs"
 """Name of the part beside those of a scoring bundle."""
@@ -183,15 +181,13 @@ def _pass(
     model: DetectionModel, images: Tensor, *, mirror: bool, unwanted: Callable[[], bool]
 ) -> tuple[Tensor, Tensor]:
     """Scores ``(N,)``, float64, and templates ``(N, D)``: the last layer's features, with those of the mirror image."""
-    device, last = device_of(model.network), model.layers[-1:]
+    last = model.layers[-1:]
     scores, templates = [torch.zeros(0)], []
-    for batch in torch.split(images, chunk_size(device)):
-        if unwanted():
-            raise CancelledError("nobody waits for the answer any more")
-        seen = model.activations(batch.to(device))
+    for batch in chunked(model, images, unwanted=unwanted):
+        seen = model.activations(batch)
         template = seen.features[model.layers[-1]]
         if mirror:
-            template = template + extract_features(model.network, batch.to(device).flip(-1), last)[1][0]
+            template = template + extract_features(model.network, batch.flip(-1), last)[1][0]
         scores.append(model.detector(seen).cpu())
         templates.append(template.cpu())
     return torch.cat(scores).double(), torch.cat(templates)
