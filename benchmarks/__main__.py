@@ -25,6 +25,7 @@ from benchmarks.measure import Row, Settings
 from benchmarks.medoids import measure_medoids
 from benchmarks.profile import measure_profile
 from benchmarks.ray_workers import measure_ray
+from benchmarks.scored_pictures import measure_scored_pictures
 from benchmarks.scoring import measure_scoring
 from benchmarks.serving import measure_serving
 from benchmarks.table import frame_of, markdown, merge, slug_of, write_parquet, write_section
@@ -36,6 +37,7 @@ SUBJECTS: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "medoids": measure_medoids,
     "detectors": measure_training,
     "scoring": measure_scoring,
+    "scored-pictures": measure_scored_pictures,
     "serving": measure_serving,
     "deep-features": measure_deep_features,
     "profile": measure_profile,

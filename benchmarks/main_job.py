@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -59,24 +60,50 @@ def run_main_job(environment: str) -> tuple[str, float, float]:
     Raises:
         RuntimeError: It failed.
     """
+    with fresh_project() as folder:
+        return run_kedro(folder, "--env", environment)
+
+
+@contextmanager
+def fresh_project() -> Iterator[Path]:
+    """A temporary folder with the configuration and nothing else."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
         shutil.copy(ROOT / "pyproject.toml", folder)
         for part in ("src", "conf/local"):
             (folder / part).mkdir()
-        command = [sys.executable, "-m", "kedro", "run", "--env", environment]
-        log = folder / "log"
-        started = time.perf_counter()
-        with log.open("w", encoding="utf-8") as sink:
-            process = subprocess.Popen(
-                command, cwd=folder, env=os.environ | {"DO_NOT_TRACK": "1"}, stdout=sink, stderr=subprocess.STDOUT
-            )
-            peak = _watch(process)
-        spent = time.perf_counter() - started
-        text = log.read_text(encoding="utf-8")
+        yield folder
+
+
+def run_kedro(folder: Path, *options: str) -> tuple[str, float, float]:
+    """Do one `kedro run` in a project.
+
+    Args:
+        folder: The project.
+        options: Of `kedro run`.
+
+    Returns:
+        Its log, its seconds from start to end of the process, and the peak of its memory in MiB.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    log = folder / "log"
+    started = time.perf_counter()
+    with log.open("w", encoding="utf-8") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kedro", "run", *options],
+            cwd=folder,
+            env=os.environ | {"DO_NOT_TRACK": "1"},
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+        )
+        peak = _watch(process)
+    spent = time.perf_counter() - started
+    text = log.read_text(encoding="utf-8")
     if process.returncode:
-        raise RuntimeError(f"the main job failed: {text[-2000:]}")
+        raise RuntimeError(f"kedro run {' '.join(options)} failed: {text[-2000:]}")
     return text, spent, peak
 
 

@@ -41,6 +41,14 @@ def test_rows_and_columns_of_one_table_alone_are_named():
     assert found.only_after == ["a/both/all/0 bim targeted early float"]
     assert found.columns == ["further"]
     assert not found.agrees()
+    assert not found.agrees(grown=True)
+
+
+def test_a_table_that_grew_agrees_only_where_that_is_asked_for():
+    found = compare_tables(table([0.9, 0.8, 0.5]).iloc[:2], table([0.9, 0.8, 0.5]))
+
+    assert not found.agrees()
+    assert found.agrees(grown=True)
 
 
 @pytest.mark.parametrize(("other", "agrees"), [([0.9, np.nan, 0.5], True), ([0.9, 0.8, 0.5], False)])
