@@ -50,13 +50,13 @@ def measured() -> pd.DataFrame:
 
 def lost() -> pd.DataFrame:
     columns = ("detector", "norm", "epsilon", "criterion", "n", "success_fpr_05", "success_low_fpr_05",
-               "success_high_fpr_05", "floor")  # fmt: skip
+               "success_high_fpr_05", "matched", "matched_passed")  # fmt: skip
     return pd.DataFrame(
         [
-            ("ours/both/all/0", "linf", 0.1, "untargeted", 40, 0.2, 0.1, 0.3, 0.05),
-            ("ours/both/all/0", "linf", 0.3, "untargeted", 40, 0.6, 0.5, 0.7, 0.4),
-            ("ours/both/all/1", "linf", 0.3, "untargeted", 40, 0.8, 0.7, 0.9, 0.4),
-            ("ours/both/all/0", "l2", np.nan, "targeted", 40, 0.1, 0.0, 0.2, np.nan),
+            ("ours/both/all/0", "linf", 0.1, "untargeted", 40, 0.2, 0.1, 0.3, 0.05, 0.01),
+            ("ours/both/all/0", "linf", 0.3, "untargeted", 40, 0.6, 0.5, 0.7, 0.4, 0.1),
+            ("ours/both/all/1", "linf", 0.3, "untargeted", 40, 0.8, 0.7, 0.9, 0.4, 0.3),
+            ("ours/both/all/0", "l2", np.nan, "targeted", 40, 0.1, 0.0, 0.2, np.nan, np.nan),
         ],
         columns=list(columns),
     )
@@ -68,7 +68,7 @@ def test_most_lost_stands_beside_each_detector_and_what_was_not_attacked_says_wh
     assert table["adaptive"].to_dict() == {"ours": ATTACKED, "trees": NO_GRADIENT, "density": NOT_ATTACKED}
     ours = table.loc["ours"]
     assert (ours["lost"], ours["lost_low"], ours["lost_high"]) == pytest.approx((0.7, 0.6, 0.8))
-    assert (ours["lost_n"], ours["floor"]) == (40, pytest.approx(0.4))
+    assert (ours["lost_n"], ours["matched"], ours["matched_passed"]) == pytest.approx((40, 0.4, 0.2))
     assert ours["lost_where"] == "untargeted, linf up to 0.3"
     assert table.loc[["trees", "density"], "lost"].isna().all()
 

@@ -11,8 +11,8 @@ from adv_detect.params.adaptive_attack import (
     RESERVED_ADAPTIVE,
     AdaptiveAttackParams,
     AdaptiveAttackSpec,
-    FloorParams,
     HardeningParams,
+    LayerMatchingParams,
     SubstituteParams,
 )
 from adv_detect.params.adversarial_generation import RESERVED_ATTACKS, AdversarialGenerationParams, AttackParams
@@ -97,10 +97,10 @@ __all__ = [
     "FacePairsParams",
     "FaceRecognitionParams",
     "FeatureExtractionParams",
-    "FloorParams",
     "GateParams",
     "HardeningParams",
     "ImageChangeParams",
+    "LayerMatchingParams",
     "LayerParams",
     "MonitoringParams",
     "NetworkFitParams",

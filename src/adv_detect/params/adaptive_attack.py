@@ -78,7 +78,7 @@ class HardeningParams(Block):
     validation_images: Count = 80
 
 
-class FloorParams(Block):
+class LayerMatchingParams(Block):
     """Attack that looks at no detector and moves all activations among those of clean images.
 
     Of the first ``max_images`` test images, in the order in which detectors are attacked; towards ``targets`` classes
@@ -109,7 +109,7 @@ class AdaptiveAttackParams(Block):
     attacks: dict[str, AdaptiveAttackSpec | None]
     substitute: SubstituteParams = SubstituteParams()
     hardening: HardeningParams = HardeningParams()
-    floor: FloorParams | None = FloorParams()
+    layer_matching: LayerMatchingParams | None = LayerMatchingParams()
     show_examples: int = Field(6, ge=1, le=20)
 
     @property

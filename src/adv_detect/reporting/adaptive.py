@@ -15,7 +15,7 @@ from adv_detect.sharding import ShardStore
 
 TITLE = "If the attacker knows the detector"
 CONDITION = ["detector", "classifier", "criterion", "norm", "epsilon"]
-FLOOR = ("floor", "floor_low", "floor_high")
+MATCHED = ("matched", "matched_low", "matched_high")
 CHECK_COLUMNS = ["detector", "name", "passed", "detail"]
 
 
@@ -108,20 +108,22 @@ def _steps(table: pd.DataFrame) -> list[Block]:
 
 def _union(summary: pd.DataFrame) -> list[Block]:
     union = summary[summary["attack"] == UNION].drop(columns="worst_attack")
-    union = union.assign(floor=[_share(*one) for one in zip(*(union[name] for name in FLOOR), strict=True)])
+    union = union.assign(matched=[_share(*one) for one in zip(*(union[name] for name in MATCHED), strict=True)])
     worst = summary.loc[summary["attack"] == WORST, [*CONDITION, "worst_attack", "success_fpr_05"]]
     worst = worst.rename(columns={"success_fpr_05": "worst_success"})
     frame = union.merge(worst, on=CONDITION, how="left")
     frame["lost at FPR 5 %"] = _with_interval(frame, "success", "fpr_05")
     frame["lost at FPR 1 %"] = _with_interval(frame, "success", "fpr_01")
-    shown = [*CONDITION, "n", "fooled_rate", "lost at FPR 5 %", "lost at FPR 1 %", "floor", "worst_attack",
+    shown = [*CONDITION, "n", "fooled_rate", "lost at FPR 5 %", "lost at FPR 1 %", "matched", "matched_passed",
+             "worst_attack",
              "worst_success", "reliable"]  # fmt: skip
     headers = {
         "fooled_rate": "class changed",
+        "matched_passed": "matched and passed",
         "worst_attack": "strongest single attack",
         "worst_success": "its success",
     }
-    formats = {"fooled_rate": ".1%", "worst_success": ".1%", "epsilon": ".3g"}
+    formats = {"fooled_rate": ".1%", "matched_passed": ".1%", "worst_success": ".1%", "epsilon": ".3g"}
     return [Table(_with_plain_flags(frame[shown]), sentences.UNION_CAPTION, formats, headers)]
 
 
@@ -131,7 +133,8 @@ def _per_attack(summary: pd.DataFrame) -> Fold:
     shown = [*CONDITION, "attack", "n", "fooled_rate", "success", "success_fpr_01", "detected_fpr_05", "evaded_fpr_05",
              "median_l2", "median_linf", "gradient_evaluations", "zero_gradient_share"]  # fmt: skip
     headers = {
-        "fooled_rate": "class changed", "success": "lost at FPR 5 %", "success_fpr_01": "lost at FPR 1 %",
+        "fooled_rate": "class changed",
+        "matched_passed": "matched and passed", "success": "lost at FPR 5 %", "success_fpr_01": "lost at FPR 1 %",
         "detected_fpr_05": "of changed: detected", "evaded_fpr_05": "of changed: evaded", "median_l2": "median L2",
         "median_linf": "median L∞", "gradient_evaluations": "gradients", "zero_gradient_share": "zero gradients",
     }  # fmt: skip

@@ -20,8 +20,9 @@ Share of images lost to any of the attacks (95 % interval in percent), per detec
 the strongest single attack; n is the images that all attacks of the row met. An image is lost at a budget if the
 perturbation of any attack, run at whatever budget, keeps it; targeted successes count as untargeted ones too. All
 attacks aim at the threshold of 5 %, so the column for 1 % shows an attacker who aimed elsewhere and is no lower bound.
-Floor: images of which an attacker who looks at no detector moves the distances of all layers to the centroid of another
-class into the middle 95 % of those of clean images; what reads these layers alone cannot be expected to keep them.
+Matched: images of which an attacker who looks at no detector moves the distance of each layer to the centroid of
+another class into the middle 95 % of those of clean images, layer by layer; matched and passed: those that the detector
+passes then. A detector that reads layers one by one cannot keep a matched image; one that reads them together may.
 """)
 ATTACK_CAPTION = prose("""
 Each attack alone. Detected and evaded are shares of the images whose class was changed; distortions are medians over

@@ -20,17 +20,17 @@ LEADERBOARD, LOST = "leaderboard", "lost"
 ATTACKED, NOT_ATTACKED, NO_GRADIENT = "attacked", "not attacked", "not attacked: no gradient"
 TAKEN = (
     "detector", "norm", "epsilon", "criterion", "n", "success_fpr_05", "success_low_fpr_05", "success_high_fpr_05",
-    "floor",
+    "matched", "matched_passed",
 )  # fmt: skip
-LOST_COLUMNS = ("adaptive", "lost", "lost_low", "lost_high", "lost_n", "lost_where", "floor")
+LOST_COLUMNS = ("adaptive", "lost", "lost_low", "lost_high", "lost_n", "lost_where", "matched", "matched_passed")
 OPENING = prose("""
     A row per configuration: detectors for targeted and untargeted attacks alike where there are such. AUC on attacks
     that stop at the decision boundary (early), that go beyond it (confident), and on attacks that no detector learned
     from (unseen): mean over attacks and criteria, then the worst. An equals sign stands where the paired bootstrap does
     not tell a detector from the best. False alarms at a nominal 5% on natural test images, and on the benign change
     with most of them. Lost: images that adaptive attackers take from network and detector at once, of the budget that
-    takes most; floor: images whose activations an attacker without any detector moves among clean ones, which no reader
-    of these layers can keep.
+    takes most. Matched: images of which an attacker who looks at no detector brings every layer, each for itself, among
+    clean images of another class, and the share of them all that the detector passes then.
 """)
 CAPTION = (
     "{level:.0%} intervals; figures are means over seeds, but false alarms after benign changes and costs: first seed."
@@ -62,13 +62,13 @@ def with_lost(measured: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
     Args:
         measured: Result of `measured_leaderboard`.
         lost: A row per detector, norm, epsilon and criterion: the images that any attack got through with
-            (``success_fpr_05`` with ``success_low_fpr_05`` and ``success_high_fpr_05``, ``n``) and the ``floor``; empty
-            where no adaptive attack has run.
+            (``success_fpr_05`` with ``success_low_fpr_05`` and ``success_high_fpr_05``, ``n``), ``matched`` and
+            ``matched_passed``; empty where no adaptive attack has run.
 
     Returns:
         The table with ``adaptive`` (``attacked``, ``not attacked``, or ``not attacked: no gradient``) and, of the
         budget and criterion that take most, ``lost``, ``lost_low``, ``lost_high``, ``lost_n``, ``lost_where`` and
-        ``floor``.
+        ``matched``, ``matched_passed``.
     """
     most = _most(lost)
     rows = [_lost(row, most) for row in _rows(measured)]
@@ -126,7 +126,7 @@ def _most(lost: pd.DataFrame) -> pd.DataFrame:
         configuration=[key.configuration for key in keys], trained_criterion=[key.criterion for key in keys]
     )
     by = [*OF_CONFIGURATION, "norm", "epsilon", "criterion"]
-    figures = ["success_fpr_05", "success_low_fpr_05", "success_high_fpr_05", "n", "floor"]
+    figures = ["success_fpr_05", "success_low_fpr_05", "success_high_fpr_05", "n", "matched", "matched_passed"]
     means = named.groupby(by, dropna=False, sort=False)[figures].mean().reset_index()
     ordered = means.sort_values("success_fpr_05", ascending=False, kind="stable")
     return ordered.drop_duplicates(OF_CONFIGURATION).set_index(OF_CONFIGURATION)
@@ -136,11 +136,12 @@ def _lost(row: Mapping[str, object], most: pd.DataFrame) -> tuple[object, ...]:
     key = tuple(row[name] for name in OF_CONFIGURATION)
     if key not in most.index:
         word = NOT_ATTACKED if row["differentiable"] else NO_GRADIENT
-        return (word, *[float("nan")] * 4, "", float("nan"))
+        return (word, *[float("nan")] * 4, "", *[float("nan")] * 2)
     mine = most.loc[[key]].iloc[0]
     size = "smallest perturbation" if pd.isna(mine["epsilon"]) else f"{mine['norm']} up to {mine['epsilon']:.3g}"
     shares = (float(mine[f"success{end}_fpr_05"]) for end in ("", "_low", "_high"))
-    return (ATTACKED, *shares, float(mine["n"]), f"{mine['criterion']}, {size}", float(mine["floor"]))
+    matched = (float(mine[name]) for name in ("matched", "matched_passed"))
+    return (ATTACKED, *shares, float(mine["n"]), f"{mine['criterion']}, {size}", *matched)
 
 
 def _cells(row: Mapping[str, object]) -> dict[str, str]:
@@ -156,7 +157,7 @@ def _cells(row: Mapping[str, object]) -> dict[str, str]:
     benign = _number(row, "benign_fpr_05")
     cells["worst benign change"] = MISSING if np.isnan(benign) else f"{_percent(benign)} ({row['benign_change']})"
     cells["lost"] = _lost_text(row)
-    cells["floor"] = _percent(_number(row, "floor"))
+    cells["matched / passed"] = " / ".join(_percent(_number(row, name)) for name in ("matched", "matched_passed"))
     cells |= {"passes": f"{_number(row, 'forward_passes'):.3g}", "ms an image": f"{_number(row, 'ms_per_image'):.3g}"}
     return cells | {"kB": f"{_number(row, 'bytes') / 1000:,.0f}"}
 

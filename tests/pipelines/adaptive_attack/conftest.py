@@ -74,7 +74,7 @@ def make_params(**changes: Any) -> AdaptiveAttackParams:
             "validation_images": 5,
         },
         "show_examples": 2,
-        "floor": None,
+        "layer_matching": None,
     }
     return AdaptiveAttackParams.model_validate(plain | changes)
 

@@ -158,10 +158,10 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_dat
         Report("Title", "subtitle", [Section("Summary", [Text("one")]), Section("Limits", [Text("last")])]),
         detectors_identity(finished["detector_summary"]),
     )
-    stores = ("adaptive_adversarials", "hardened_detectors", "hardened_adversarials", "floor_adversarials")
+    stores = ("adaptive_adversarials", "hardened_detectors", "hardened_adversarials", "matched_adversarials")
     params = adaptive(
         max_images=5,
-        floor={"steps": 3, "restarts": 1, "targets": 1, "max_images": 4},
+        layer_matching={"steps": 3, "restarts": 1, "targets": 1, "max_images": 4},
         attacks={name: adaptive().attacks[name] for name in ("selective", "transfer", "cw", "cw-reference")},
     )
     catalog = DataCatalog(
@@ -195,7 +195,9 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_dat
     assert set(catalog.load("adaptive_records")["detector"]) == {KEY, f"{KEY}/hardened-1"}
     metrics = catalog.load("adaptive_metrics")
     assert metrics[f"adaptive/{KEY}/untargeted/linf-0.3/union/success_fpr_05"] == union.loc[(KEY, "linf", 0.3)]
-    assert summary.loc[summary["epsilon"].notna(), "floor"].between(0, 1).all()
+    bounded = summary[summary["epsilon"].notna()]
+    assert bounded["matched"].between(0, 1).all()
+    assert (bounded["matched_passed"] <= bounded["matched"]).all()
     page = catalog.load("report")
     assert page.index("Summary") < page.index(TITLE) < page.rindex("Limits")
     check_figures(catalog.load("adaptive_figures"))

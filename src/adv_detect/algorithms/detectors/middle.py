@@ -1,4 +1,4 @@
-"""Activations in the middle of those of clean images, which every reader of these layers has to let pass."""
+"""Activations in the middle of those of clean images, layer by layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class MiddleOfClean(Detector):
     In each layer the whitened distance to the centroid of the class that the network names is compared with those of
     clean images to the centroids of theirs: the middle share of these, by quantiles, is inside. The score is at most 0
     where all layers are inside, and grows linearly beyond, 1 for half the width of the middle. It is no detector to
-    use: an attacker who brings it to 0 has an image whose activations look like those of a clean image of the class.
+    use: an attacker who brings it to 0 has an image of which each layer, looked at alone, is as far from the class as
+    clean images are. Distances to other classes and how layers go together may still give it away.
 
     Attributes:
         coverage: Share of clean images in the middle of each layer.

@@ -17,7 +17,7 @@ from adv_detect.pipelines import (
     twin_training,
 )
 from adv_detect.pipelines.adaptive_attack.figures import SHOWN, draw_adaptive, show_adaptive, write_adaptive_part
-from adv_detect.pipelines.adaptive_attack.floor import match_activations
+from adv_detect.pipelines.adaptive_attack.layer_matching import match_activations
 from adv_detect.pipelines.adaptive_attack.nodes import (
     attack_detectors,
     attack_hardened,
@@ -144,7 +144,7 @@ def _attacks() -> list[Any]:
         node(
             match_activations,
             inputs=["attack_setting", attacks],
-            outputs="floor_adversarials",
+            outputs="matched_adversarials",
             name="match_activations",
         ),
         node(
@@ -164,7 +164,7 @@ def _measuring() -> list[Any]:
                 "adaptive_records",
                 "detectors",
                 "hardened_detectors",
-                "floor_adversarials",
+                "matched_adversarials",
                 "attack_setting",
                 "params:adaptive_attack",
                 "params:adversarial_generation",

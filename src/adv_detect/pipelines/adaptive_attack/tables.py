@@ -26,7 +26,7 @@ from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 from adv_detect.pipelines.adaptive_attack.checking import attacks_that_follow, check_attacks, with_reliability
 from adv_detect.pipelines.adaptive_attack.clean_costs import clean_cost, with_costs
 from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
-from adv_detect.pipelines.adaptive_attack.floor import floor_table, with_floor
+from adv_detect.pipelines.adaptive_attack.layer_matching import matching_table, with_matching
 from adv_detect.sharding import ShardStore
 
 TABLES = ("summary", "curves", "steps", "half_loss", "auc", "checks", "reference", "hardening")
@@ -39,7 +39,7 @@ def measure_adaptive(
     adaptive_records: pd.DataFrame,
     detectors: ShardStore,
     hardened_detectors: ShardStore,
-    floor_adversarials: ShardStore,
+    matched_adversarials: ShardStore,
     attack_setting: AttackSetting,
     adaptive_attack: AdaptiveAttackParams,
     adversarial_generation: AdversarialGenerationParams,
@@ -51,7 +51,7 @@ def measure_adaptive(
         adaptive_records: One row per image and condition.
         detectors: The trained detectors.
         hardened_detectors: The detectors after adversarial training.
-        floor_adversarials: Images whose activations were moved among those of clean ones.
+        matched_adversarials: Images whose activations were moved among those of clean ones.
         attack_setting: Network, images and all else that the attacks shared.
         adaptive_attack: The attacks.
         adversarial_generation: The ordinary attacks, for the cost of hardening.
@@ -61,10 +61,9 @@ def measure_adaptive(
         The tables `TABLES`. All but ``reference`` leave out attacks in the published form, all but ``checks`` budgets
         that bound nothing. ``summary``, ``curves``,
         ``half_loss`` and ``auc`` are those of :mod:`adv_detect.measures.adaptive_metrics`, ``summary`` with the
-        columns ``floor`` (what no detector of these layers keeps under this budget, see
-        :func:`~adv_detect.pipelines.adaptive_attack.floor.floor_table`), ``kind`` of the detector, ``rounds`` of its
-        hardening, ``clean_fpr_05`` (realised on ``n_clean`` clean
-        test images), ``reliable`` and ``reasons``; ``steps`` that of :mod:`adv_detect.measures.adaptive_steps`;
+        columns ``matched`` and ``matched_passed`` (see
+        :func:`~adv_detect.pipelines.adaptive_attack.layer_matching.matching_table`), ``kind`` of the detector, ``rounds``
+        of its hardening, ``clean_fpr_05`` (realised on ``n_clean`` clean test images), ``reliable`` and ``reasons``; ``steps`` that of :mod:`adv_detect.measures.adaptive_steps`;
         ``checks`` has a row per sanity check; ``reference`` the three published figures in both forms; ``hardening`` a
         row before and one after per hardened detector.
     """
@@ -84,7 +83,8 @@ def measure_adaptive(
     bounded = records[~is_unbounded(records, bounds[1] - bounds[0])]
     records = bounded if len(bounded) else records
     summary = attack_summary(records, confidence_level=level, sparse=sparse)
-    summary = with_floor(summary, floor_table(floor_adversarials, confidence_level=level))
+    matching = matching_table(matched_adversarials, attack_setting, stored, confidence_level=level)
+    summary = with_matching(summary, matching)
     cost = [
         {"detector": key, **clean_cost(one, activations, representatives, adversarial_generation)}
         for key, one in stored.items()
