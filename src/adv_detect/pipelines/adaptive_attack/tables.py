@@ -62,8 +62,9 @@ def measure_adaptive(
         that bound nothing. ``summary``, ``curves``,
         ``half_loss`` and ``auc`` are those of :mod:`adv_detect.measures.adaptive_metrics`, ``summary`` with the
         columns ``matched`` and ``matched_passed`` (see
-        :func:`~adv_detect.pipelines.adaptive_attack.layer_matching.matching_table`), ``kind`` of the detector, ``rounds``
-        of its hardening, ``clean_fpr_05`` (realised on ``n_clean`` clean test images), ``reliable`` and ``reasons``; ``steps`` that of :mod:`adv_detect.measures.adaptive_steps`;
+        :func:`~adv_detect.pipelines.adaptive_attack.layer_matching.matching_table`), ``kind`` of the detector,
+        ``rounds`` of its hardening, ``clean_fpr_05`` (realised on ``n_clean`` clean test images), ``reliable`` and
+        ``reasons``; ``steps`` that of :mod:`adv_detect.measures.adaptive_steps`;
         ``checks`` has a row per sanity check; ``reference`` the three published figures in both forms; ``hardening`` a
         row before and one after per hardened detector.
     """
