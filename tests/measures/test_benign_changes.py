@@ -9,7 +9,7 @@ from adv_detect.measures.benign_changes import (
     benign_metrics,
     benign_table,
     change_rows,
-    compared_detectors,
+    first_seed_detectors,
     worst_change,
 )
 from adv_detect.params import BenignChangeParams
@@ -96,7 +96,7 @@ def test_a_configuration_is_measured_once_per_criterion():
         columns=["detector", "configuration", "trained_criterion", "trained_on"],
     )
 
-    assert compared_detectors(summary) == [
+    assert first_seed_detectors(summary) == [
         "x/both/all/0",
         "x/targeted/all/0",
         "y/none/clean/0",

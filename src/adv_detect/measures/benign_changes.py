@@ -18,7 +18,7 @@ SHOWN_RATE = "05"
 """The rate, as in the names of columns, that figures, sentences and logged metrics speak of."""
 
 
-def compared_detectors(summary: pd.DataFrame) -> list[str]:
+def first_seed_detectors(summary: pd.DataFrame) -> list[str]:
     """Choose the detectors to measure: of each configuration and criterion the first seed, trained on everything.
 
     Args:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from adv_detect.errors import DataError
-from adv_detect.measures.benign_changes import compared_detectors
+from adv_detect.measures.benign_changes import first_seed_detectors
 from adv_detect.measures.detector_keys import MARGIN, describe_detectors
 from adv_detect.measures.intervals import wilson_interval
 from adv_detect.measures.score_columns import VERDICT_PREFIX
@@ -45,7 +45,7 @@ def class_false_alarms(
     clean = scores[(scores["split"] == "test") & (scores["attack"] == NATURAL)]
     verdicts = [str(one) for one in scores.columns if str(one).startswith(VERDICT_PREFIX)]
     parts = []
-    for key in [*compared_detectors(summary), MARGIN]:
+    for key in [*first_seed_detectors(summary), MARGIN]:
         rows = clean[clean["detector"] == key]
         if rows.empty:
             raise DataError(f"scores: expected clean test images scored by {key!r}, got none; run evaluation again")

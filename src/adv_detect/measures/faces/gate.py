@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
-from adv_detect.measures.benign_changes import compared_detectors
+from adv_detect.measures.benign_changes import first_seed_detectors
 from adv_detect.measures.intervals import wilson_interval
 from adv_detect.names import BOTH_CRITERIA, NATURAL, NO_CRITERION
 
@@ -56,7 +56,7 @@ def gate_detectors(summary: pd.DataFrame) -> dict[str, str]:
         Configuration by key. Of detectors that learned from attacks those of both criteria; where there are none, one
         per criterion, which is added to the name of the configuration.
     """
-    compared = summary[summary["detector"].isin(compared_detectors(summary))]
+    compared = summary[summary["detector"].isin(first_seed_detectors(summary))]
     whole = compared["trained_criterion"].isin((BOTH_CRITERIA, NO_CRITERION))
     have = set(compared.loc[whole, "configuration"])
     chosen = compared[whole | ~compared["configuration"].isin(have)]

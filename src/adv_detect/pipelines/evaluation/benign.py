@@ -13,7 +13,7 @@ from adv_detect.algorithms.representatives import Representatives
 from adv_detect.jobs.activation_plans import activation_plan, twin_that_is_read
 from adv_detect.jobs.benign_changes import benign_blocks, changed_images
 from adv_detect.jobs.detectors import best_detector, configurations_of, restore, views_of
-from adv_detect.measures.benign_changes import benign_metrics, benign_table, change_rows, compared_detectors
+from adv_detect.measures.benign_changes import benign_metrics, benign_table, change_rows, first_seed_detectors
 from adv_detect.measures.detector_keys import MARGIN, describe_detectors
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import EvaluationParams, RuntimeParams
@@ -80,7 +80,7 @@ def measure_benign_changes(
         that learned from everything.
     """
     best, changes = best_detector(detector_summary), evaluation.active_benign_changes
-    compared = [restore(detectors, key, representatives) for key in compared_detectors(detector_summary)]
+    compared = [restore(detectors, key, representatives) for key in first_seed_detectors(detector_summary)]
     scored = [*compared, restore(control_detectors, MARGIN, representatives)]
     limits = _limits(thresholds, evaluation.fprs)
     rows = []
