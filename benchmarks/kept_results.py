@@ -44,7 +44,9 @@ def keep(reporting: Path, folder: Path) -> list[Path]:
     """
     found = [name for name in KEEP if (reporting / name).exists()]
     if not found:
-        raise ValueError(f"expected one of {', '.join(KEEP)} in {reporting}, got none; name the folder of a finished run")
+        raise ValueError(
+            f"expected one of {', '.join(KEEP)} in {reporting}, got none; name the folder of a finished run"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for name in found:
         _small(pd.read_csv(reporting / name), *KEEP[name]).to_csv(
