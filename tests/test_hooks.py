@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from kedro.config import OmegaConfigLoader
 from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
@@ -19,7 +20,7 @@ from adv_detect import settings
 from adv_detect.errors import ConfigurationError
 from adv_detect.hooks import ConfigurationHooks, TrackingHooks
 from adv_detect.params import NetworkParams, RayParams, RuntimeParams
-from adv_detect.tracking.records import MAX_VALUE, describe_run, flatten_parameters
+from adv_detect.tracking.records import MAX_VALUE, describe_run, flatten_parameters, macro_areas, run_name
 
 RUN = {
     "pipeline_names": ["tiny"],
@@ -118,7 +119,7 @@ class Project:
         for one in (*others, self.hooks):
             manager.register(one)
         manager.hook.after_context_created(context=self.context)
-        given = {"run_params": RUN, "pipeline": pipeline, "catalog": catalog}
+        given = {"run_params": dict(RUN), "pipeline": pipeline, "catalog": catalog}
         manager.hook.before_pipeline_run(**given)
         try:
             SequentialRunner().run(pipeline, catalog, hook_manager=manager)
@@ -148,7 +149,7 @@ def test_a_run_is_logged(project, catalog):
     project.run(PIPELINE, catalog)
     run, *nested = project.runs
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "tiny"
+    assert run.info.run_name == "base: ours/both/all/0, macro-AUC early 0.850"
     _check_parameters(run)
     _check_metrics(run)
     listed = {name for folder in ("", "figures") for name in _artifacts(project, run, folder)}
@@ -175,6 +176,7 @@ def _check_metrics(run):
     assert found["champion/targeted/early/worst/auc"] == 0.8
     assert found["champion/targeted/early/macro/tpr_at_fpr_01"] == 0.4
     assert found["margin/targeted/early/macro/auc"] == pytest.approx(0.65)
+    assert (found["macro_auc/early"], found["margin_auc/early"]) == (0.85, pytest.approx(0.65))
     assert not [name for name in found if "nan" in name or "8bit" in name or "/bim/" in name]
 
 
@@ -253,6 +255,36 @@ def test_many_and_long_parameters(project, catalog):
 )
 def test_flatten_parameters(value, expected):
     assert flatten_parameters(value, "name") == expected
+
+
+def test_a_run_without_a_champion_is_named_by_environment_and_pipelines(project):
+    project.run(Pipeline([]), DataCatalog(), Named("mnist", ["scoring", "monitoring"]))
+
+    assert project.runs[0].info.run_name == "mnist: scoring+monitoring"
+
+
+class Named:
+    """Another environment and other pipelines."""
+
+    def __init__(self, env: str, names: list[str]) -> None:
+        self.given = {"env": env, "pipeline_names": names}
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, run_params: dict) -> None:
+        run_params.update(self.given)
+
+
+def test_macro_areas_are_means_of_both_criteria():
+    rows = metric_rows()
+    both = pd.concat([rows, rows.assign(criterion="untargeted", auc=rows["auc"] - 0.1)])
+    none = both.assign(form="confident", auc=float("nan"))
+
+    assert macro_areas(pd.concat([both, none]), KEYS[0]) == {"early": pytest.approx(0.8)}
+    assert (
+        run_name("lfw", "ours", {"early": 0.8, "confident": 0.75})
+        == "lfw: ours, macro-AUC early 0.800, confident 0.750"
+    )
+    assert run_name("lfw", "ours", {}) == "lfw: ours"
 
 
 def test_the_description_does_without_a_control():

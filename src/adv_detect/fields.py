@@ -113,8 +113,8 @@ def _has_flag(value: Any) -> bool:
 
 
 Number = Annotated[float, BeforeValidator(parse_fraction)]
-PositiveNumber = Annotated[float, BeforeValidator(parse_fraction), Field(gt=0)]
-LearningRate = Annotated[float, BeforeValidator(parse_fraction), Field(gt=0, le=LARGEST_RATE)]
+PositiveNumber = Annotated[float, Field(gt=0), BeforeValidator(parse_fraction)]
+LearningRate = Annotated[float, Field(gt=0, le=LARGEST_RATE), BeforeValidator(parse_fraction)]
 Decay = Annotated[float, Field(ge=0, le=LARGEST_RATE)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]

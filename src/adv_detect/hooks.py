@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 
-from adv_detect.environments import check_registered_name, check_results, results_folder
+from adv_detect.environments import BASE, check_registered_name, check_results, is_default, results_folder
 from adv_detect.locks import RunLock
 from adv_detect.memory import keep_freed_memory
 
@@ -32,12 +32,14 @@ with warnings.catch_warnings(record=True):  # importing the plugin defines a cla
     from adv_detect.tracking.records import (
         MAX_PARAMS,
         MAX_VALUE,
+        RUN_NAME,
         flatten_parameters,
         log_champion,
         log_detectors,
         log_file,
         log_metrics,
         metric,
+        run_name,
     )
     from adv_detect.tracking.relocation import relocate
 
@@ -49,6 +51,7 @@ TALKATIVE = ("kedro_mlflow", "mlflow")  # they set their own level when they are
 SILENT = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 RANDOM_NAME = "km.random_name"  # of kedro-mlflow, for run.name in mlflow.yml
 METADATA_KEY, ANNOUNCED, DETECTORS = "mlflow", "announced", "detectors"  # keys of a catalog entry's metadata
+MAIN_JOB = "main job"
 ARTIFACT_FOLDERS = {"artifact": None, "figure": "figures"}
 
 
@@ -156,6 +159,7 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
         """Start without a project."""
         super().__init__()
         self._catalog: DataCatalog | None = None
+        self._environment: str | None = None  # that the run is named after
         atexit.register(self._close_interrupted)
 
     @hook_impl
@@ -184,6 +188,7 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
         super().before_pipeline_run(run_params, pipeline, catalog)
         self._catalog = catalog
         if self._is_mlflow_enabled:
+            self._name_run(run_params)
             self._log_parameters(pipeline, catalog)
             self._say_where()
 
@@ -211,7 +216,17 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
         elif isinstance(kind, dict) and DETECTORS in kind:
             summary, histories = (self._catalog.load(kind[DETECTORS][name]) for name in ("summary", "histories"))
             log_detectors(client, self.run_id, data, summary, histories)
-            log_champion(client, self.run_id, data, summary)
+            log_champion(client, self.run_id, data, summary, environment=self._environment)
+
+    def _name_run(self, run_params: dict[str, Any]) -> None:
+        """Name the run by environment and pipelines; a name in ``mlflow.yml``, or a run of somebody else, stands."""
+        import mlflow
+
+        self._environment = None
+        if not self._already_active_mlflow and not self.mlflow_config.tracking.run.name:
+            self._environment = BASE if is_default(run_params.get("env")) else str(run_params["env"])
+            names = run_params.get("pipeline_names") or ["__default__"]
+            mlflow.set_tag(RUN_NAME, run_name(self._environment, "+".join(names).replace("__default__", MAIN_JOB)))
 
     def _say_where(self) -> None:
         """Log the address of the run's page on a server; MLflow itself would do so at the end of every nested run."""

@@ -15,26 +15,36 @@ RESERVED_ADAPTIVE = ("union", "worst")
 
 
 class AdaptiveAttackSpec(Block):
-    """One attack on network and detector together.
-
-    ``role`` says what it stands for: ``white_box`` knows the detector; ``single_step`` is the one-step form that
-    white-box attacks of the same name must beat; ``transfer`` is made on the substitute or, with ``surrogate``, on the
-    network under attack with the detector of another configuration, which has a gradient. ``form: reference`` keeps
-    the published stopping rule and threshold (probability 0.5). ``classifier: nearest_medoid`` names a class by the
-    nearest medoid of the last layer. ``budgets``, ``criteria`` and ``detectors`` default to those of the whole block.
-    """
+    """One attack on network and detector together."""
 
     attack: str
+    """Registered name, or the dotted path of a function of one's own."""
     detectors: Annotated[Names, Field(min_length=1)] | None = None
+    """Which of adaptive_attack.detectors it is run on; null = all."""
     role: Literal["white_box", "single_step", "transfer"] = "white_box"
+    """white_box knows the detector; single_step is the one-step form that white-box attacks of the same name must
+    beat; transfer is made on the attacker's own network, detector and, where the detector reads one, twin.
+    """
     surrogate: str | None = None
+    """With role: transfer: made on the network under attack and the detector of this configuration instead, which
+    has a gradient.
+    """
     form: Literal["correct", "reference"] = "correct"
+    """correct looks at network and detector when it stops; reference keeps the published stopping rule and
+    threshold (probability 0.5).
+    """
     classifier: Literal["network", "nearest_medoid"] = "network"
+    """What names the class of an image; nearest_medoid: the nearest medoid of the last layer."""
     budgets: Budgets | None = None
+    """Norms and epsilons; null = those of the block."""
     criteria: Criteria | None = None
+    """null = those of the block."""
     arguments: Arguments = Field(default_factory=dict)
+    """What the attack takes, such as steps."""
     max_images: Count | None = None
+    """null = that of the block."""
     batch_size: Count | None = None
+    """Images attacked at once; null = runtime.batch_size."""
 
     @property
     def needs_substitute(self) -> bool:
@@ -49,12 +59,7 @@ class AdaptiveAttackSpec(Block):
 
 
 class SubstituteParams(Block):
-    """The attacker's own network and detector, trained with another seed, for transfer attacks.
-
-    ``network`` None means the architecture under attack, trained anew; one with a checkpoint is not trained.
-    ``attacks`` are configured attacks that its detectors learn from, made on ``max_images`` images of the train and of
-    the validation split. ``twin_epochs`` are those of its own twin, made where an attacked detector reads the twin.
-    """
+    """The attacker's own network and detector, trained with another seed, for transfer attacks."""
 
     network: NetworkParams | None = None
     epochs: Count = 6
@@ -64,11 +69,7 @@ class SubstituteParams(Block):
 
 
 class HardeningParams(Block):
-    """Adversarial training of detectors: attacked on train and validation images, fitted again, attacked anew.
-
-    ``attacks`` make the training images, ``test_attacks`` are run against the result; both name entries of
-    ``adaptive_attack.attacks``. ``rounds: 0`` leaves it out.
-    """
+    """Adversarial training of detectors: attacked on train and validation images, fitted again, attacked anew."""
 
     rounds: int = Field(1, ge=0, le=LARGEST)
     detectors: Names = ()
@@ -86,18 +87,21 @@ class LayerMatchingParams(Block):
     """
 
     steps: Count = 40
+    """Of each run."""
     restarts: Count = 2
+    """Runs for each image."""
     targets: Count | Literal["all"] = 5
+    """Classes aimed at."""
     coverage: Rate = 0.95
+    """Middle share of clean images, in each layer."""
     max_images: Count = 100
+    """Test images, in the order in which detectors are attacked."""
 
 
 class AdaptiveAttackParams(Block):
     """Attacks on network and detector together, their budgets, and adversarial training against them.
 
-    ``detectors`` are configurations of ``detector_training``, attacked per ``trained_criteria`` with the first seed.
-    ``criteria`` are those of the attacks. Attacked are the first ``max_images`` test images, in a seeded order, that
-    the network classifies correctly and the detector passes.
+    Attacked are test images that the network classifies correctly and the detector passes.
     """
 
     detectors: Annotated[Names, Field(min_length=1)]
@@ -107,6 +111,7 @@ class AdaptiveAttackParams(Block):
     max_images: Count = 100
     max_images_per_class: Count | None = None
     attacks: dict[str, AdaptiveAttackSpec | None]
+    """null removes one."""
     substitute: SubstituteParams = SubstituteParams()
     hardening: HardeningParams = HardeningParams()
     layer_matching: LayerMatchingParams | None = LayerMatchingParams()

@@ -16,25 +16,34 @@ RESERVED_ATTACKS = (NATURAL, *VARIANTS, "all", "macro", "worst")
 
 
 class AttackParams(Block):
-    """One attack on the network.
-
-    ``attack`` is a registered name or the dotted path of a foolbox attack class. ``epsilon`` is in the
-    network's pixel range; attacks that search for the smallest perturbation take none. It is run on the first
-    ``max_images`` of each split, in a seeded order, and on the first ``max_learning_images`` of the train and of the
-    validation split where that is fewer.
-    """
+    """One attack on the network."""
 
     attack: str
+    """Registered name (bim, pgd, mi-fgsm, cw, deepfool, deep-features), or the dotted path of a foolbox attack."""
     norm: Norm | None = None
+    """Norm of the perturbation; null = that of the attack."""
     epsilon: PositiveNumber | None = None
+    """Largest perturbation, in the network's pixel range; an attack that searches for the smallest one takes none."""
     arguments: Arguments = Field(default_factory=dict)
+    """What the attack takes, such as steps."""
     return_early: bool = True
+    """true stops each image at its first success, just across the boundary; false takes all steps: confident
+    adversarial examples.
+    """
     criteria: Criteria = ("targeted", "untargeted")
+    """targeted: towards one class; untargeted: towards any wrong one."""
     splits: Annotated[tuple[Split, ...], Field(min_length=1), Once] = SPLITS
+    """Whose images are attacked."""
     train: bool = True
+    """Whether detectors learn from it; needs all three splits. A confident attack teaches those whose train_forms
+    say so.
+    """
     max_images: Count | None = None
+    """Of each split, in a seeded order; null = all."""
     max_learning_images: Count | None = None
+    """Of the train and of the validation split each, where that is fewer."""
     batch_size: Count | None = None
+    """Images attacked at once; null = runtime.batch_size."""
 
     @property
     def form(self) -> AttackForm:
@@ -67,12 +76,13 @@ class AttackParams(Block):
 
 
 class AdversarialGenerationParams(Block):
-    """The attacks by name; an environment removes one by setting it to null.
+    """The attacks on the network, by name.
 
     Without any attack natural images alone are stored: enough for detectors that learn from clean images.
     """
 
     attacks: dict[str, AttackParams | None]
+    """null removes one."""
 
     @property
     def active(self) -> dict[str, AttackParams]:

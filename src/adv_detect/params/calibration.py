@@ -10,11 +10,7 @@ from adv_detect.fields import Block, Once, Rate
 
 
 class CalibrationParams(Block):
-    """Clean pictures, rates and what becomes of the new version.
-
-    ``fprs: null`` stands for the rates of the model. ``promote`` moves the alias ``champion`` to the new version; where
-    the pictures look like a mixture of clean and attacked ones, only ``anyway`` does.
-    """
+    """Clean pictures, rates and what becomes of the new version."""
 
     images: str | None = None
     fprs: Annotated[tuple[Rate, ...], Field(min_length=1), Once] | None = None

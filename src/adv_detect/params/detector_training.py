@@ -25,26 +25,30 @@ TRAINING_DATA = ("learns_from", "train_forms", "train_against")
 
 
 class DetectorParams(Block):
-    """One detector configuration: what it is, what it reads and how.
-
-    ``kind`` is a registered name, or the dotted path of a detector class of one's own, which takes ``arguments``. The
-    other keys are for the detectors that read trajectories.
-
-    ``learns_from`` says once more what the kind learns from, for the reader; another kind there is refused.
-    ``train_forms`` chooses, among the attacks with ``train: true``, those that it learns from. ``train_against`` names
-    benign changes whose images it takes for clean ones, beside the clean images themselves.
-    """
+    """One detector configuration: what it is, what it reads and what it learns from."""
 
     kind: str = "lstm"
+    """Registered name, or the dotted path of a detector class of one's own, which takes arguments. The keys from
+    representative to hidden are for lstm, bilstm and mlp, which read trajectories.
+    """
     representative: Representative = "medoid"
+    """What stands for a class: its medoid, or its centroid."""
     distance: Distance = "cosine"
+    """Of features to the representatives; mahalanobis is whitened."""
     order: ClassOrder = "fixed"
+    """Of the classes in the trajectory: as in the data, or ranked by the network's own logits."""
     top_k: Count | None = None
+    """Classes kept with order: ranked; null = all."""
     hidden: int = Field(100, ge=1, le=4096)
+    """Width of the hidden layer."""
     arguments: Arguments = Field(default_factory=dict)
+    """What the class takes."""
     learns_from: LearnsFromTerm | None = None
+    """Says once more what the kind learns from, for the reader; another kind there is refused."""
     train_forms: Annotated[tuple[AttackForm, ...], Field(min_length=1), Once] = (EARLY,)
+    """Which of the attacks with train: true it learns from."""
     train_against: Names = ()
+    """Benign changes whose images it takes for clean ones, beside the clean images themselves."""
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Leave out keys that change nothing as they stand: the text is part of the fingerprint of a detector."""
@@ -102,16 +106,10 @@ class DetectorFitParams(Block):
 
 
 class DetectorTrainingParams(Block):
-    """Detectors to train, with their training sets and seeds.
-
-    ``criteria`` may hold ``both``: one detector for targeted and untargeted attacks together.
-    ``leave_one_out`` names configurations that are trained again once per attack, without that attack (with the first
-    seed, per single criterion).
-    ``views`` are the changes of an image whose logits detectors may compare with those of the image; those that a
-    configured detector reads are computed, and no others.
-    """
+    """Detectors to train, with their training sets and seeds."""
 
     configurations: dict[str, DetectorParams | None]
+    """null removes one."""
     criteria: TrainedCriteria = ("targeted", "untargeted")
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), Once] = (0,)
     leave_one_out: Names = ()

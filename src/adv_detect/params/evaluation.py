@@ -15,11 +15,7 @@ FEWEST_TAILS = 1.0
 
 
 class EvaluationParams(Block):
-    """Measurements and figures of the evaluation.
-
-    ``benign_changes`` are changes of honest pictures, on which detectors should raise no more alarms than on the
-    pictures themselves.
-    """
+    """Measurements and figures of the evaluation."""
 
     fprs: tuple[Rate, ...] = (0.01, 0.03, 0.05, 0.10)
     bootstrap: int = Field(1000, ge=0, le=1_000_000)

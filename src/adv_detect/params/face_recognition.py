@@ -10,11 +10,7 @@ from adv_detect.fields import LARGEST, Block, Count, Once, Rate
 
 
 class FacePairsParams(Block):
-    """The pairs of 1:1 verification.
-
-    ``source: file`` reads the dataset ``verification_pairs``, a text in LFW's format; ``drawn`` draws ``number`` pairs
-    from the images, in ``folds`` folds that share no identity.
-    """
+    """The pairs of 1:1 verification, read from a file or drawn from the images."""
 
     source: Literal["file", "drawn"] = "drawn"
     number: int = Field(600, ge=2, le=LARGEST, multiple_of=2)
@@ -31,12 +27,7 @@ class FacePairsParams(Block):
 
 
 class GateParams(Block):
-    """Verification behind a detector.
-
-    ``far`` is the false-accept rate at which the similarity threshold is fixed on clean pairs; ``fprs`` are the
-    false-positive rates of the detectors. ``detector`` names the configuration in the registered model
-    ``<serving.name>-verification``; null stands for the best one.
-    """
+    """Verification behind a detector."""
 
     far: Rate = 0.01
     fprs: Annotated[tuple[Rate, ...], Field(min_length=1), Once] = (0.01, 0.05)
@@ -44,12 +35,7 @@ class GateParams(Block):
 
 
 class FaceRecognitionParams(Block):
-    """Verification and identification, clean and attacked.
-
-    ``thresholds`` says how the thresholds are fixed on clean pairs, at which attacked pairs are judged: highest
-    ``accuracy``, equal errors (``eer``), or a false-accept rate. ``mirror`` adds the embedding of the mirror image
-    before verification.
-    """
+    """Verification and identification, clean and attacked."""
 
     pairs: FacePairsParams = FacePairsParams()
     mirror: bool = False

@@ -8,12 +8,7 @@ from adv_detect.fields import Block, Count, PositiveNumber, Rate
 
 
 class MonitoringParams(Block):
-    """Place and spans of the log, and the levels of the alarms.
-
-    ``level`` is the probability of a false alarm of each test on a single look, ``copies`` the number of near-copies
-    that one group must have. Two images are near-copies where at most a share ``near`` of the bits of their sketches
-    differ.
-    """
+    """Place and spans of the log, and the levels of the alarms."""
 
     log: str | None = None
     hours: PositiveNumber = 24.0

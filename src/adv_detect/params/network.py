@@ -10,22 +10,25 @@ from adv_detect.fields import Arguments, Block, Number, PositiveNumber
 
 
 class PreprocessingParams(Block):
-    """Preprocessing inside the model, before the network: ``(order(images) * scale - mean) / std``.
-
-    ``mean`` and ``std`` stand in the order given by ``channel_order``.
-    """
+    """Preprocessing inside the model, before the network: ``(order(images) * scale - mean) / std``."""
 
     scale: PositiveNumber = 1.0
+    """Factor of the pixels."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
+    """As the network takes them; the images are RGB."""
     mean: tuple[Number, ...] | None = None
+    """Of each channel, in the order of ``channel_order``; null = 0."""
     std: tuple[PositiveNumber, ...] | None = None
+    """Of each channel, in the order of ``channel_order``; null = 1."""
 
 
 class LayerParams(Block):
-    """A layer whose channel axis is stated: ``channels`` counts from the axis of the images, 0, or from the end."""
+    """A layer whose channel axis is stated."""
 
     name: str
+    """Module name."""
     channels: int | None = Field(None, ge=-3, le=3)
+    """Axis of the channels, counted from the axis of the images, 0, or from the end; null = found."""
 
     @model_validator(mode="after")
     def _images_are_no_channels(self) -> LayerParams:
@@ -35,10 +38,7 @@ class LayerParams(Block):
 
 
 class NetworkParams(Block):
-    """The network under attack.
-
-    ``output`` names the logits, by key, attribute or index, where the network gives more than them.
-    """
+    """The network under attack."""
 
     name: str = "small"
     arguments: Arguments = Field(default_factory=dict)

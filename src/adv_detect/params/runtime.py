@@ -13,9 +13,13 @@ class RayParams(Block):
     """Resources of one task when shards run on a Ray cluster."""
 
     address: str | None = None
+    """Of the cluster; null = one on this machine."""
     num_cpus: float = Field(1, ge=0)
+    """Cores of one task."""
     num_gpus: float = Field(0, ge=0)
+    """GPUs of one task; a fraction shares one."""
     max_retries: int = Field(3, ge=0, le=LARGEST)
+    """Times that a task whose worker died is tried again."""
 
 
 class RuntimeParams(Block):

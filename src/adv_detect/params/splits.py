@@ -10,10 +10,7 @@ from adv_detect.fields import LARGEST, Block, Rate
 
 
 class SplitParams(Block):
-    """Shares of the splits of the attacked images, divided by source image or by identity.
-
-    ``by: identity`` puts all images of a class into one split.
-    """
+    """Shares of the splits of the attacked images, divided by source image or by identity."""
 
     train: Rate = 0.5
     validation: Rate = 0.2

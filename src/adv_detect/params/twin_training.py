@@ -17,11 +17,7 @@ TwinLoss = Literal["softmax", "one_vs_all"]
 
 
 class TwinNetworkParams(Block):
-    """The architecture of the twin: a registered name, a dotted path, or ``same``.
-
-    ``same`` is a copy of the network under attack, which starts from its weights. ``preprocessing`` is that of the
-    network under attack unless it is stated; the pixel range always is.
-    """
+    """The architecture of the twin: a registered name, a dotted path, or ``same``."""
 
     name: str = "strided"
     arguments: Arguments = Field(default_factory=dict)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adv_detect.measures.detector_keys import MACRO, MARGIN, WORST
+from adv_detect.names import CONFIDENT, EARLY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +23,8 @@ CHAMPION_VALUES = {
     MACRO: ("auc", "tpr_at_fpr_01", "tpr_at_fpr_03", "tpr_at_fpr_05", "tpr_at_fpr_10"),
     WORST: ("auc",),
 }
+RUN_NAME = "mlflow.runName"
+NAMED_FORMS = (EARLY, CONFIDENT)
 MAX_PARAMS = 100  # of one request to MLflow
 MAX_METRICS = 1000
 MAX_VALUE = 6000  # characters of a parameter
@@ -103,14 +106,20 @@ def log_detectors(
     LOGGER.info("mlflow: %d nested runs, one per detector", len(summary))
 
 
-def log_champion(client: MlflowClient, run_id: str, metrics: pd.DataFrame, summary: pd.DataFrame) -> None:
-    """Log on the run itself how the champion and, beside it, the margin control do, and describe the run.
+def log_champion(
+    client: MlflowClient, run_id: str, metrics: pd.DataFrame, summary: pd.DataFrame, *, environment: str | None
+) -> None:
+    """Log on the run itself how the champion and, beside it, the margin control do, and name and describe the run.
+
+    The mean of both criteria stands in metrics of short names, ``macro_auc/<form>`` and ``margin_auc/<form>``, as columns
+    for the list of runs.
 
     Args:
         client: Where to log.
         run_id: The run.
         metrics: The detection metrics.
         summary: One row per detector.
+        environment: Begins the name of the run; None leaves its name as it is.
     """
     from adv_detect.jobs.detectors import best_detector
 
@@ -120,8 +129,42 @@ def log_champion(client: MlflowClient, run_id: str, metrics: pd.DataFrame, summa
         rows = metrics[metrics["attack"] == attack]
         entries = [*_test_metrics(rows, key, "champion/", wanted), *_test_metrics(rows, MARGIN, f"{MARGIN}/", ("auc",))]
         log_metrics(client, run_id, entries)
+    areas, control = macro_areas(metrics, key), macro_areas(metrics, MARGIN)
+    columns = {"macro_auc": areas, "margin_auc": control}
+    log_metrics(client, run_id, [metric(f"{name}/{form}", one[form]) for name, one in columns.items() for form in one])
+    if environment is not None:
+        client.set_tag(run_id, RUN_NAME, run_name(environment, key, areas))
     client.set_tag(run_id, "champion", key)
     client.set_tag(run_id, "mlflow.note.content", describe_run(short, key))
+
+
+def macro_areas(metrics: pd.DataFrame, detector: str) -> dict[str, float]:
+    """Average the macro-AUC of a detector over criteria, on attacks as they were made.
+
+    Args:
+        metrics: The detection metrics.
+        detector: Its key.
+
+    Returns:
+        Mean by form of the attacks (early, confident, unseen); nothing for a form without any.
+    """
+    rows = metrics[(metrics["detector"] == detector) & (metrics["variant"] == "float") & (metrics["attack"] == MACRO)]
+    return {str(form): float(area) for form, area in rows.groupby("form")["auc"].mean().dropna().items()}
+
+
+def run_name(environment: str, what: str, areas: dict[str, float] | None = None) -> str:
+    """Name a run so that the list of runs tells what came out.
+
+    Args:
+        environment: The environment.
+        what: Pipelines, or the champion.
+        areas: Macro-AUC of the champion by form of the attacks.
+
+    Returns:
+        For example ``mnist: twin/none/nothing/0, macro-AUC early 1.000, confident 0.999``.
+    """
+    shown = ", ".join(f"{form} {areas[form]:.3f}" for form in NAMED_FORMS if form in areas) if areas else ""
+    return f"{environment}: {what}" + (f", macro-AUC {shown}" if shown else "")
 
 
 def describe_run(metrics: pd.DataFrame, champion: str) -> str:

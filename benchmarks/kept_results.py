@@ -1,0 +1,76 @@
+"""Small files of a finished run for ``docs/results``: what the tables of the documentation are compared with.
+
+python -m benchmarks.kept_results data/mnist/08_reporting docs/results/mnist
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+DIGITS = 6  # significant ones: tables show four at most
+KEEP = {
+    "adaptive_summary.csv": (
+        lambda table: table[table["attack"] == "union"],
+        ["detector", "norm", "epsilon", "criterion", "n", "fooled_rate", "n_clean", "clean_fpr_05", "reliable"],
+        ["success_fpr_01", "success_fpr_05", "success_low_fpr_05", "success_high_fpr_05"],
+    ),
+    "detection_metrics.csv": (
+        lambda table: table[(table["attack"] == "macro") & (table["variant"] == "float")],
+        ["detector", "criterion", "form", "n_attacks", "n_natural", "auc"],
+        ["fpr_01", "fpr_05", "tpr_at_fpr_01", "tpr_at_fpr_05"],
+    ),
+    "benign_changes.csv": (lambda table: table, ["detector", "change", "train", "n", "accuracy"], ["fpr_01", "fpr_05"]),
+    "leaderboard.csv": (lambda table: table, [], []),
+}
+"""Of each table: its rows, columns that name and count, columns that measure; no columns stand for all."""
+
+
+def keep(reporting: Path, folder: Path) -> list[Path]:
+    """Copy rows and columns of the tables of a run.
+
+    Args:
+        reporting: Folder ``08_reporting`` of the run; a table that it lacks is left out.
+        folder: Made where it does not exist.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ValueError: The run left none of the tables.
+    """
+    found = [name for name in KEEP if (reporting / name).exists()]
+    if not found:
+        raise ValueError(
+            f"expected one of {', '.join(KEEP)} in {reporting}, got none; name the folder of a finished run"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in found:
+        _small(pd.read_csv(reporting / name), *KEEP[name]).to_csv(
+            folder / name, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n"
+        )
+    return [folder / name for name in found]
+
+
+def _small(
+    table: pd.DataFrame, rows: Callable[[pd.DataFrame], pd.DataFrame], naming: list[str], measured: list[str]
+) -> pd.DataFrame:
+    columns = [*naming, *measured]
+    return rows(table)[columns] if columns else rows(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and write the files."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kept_results", description=__doc__.partition("\n")[0])
+    parser.add_argument("reporting", type=Path, help="folder 08_reporting of a finished run")
+    parser.add_argument("folder", type=Path, help="where the small files go, such as docs/results/mnist")
+    given = parser.parse_args(arguments)
+    for path in keep(given.reporting, given.folder):
+        print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

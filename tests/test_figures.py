@@ -1,0 +1,126 @@
+"""Figures of README.md and docs/results.md against the small files of the runs that they name, in ``docs/results``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+RESULTS = PROJECT / "docs/results"
+READER, TWIN, JOINED = "lstm-centroid-mahalanobis-ranked/both/all/0", "twin/none/nothing/0", "twin-joined/both/all/0"
+DETECTORS = (READER, TWIN, JOINED)
+NUMBER = re.compile(r"\d*\.?\d+")
+BUDGETS = {"mnist": [("linf", 0.2), ("linf", 0.3), ("l2", 2.0)], "lfw": [("linf", 2 / 255), ("linf", 4 / 255)]}
+TITLES = {"mnist": "Linf .2", "lfw": "Linf 2 of 255"}
+
+
+def table(page: str, first: str) -> list[list[str]]:
+    """Rows from the one whose first cell is given to the end of its table, without that cell."""
+    lines = [line for line in (PROJECT / page).read_text(encoding="utf-8").splitlines()]
+    starts = [number for number, line in enumerate(lines) if line.startswith(f"| {first} |")]
+    assert starts, f"no table of {page} has a row {first!r}"
+    rows = []
+    for line in lines[starts[0] :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")][1:])
+    return rows
+
+
+def agree(cell: str, *values: float) -> bool:
+    """Whether the numbers of a cell are values, rounded to the digits that it shows."""
+    shown = NUMBER.findall(cell)
+    return len(shown) == len(values) and all(
+        abs(float(text) - value) <= 0.5000001 * 10 ** -len(text.partition(".")[2])
+        for text, value in zip(shown, values, strict=True)
+    )
+
+
+def read(run: str, name: str) -> pd.DataFrame:
+    return pd.read_csv(RESULTS / run / f"{name}.csv")
+
+
+def lost(run: str, detector: str, norm: str, epsilon: float) -> tuple[float, float, float]:
+    """Per cent of the images lost to the union of the attacks, with its interval."""
+    rows = read(run, "adaptive_summary")
+    near = (rows["epsilon"] - epsilon).abs() < 1e-6
+    [row] = rows[(rows["detector"] == detector) & (rows["norm"] == norm) & near].to_dict("records")
+    return tuple(100 * row[f"success{part}_fpr_05"] for part in ("", "_low", "_high"))
+
+
+def area(run: str, detector: str) -> tuple[float, float]:
+    """Macro-AUC on early and on confident attacks, mean of both criteria."""
+    rows = read(run, "detection_metrics")
+    means = rows[rows["detector"] == detector].groupby("form")["auc"].mean()
+    return means["early"], means["confident"]
+
+
+def flagged(run: str, detector: str) -> float:
+    rows = read(run, "adaptive_summary")
+    return 100 * rows[rows["detector"] == detector]["clean_fpr_05"].iloc[0]
+
+
+def twin_cells(run: str) -> Iterator[tuple[str, tuple[float, ...]]]:
+    rows = table("docs/results.md", TITLES[run])
+    for budget, row in zip(BUDGETS[run], rows, strict=False):
+        yield from ((cell, lost(run, one, *budget)) for one, cell in zip(DETECTORS, row, strict=True))
+    clean, areas = rows[3][:3], rows[4][:3]
+    yield from ((cell, (flagged(run, one),)) for one, cell in zip(DETECTORS, clean, strict=True))
+    yield from ((cell, area(run, one)) for one, cell in zip(DETECTORS, areas, strict=True))
+
+
+@pytest.mark.parametrize("run", BUDGETS)
+def test_tables_of_the_twin(run):
+    wrong = [(cell, values) for cell, values in twin_cells(run) if not agree(cell, *values)]
+
+    assert not wrong
+
+
+def test_other_rows_of_the_table_of_faces():
+    norms, _, _, changes = table("docs/results.md", TITLES["lfw"])[2:]
+    benign = read("lfw", "benign_changes")
+    benign = benign[benign["change"] != "unchanged"]
+
+    assert agree(norms[0], *(lost("lfw", READER, "l2", epsilon)[0] for epsilon in (1.0, 2.0)))
+    assert agree(norms[1], *lost("lfw", TWIN, "l2", 1.0), *lost("lfw", TWIN, "l2", 2.0))
+    for one, cell in zip(DETECTORS, changes, strict=True):
+        rates = 100 * benign[benign["detector"] == one]["fpr_05"]
+        assert agree(cell, rates.min(), rates.max())
+
+
+def test_the_table_of_the_readme():
+    known, aware, norm, clean = (
+        row for row in table("README.md", "attacker does not know the detector: AUC, early / confident attacks")
+    )
+    columns = [("mnist", READER), ("mnist", TWIN), ("lfw", READER), ("lfw", TWIN)]
+    budgets = {"mnist": ("linf", 0.3), "lfw": ("linf", 4 / 255)}
+
+    for place, (run, detector) in enumerate(columns):
+        assert agree(known[place], *area(run, detector)), known[place]
+        assert agree(aware[place], *lost(run, detector, *budgets[run])), aware[place]
+        assert agree(norm[place], *lost(run, detector, "l2", 2.0)), norm[place]
+        assert agree(clean[place], flagged(run, detector)), clean[place]
+
+
+@pytest.mark.parametrize(("run", "n"), [("mnist", 300), ("lfw", 100)])
+def test_numbers_of_images(run, n):
+    assert set(read(run, "adaptive_summary")["n"]) == {n}
+    assert f"{n} {'digits' if run == 'mnist' else 'faces'}" in (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("cell", "right"), [("**16 %** (10 - 24)", True), ("17 % (10 - 24)", False), ("16 %", False), (".16", False)]
+)
+def test_a_wrong_figure_is_found(cell, right):
+    assert agree(cell, 16.0, 10.1, 24.4) is right
+
+
+def test_files_are_small():
+    sizes = {path: path.stat().st_size for path in RESULTS.rglob("*") if path.is_file()}
+
+    assert sizes
+    assert max(sizes.values()) < 20_000, sizes
