@@ -197,6 +197,16 @@ def _artifacts(project, run, folder):
     return [one.path for one in project.client.list_artifacts(run.info.run_id, folder or None)]
 
 
+def test_a_part_of_a_pipeline_without_the_training_curves_logs_what_it_has(project, catalog, caplog):
+    part = Pipeline([node(metric_rows, None, "detection_metrics")])
+
+    project.run(part, catalog)
+
+    (run,) = project.runs
+    assert run.info.status == "FINISHED"
+    assert "this run made no detector_summary and no detector_histories" in caplog.text
+
+
 def test_a_node_that_fails_fails_the_run(project, catalog):
     with pytest.raises(RuntimeError, match="a node that fails"):
         project.run(Pipeline([node(fail, "params:runtime", "never")]), catalog)

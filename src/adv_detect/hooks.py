@@ -17,11 +17,13 @@ from adv_detect.locks import RunLock
 from adv_detect.memory import keep_freed_memory
 
 if TYPE_CHECKING:
+    import pandas as pd
     from kedro.config import AbstractConfigLoader
     from kedro.framework.context import KedroContext
     from kedro.io import DataCatalog
     from kedro.pipeline import Pipeline
     from kedro.pipeline.node import Node
+    from mlflow import MlflowClient
 
 with warnings.catch_warnings(record=True):  # importing the plugin defines a class that MLflow has advice about
     from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
@@ -214,9 +216,19 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
         elif kind == "metrics":
             log_metrics(client, self.run_id, [metric(name, value) for name, value in data.items()])
         elif isinstance(kind, dict) and DETECTORS in kind:
-            summary, histories = (self._catalog.load(kind[DETECTORS][name]) for name in ("summary", "histories"))
-            log_detectors(client, self.run_id, data, summary, histories)
-            log_champion(client, self.run_id, data, summary, environment=self._environment)
+            self._log_detectors(client, kind[DETECTORS], data)
+
+    def _log_detectors(self, client: MlflowClient, named: dict[str, str], metrics: pd.DataFrame) -> None:
+        """Log a table of metrics by detector; a part of a pipeline may have left its companions out."""
+        assert self._catalog is not None
+        missing = [one for one in named.values() if not self._catalog.exists(one)]
+        if missing:
+            told = " and no ".join(missing)
+            LOGGER.warning("mlflow: detectors are not logged one by one, since this run made no %s", told)
+            return
+        summary, histories = (self._catalog.load(named[name]) for name in ("summary", "histories"))
+        log_detectors(client, self.run_id, metrics, summary, histories)
+        log_champion(client, self.run_id, metrics, summary, environment=self._environment)
 
     def _name_run(self, run_params: dict[str, Any]) -> None:
         """Name the run by environment and pipelines; a name in ``mlflow.yml``, or a run of somebody else, stands."""
