@@ -81,7 +81,7 @@ def test_tables_of_the_twin(run):
 
 
 def test_other_rows_of_the_table_of_faces():
-    norms, _, _, changes = table("docs/results.md", TITLES["lfw"])[2:]
+    norms, _, _, changes, _ = table("docs/results.md", TITLES["lfw"])[2:]
     benign = read("lfw", "benign_changes")
     benign = benign[benign["change"] != "unchanged"]
 
@@ -90,6 +90,40 @@ def test_other_rows_of_the_table_of_faces():
     for one, cell in zip(DETECTORS, changes, strict=True):
         rates = 100 * benign[benign["detector"] == one]["fpr_05"]
         assert agree(cell, rates.min(), rates.max())
+
+
+GATE = {
+    "BIM, 8 of 255, impersonation": ("bim", "impersonation", None),
+    "BIM without early stop, impersonation": ("bim-confident", "impersonation", None),
+    "BIM without early stop, dodging": ("bim-confident", "dodging", None),
+    "deep features, 5 of 255, impersonation": ("deep-features", "impersonation", None),
+    "deep features, 7 of 255, impersonation": ("deep-features-7", "impersonation", None),
+    "deep features, 10 of 255, impersonation": ("deep-features-10", "impersonation", None),
+    "deep features without early stop, 10 of 255, impersonation": ("deep-features-10-confident", "impersonation", None),
+    "**knows the detector**, 2 of 255, impersonation": ("verification", "impersonation", 2 / 255),
+    "**knows the detector**, 4 of 255, impersonation": ("verification", "impersonation", 4 / 255),
+    "**knows the detector**, 2 of 255, dodging": ("verification", "dodging", 2 / 255),
+    "**knows the detector**, 4 of 255, dodging": ("verification", "dodging", 4 / 255),
+    "clean pairs of people whom it knows, turned away": ("natural", "false_reject", "known"),
+    "clean pairs of strangers (LFW protocol), turned away": ("natural", "false_reject", "protocol"),
+}
+
+
+@pytest.mark.parametrize("name", GATE)
+def test_the_table_of_the_gate(name):
+    attack, _kind, of = GATE[name]
+    rows = read("lfw", "face_gate").query("attack == @attack and kind == @kind")
+    if of is not None:
+        rows = rows[rows["people"] == of if isinstance(of, str) else (rows["epsilon"] - of).abs() < 1e-6]
+    found = rows.set_index("configuration").loc[[one.split("/")[0] for one in DETECTORS]]
+    n, before, *after = table("docs/faces.md", name)[0]
+
+    assert set(found["n"]) == {int(n.replace(",", ""))}
+    without = 100 * found["before"]
+    assert agree(before, *(without if without.nunique() > 1 else without[:1]))
+    for cell, row in zip(after, found.to_dict("records"), strict=True):
+        ends = [] if attack == "natural" else [row["after_low"], row["after_high"]]
+        assert agree(cell, *(100 * value for value in (row["after"], *ends))), cell
 
 
 def test_the_table_of_the_readme():
