@@ -1,7 +1,7 @@
 """Run the main job as it was at a commit and as it is now, and compare the tables of results.
 
-``python -m benchmarks.compare_results <commit> [--env test] [--params a.b=c] [--grown]``: both run in folders of their own,
-in one thread, with the same raw data. What is not committed counts as now, unless git does not know the file.
+``python -m benchmarks.compare_results <commit> [--env test] [--params a.b=c] [--grown]``: both run in folders of their
+own, in one thread, with the same raw data. What is not committed counts as now, unless git does not know the file.
 """
 
 from __future__ import annotations
