@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from benchmarks.measure import Row, Settings, peak_mib
+from benchmarks.measure import Row, Settings, children_of, peak_mib
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUP = "main job"
@@ -108,12 +108,13 @@ def run_kedro(folder: Path, *options: str) -> tuple[str, float, float]:
 
 
 def _watch(process: subprocess.Popen[bytes]) -> float:
-    """Wait for the end of a process; its peak memory in MiB."""
-    peak = 0.0
+    """Wait for the end of a process; the sum of its peak memory and those of its worker processes in MiB."""
+    peaks: dict[int, float] = {}
     while process.poll() is None:
-        peak = max(peak, peak_mib(process.pid))
+        for one in (process.pid, *children_of(process.pid)):
+            peaks[one] = max(peaks.get(one, 0.0), peak_mib(one))
         time.sleep(POLL_SECONDS)
-    return peak
+    return sum(peaks.values())
 
 
 def stage_seconds(log: str) -> dict[str, float]:

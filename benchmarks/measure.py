@@ -208,6 +208,15 @@ def _report(sender: Any, work: Callable[..., Any], arguments: tuple[Any, ...], w
         sender.send(f"{type(exc).__name__}: {exc}")
 
 
+def children_of(process: int) -> list[int]:
+    """Processes that a process started and that are there; none where there is no ``/proc``."""
+    try:
+        tasks = list(Path("/proc", str(process), "task").iterdir())
+        return [int(child) for task in tasks for child in (task / "children").read_text(encoding="utf-8").split()]
+    except OSError:
+        return []
+
+
 def peak_mib(process: int | str = "self") -> float:
     """Peak memory of a process so far; of another than this one only where there is ``/proc``.
 

@@ -63,6 +63,10 @@ class BusyError(AdvDetectError, RuntimeError):
     """Another run writes where this one would."""
 
 
+class WorkerError(AdvDetectError, RuntimeError):
+    """A worker process ended before its work was done."""
+
+
 class TrackingError(AdvDetectError, RuntimeError):
     """MLflow cannot be reached, or keeps results where this project cannot use them."""
 

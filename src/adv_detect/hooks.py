@@ -15,6 +15,7 @@ from kedro.framework.hooks import hook_impl
 from adv_detect.environments import BASE, check_registered_name, check_results, is_default, results_folder
 from adv_detect.locks import RunLock
 from adv_detect.memory import keep_freed_memory
+from adv_detect.workers import close_workers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +59,10 @@ ARTIFACT_FOLDERS = {"artifact": None, "figure": "figures"}
 
 
 class RunLockHooks:
-    """Lock of the results of an environment: one run at a time writes into them; reading takes no lock."""
+    """Lock of the results of an environment: one run at a time writes into them; reading takes no lock.
+
+    The worker processes of a run end before the lock is given back.
+    """
 
     def __init__(self) -> None:
         """Start without a run."""
@@ -90,6 +94,7 @@ class RunLockHooks:
         self._release()
 
     def _release(self) -> None:
+        close_workers()
         if self._lock is not None:
             self._lock.release()
             self._lock = None

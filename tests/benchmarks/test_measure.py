@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from benchmarks.measure import Row, Settings, in_child, in_turns, peak_mib, ratios
+from benchmarks.measure import Row, Settings, children_of, in_child, in_turns, peak_mib, ratios
 
 CPU = torch.device("cpu")
 
@@ -95,3 +98,13 @@ def test_memory_of_a_child_is_its_own():
     assert 100 < measured.added_mib < 300
     assert peak_mib() > large.nbytes / 2**20
     assert peak_mib("none") == 0.0
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_children_are_those_that_this_process_started():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        found = children_of(os.getpid())
+        child.communicate(b"\n")
+    assert child.pid in found
+    assert child.pid not in children_of(os.getpid())
+    assert children_of(2**30) == []

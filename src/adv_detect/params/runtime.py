@@ -30,6 +30,7 @@ class RuntimeParams(Block):
     batch_size: Count = 256
     shard_size: Count = 500
     engine: Literal["local", "ray"] = "local"
+    processes: Literal["auto"] | Count = 1
     ray: RayParams = RayParams()
     progress: bool = True
     wait_seconds: float = Field(0.0, ge=0, allow_inf_nan=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
 from adv_detect.errors import DamagedFileError
@@ -70,16 +71,22 @@ def _make(plan: ShardPlan, store: ShardStore, missing: tuple[ShardSpec, ...]) ->
     total, left = _units(plan.shards), _units(missing)
     with show_progress(title, total, unit=plan.unit, done=total - left, shown=plan.runtime.progress) as advance:
         if missing:
-            _engine(plan.runtime.engine)(plan, store, missing, advance)
+            _engine(plan, store, len(missing))(plan, store, missing, advance)
 
 
 def _units(shards: tuple[ShardSpec, ...]) -> int:
     return sum(spec.size for spec in shards)
 
 
-def _engine(name: str) -> Engine:
-    if name == "ray":
+def _engine(plan: ShardPlan, store: ShardStore, count: int) -> Engine:
+    """Choose what makes so many shards."""
+    if plan.runtime.engine == "ray":
         from adv_detect.sharding.ray_engine import run_ray
 
         return run_ray
-    return run_local
+    if plan.runtime.processes == 1 or "memory" in store.fs.protocol:  # other processes do not see this one's memory
+        return run_local
+    from adv_detect.sharding.pool import processes_for, run_pool
+
+    processes = processes_for(plan.runtime, count, one_thread=plan.one_thread)
+    return run_local if processes == 1 else partial(run_pool, processes=processes)

@@ -58,6 +58,8 @@ class ShardPlan:
         runtime: Engine, progress and resources.
         description: What is made, for the progress and for errors.
         unit: What the sizes of the shards count, in the plural.
+        one_thread: Whether the work gains little from a second thread: such shards are made side by side in processes
+            of one thread where ``runtime.processes`` is ``auto``.
 
     Raises:
         ShardError: Two shards have one key, or a key cannot name a file.
@@ -68,6 +70,7 @@ class ShardPlan:
     runtime: RuntimeParams
     description: str
     unit: str = SHARDS
+    one_thread: bool = False
 
     def __post_init__(self) -> None:
         """Check the keys."""

@@ -145,7 +145,9 @@ def harden_detectors(
         )
         for key in keys
     )
-    return ShardPlan(work=work, shards=shards, runtime=setting.runtime, description="hardened detectors")
+    return ShardPlan(
+        work=work, shards=shards, runtime=setting.runtime, description="hardened detectors", one_thread=True
+    )
 
 
 def attack_hardened(

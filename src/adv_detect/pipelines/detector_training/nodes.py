@@ -115,7 +115,7 @@ def train_detectors(
         )
         for job in _with_something_to_learn(_jobs(detector_training, adversarial_generation), activations)
     )
-    return ShardPlan(work=work, shards=shards, runtime=runtime, description="detectors")
+    return ShardPlan(work=work, shards=shards, runtime=runtime, description="detectors", one_thread=True)
 
 
 def make_controls(

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from adv_detect.absent import Absent
 from adv_detect.algorithms.attacks.registry import attacks_on_features
-from adv_detect.algorithms.detectors import score_activations
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.jobs.activation_plans import ActivationBlock, activation_plan, twin_that_is_read
-from adv_detect.jobs.activations import read_activations
-from adv_detect.jobs.detectors import configurations_of, restore_all, views_of
+from adv_detect.jobs.detectors import configurations_of, views_of
 from adv_detect.jobs.records import with_tested_forms
 from adv_detect.measures.class_false_alarms import class_false_alarms
 from adv_detect.measures.detection_metrics import measure_scores
@@ -22,12 +18,12 @@ from adv_detect.names import EIGHT_BIT, NOISE, ShardKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdversarialGenerationParams, EvaluationParams, Norm, RuntimeParams
 from adv_detect.pipelines.evaluation.scoring import (
-    describe_images,
+    ScoreWork,
     join_scores,
     with_verdicts,
 )
-from adv_detect.progress import track
 from adv_detect.sharding import ShardPlan, ShardStore, fingerprint
+from adv_detect.sharding.pool import do_all
 
 
 def compute_control_activations(
@@ -93,27 +89,18 @@ def score_images(  # noqa: PLR0913
         representatives: Class representatives.
         adversarial_generation: The attacks, to tell unseen ones apart.
         evaluation: The false-positive rates of the verdicts.
-        runtime: Whether progress is shown.
+        runtime: Number of processes; whether progress is shown.
 
     Returns:
         One row per image x detector; the columns are those of
         :func:`adv_detect.pipelines.evaluation.scoring.join_scores` and a verdict per false-positive rate.
     """
-    scored = [one for store in (detectors, control_detectors) for one in restore_all(store, representatives)]
-    frames: list[pd.DataFrame] = []
-    parts: dict[str, list[Tensor]] = {one.key: [] for one in scored}
-    shards = _scored_shards(activations, control_activations)
-    for store, key in track(shards, "scores", unit="shards", shown=runtime.progress):
-        content = store[key]
-        frames.append(describe_images(content))
-        images = read_activations(content)
-        for one in scored:
-            parts[one.key].append(score_activations(one.detector, images))
-    scores = {key: torch.cat(part) for key, part in parts.items()}
+    work = ScoreWork((detectors, control_detectors), representatives)
+    parts = do_all(work, _scored_shards(activations, control_activations), runtime, title="scores", unit="shards")
     table = join_scores(
-        with_tested_forms(pd.concat(frames, ignore_index=True), adversarial_generation),
-        {key: values.numpy().astype(np.float32) for key, values in scores.items()},
-        {one.key: one.p_values(scores[one.key]).numpy().astype(np.float32) for one in scored},
+        with_tested_forms(pd.concat([part.images for part in parts], ignore_index=True), adversarial_generation),
+        {key: np.concatenate([part.scores[key] for part in parts]) for key in parts[0].scores},
+        {key: np.concatenate([part.p_values[key] for part in parts]) for key in parts[0].p_values},
     )
     return with_verdicts(table, thresholds[thresholds["fpr"].isin(evaluation.fprs)])
 

@@ -3,20 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from torch import Tensor
 
+from adv_detect.algorithms.detectors import StoredDetector, score_activations
+from adv_detect.algorithms.representatives import Representatives
+from adv_detect.jobs.activations import read_activations
+from adv_detect.jobs.detectors import restore_all
 from adv_detect.names import EIGHT_BIT, NATURAL, NOISE
-from adv_detect.sharding import ShardContent
+from adv_detect.sharding import ShardContent, ShardStore
 
 FloatArray: TypeAlias = NDArray[np.float32]
 
 IMAGE_FACTS = ("label", "predicted", "margin", "success", "survives", "target", "l2", "linf")
 PASSED_ON = ("attack", "criterion", "form", "variant", "split")
 TEXT_COLUMNS = ("detector", "source_id", *PASSED_ON)
+
+
+@dataclass(frozen=True)
+class ScoredImages:
+    """Images of one shard with their scores.
+
+    Attributes:
+        images: One row per image, as :func:`describe_images` gives them.
+        scores: Scores ``(n,)`` by detector.
+        p_values: Their conformal p-values ``(n,)`` by detector.
+    """
+
+    images: pd.DataFrame
+    scores: dict[str, FloatArray]
+    p_values: dict[str, FloatArray]
+
+
+@dataclass(frozen=True)
+class ScoreWork:
+    """Scores the images of a shard with every detector, which are read from disk once.
+
+    Attributes:
+        detectors: Stores of detectors, in the order of the rows.
+        representatives: Class representatives.
+    """
+
+    detectors: tuple[ShardStore, ...]
+    representatives: Representatives
+
+    def __call__(self, shard: tuple[ShardStore, str]) -> ScoredImages:
+        """Score the shard of that store and key."""
+        store, key = shard
+        content = store[key]
+        images = read_activations(content)
+        scores = {one.key: score_activations(one.detector, images) for one in self._restored}
+        p_values = {one.key: _single(one.p_values(scores[one.key])) for one in self._restored}
+        return ScoredImages(describe_images(content), {key: _single(one) for key, one in scores.items()}, p_values)
+
+    @cached_property
+    def _restored(self) -> list[StoredDetector]:
+        return [one for store in self.detectors for one in restore_all(store, self.representatives)]
+
+
+def _single(values: Tensor) -> FloatArray:
+    return values.numpy().astype(np.float32)
 
 
 def describe_images(content: ShardContent) -> pd.DataFrame:
