@@ -111,8 +111,8 @@ def log_champion(
 ) -> None:
     """Log on the run itself how the champion and, beside it, the margin control do, and name and describe the run.
 
-    The mean of both criteria stands in metrics of short names, ``macro_auc/<form>`` and ``margin_auc/<form>``, as columns
-    for the list of runs.
+    The mean of both criteria stands in metrics of short names, ``macro_auc/<form>`` and ``margin_auc/<form>``, which
+    are columns for the list of runs.
 
     Args:
         client: Where to log.
