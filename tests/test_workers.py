@@ -103,7 +103,7 @@ def test_a_killed_process_is_an_error_that_says_how_it_ended(workers):
         run(workers, work, [0])
 
     assert isinstance(caught.value.__cause__, WorkerError)
-    assert "signal SIGKILL; where memory ran out, lower runtime.processes" in str(caught.value.__cause__)
+    assert "signal SIGKILL of the one at this task" in str(caught.value.__cause__)
     assert run(workers, lambda number: number, [5]) == [5]
 
 

@@ -1,40 +1,42 @@
 """Worker processes of one thread each, started once for a run.
 
-They begin as fresh interpreters (``spawn``) that do not run the main module of this process again, so a script needs no
+They are those of loky: fresh interpreters that do not run the main module of this process again, so a script needs no
 guard, and classes of a notebook travel by value. What they compute does not depend on how many there are.
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import pickle
+import re
 import signal
-import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from logging.handlers import QueueHandler
-from multiprocessing import connection
-from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adv_detect.errors import WorkerError
 from adv_detect.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from loky import ProcessPoolExecutor
 
 PACKAGE = __name__.split(".", maxsplit=1)[0]
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
 )
-END_SECONDS = 10.0
+WATCH_SECONDS = 1.0
+ENDED = re.compile(r"(SIG[A-Z]+|EXIT)\((-?\d+)\)")  # as loky tells it
 
 Work = Callable[[Any], Any]
 
@@ -60,7 +62,7 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._workers: list[_Worker] = []
+        self._pool: ProcessPoolExecutor | None = None
 
     def run(self, work: Work, tasks: Sequence[Any], done: Callable[[int, Any], object]) -> None:
         """Call a function with every task; as many at once as there are processes, begun in order.
@@ -73,7 +75,8 @@ class Workers:
             done: Called in this process with position and result of each task as it ends.
 
         Raises:
-            TaskError: A task raised an error, or its process ended; the cause says so.
+            TaskError: A task raised an error; or a process ended, which leaves open at which of the tasks under way, so
+                the first of them is named. The cause says so.
         """
         with _in_a_file(work) as path:
             try:
@@ -84,89 +87,34 @@ class Workers:
 
     def close(self) -> None:
         """End the idle processes."""
-        for worker in self._workers:
-            worker.connection.close()
-        self._join()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+            self._pool = None
 
     def kill(self) -> None:
         """End the processes at once."""
-        for worker in self._workers:
-            worker.process.kill()
-        self._join()
-
-    def _join(self) -> None:
-        while self._workers:
-            worker = self._workers.pop()
-            worker.process.join()
-            worker.connection.close()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, kill_workers=True)
+            self._pool = None
 
     def _run(self, path: str, tasks: Sequence[Any], done: Callable[[int, Any], object]) -> None:
-        self._start()
-        waiting, idle, busy = iter(enumerate(tasks)), list(self._workers), dict[Connection, tuple[int, _Worker]]()
-        while True:
-            for worker, (position, task) in zip(idle, waiting, strict=False):
-                worker.begin(path, task, position)
-                busy[worker.connection] = position, worker
-            if not busy:
-                return
-            ready = connection.wait(busy)
-            ended = [busy.pop(one) for one in list(busy) if one in ready]
-            idle = [worker for _, worker in ended]
-            for position, worker in ended:
-                done(position, worker.result(position))
+        pool = self._started()
+        position_of = {pool.submit(_work_on, path, task): position for position, task in enumerate(tasks)}
+        waiting: set[Future[_Outcome]] = set(position_of)
+        while waiting:
+            ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in sorted(ended, key=position_of.__getitem__):
+                done(position_of[future], _result(future, position_of[future]))
 
-    def _start(self) -> None:
-        """Start the processes, and others for those that ended meanwhile."""
-        self._workers = [worker for worker in self._workers if worker.process.is_alive()]
-        with _one_thread_each(), _main_module_hidden():
-            self._workers += [_Worker() for _ in range(self.count - len(self._workers))]
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            from loky import ProcessPoolExecutor
 
-
-class _Worker:
-    """A process and the connection to it.
-
-    Attributes:
-        process: The process.
-        connection: Tasks go out through it, outcomes come back.
-    """
-
-    def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, far_end = context.Pipe()
-        level = logging.getLogger(PACKAGE).getEffectiveLevel()
-        self.process = context.Process(target=_serve, args=(far_end, level), daemon=True)
-        self.process.start()
-        far_end.close()  # the end of the process is the end of the connection
-
-    def begin(self, path: str, task: Any, position: int) -> None:
-        """Send a task."""
-        try:
-            self.connection.send((path, task))
-        except OSError as exc:
-            raise TaskError(position) from self._death(exc)
-
-    def result(self, position: int) -> Any:
-        """Take the outcome of the task, and log what was logged there."""
-        try:
-            outcome: _Outcome = self.connection.recv()
-        except (EOFError, OSError) as exc:
-            raise TaskError(position) from self._death(exc)
-        for record in outcome.records:
-            logging.getLogger(record.name).handle(record)
-        if outcome.error is not None:
-            raise TaskError(position) from outcome.cause
-        return outcome.value
-
-    def _death(self, exc: Exception) -> WorkerError:
-        self.process.join(END_SECONDS)
-        code = self.process.exitcode
-        how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-        error = WorkerError(
-            f"expected its worker process to live until the work is done, got its end by {how}; where memory ran out, "
-            "lower runtime.processes or runtime.shard_size"
-        )
-        error.__cause__ = exc
-        return error
+            level = logging.getLogger(PACKAGE).getEffectiveLevel()
+            self._pool = ProcessPoolExecutor(
+                self.count, initializer=_begin, initargs=(os.getpid(), level), env=ONE_THREAD
+            )
+        return self._pool
 
 
 _OPEN: dict[int, Workers] = {}
@@ -203,6 +151,32 @@ class _Outcome:
         return self.error.revive() if isinstance(self.error, _Unsendable) else self.error
 
 
+def _result(future: Future[_Outcome], position: int) -> Any:
+    """Take the outcome of a task, and log what was logged there."""
+    from loky.process_executor import BrokenProcessPool
+
+    try:
+        outcome = future.result()
+    except BrokenProcessPool as exc:
+        raise TaskError(position) from _death(exc)
+    for record in outcome.records:
+        logging.getLogger(record.name).handle(record)
+    if outcome.error is not None:
+        raise TaskError(position) from outcome.cause
+    return outcome.value
+
+
+def _death(exc: Exception) -> WorkerError:
+    found = ENDED.search(str(exc))
+    how = "itself" if found is None else f"exit code {found[2]}" if found[1] == "EXIT" else f"signal {found[1]}"
+    error = WorkerError(
+        f"expected the worker processes to live until the work is done, got the end by {how} of the one at this task, "
+        "or of one beside it; where memory ran out, lower runtime.processes or runtime.shard_size"
+    )
+    error.__cause__ = exc
+    return error
+
+
 @contextmanager
 def _in_a_file(work: Work) -> Iterator[str]:
     """Write a function to a temporary file, which each process reads once."""
@@ -217,47 +191,17 @@ def _in_a_file(work: Work) -> Iterator[str]:
         Path(path).unlink()
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let processes that start now compute in one thread, also where a library counts the cores when it is loaded."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _main_module_hidden() -> Iterator[None]:
-    """Keep processes that start now from running the main module: scripts without a guard would start over."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _serve(parent: Connection, level: int) -> None:
-    """Work on tasks until the parent closes the connection, or ends."""
+def _begin(parent: int, level: int) -> None:
+    """Prepare a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     keep_freed_memory()
     logging.getLogger(PACKAGE).setLevel(level)
-    with suppress(EOFError, BrokenPipeError):
-        while True:
-            parent.send(_work_on(*parent.recv()))
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
     os._exit(1)
 
 
