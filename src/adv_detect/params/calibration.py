@@ -17,5 +17,6 @@ class CalibrationParams(Block):
     """
 
     images: str | None = None
+    column: str = Field("path", min_length=1)
     fprs: Annotated[tuple[Rate, ...], Field(min_length=1), Once] | None = None
     promote: bool | Literal["anyway"] = False

@@ -39,6 +39,7 @@ TWIN, BANDS = "twin", "bands"
 PROMOTE, CALIBRATION = "promote", "calibration"
 """In the metadata: whether the version becomes the champion (absent: it does); facts on a calibration."""
 RANGE_TOLERANCE = 1e-4
+REMEDY = "make and register it again with: kedro run --pipeline=detector_training"
 _DEFAULTS = threading.Lock()
 
 
@@ -161,7 +162,7 @@ class ScoringBundle:
         try:
             read = {name: _read(folder, name) for name in names}
         except DamagedFileError as exc:
-            raise exc.remade_by("make and register it again with: kedro run --pipeline=detector_training") from exc
+            raise exc.remade_by(REMEDY) from exc
         with _plain_defaults():
             (state, facts), classes = read["detector"], representatives_from_tensors(*read["representatives"])
             return _complete(
