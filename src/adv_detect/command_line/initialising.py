@@ -9,7 +9,8 @@ from pathlib import Path
 from adv_detect.command_line.network_survey import recognise, survey_network
 from adv_detect.command_line.picture_survey import survey_pictures
 from adv_detect.command_line.project_files import Written, check_place, project_files, write_new
-from adv_detect.command_line.proposal import environment_files
+from adv_detect.command_line.proposal import FEWEST, divide, environment_files
+from adv_detect.command_line.running import absolute
 from adv_detect.environments import BASE, LOCAL, check_environment
 from adv_detect.errors import ConfigurationError
 
@@ -54,9 +55,11 @@ def initialise(
             )
         return _told(write_new(folder, files), folder, None)
     _check_name(name, folder)
-    found = survey_pictures(str(Path(images).absolute()) if "://" not in images else images)
+    found = survey_pictures(absolute(images))
     sys.path[:0] = [str(folder / SOURCES), str(Path.cwd())]
-    weights = None if checkpoint is None else str(Path(checkpoint).absolute())
+    weights = None if checkpoint is None else absolute(checkpoint)
+    if weights is not None and not Path(weights).is_file():
+        raise ConfigurationError(f"--checkpoint: expected a file of weights, got {weights}, and there is none")
     if network is None:
         if weights is None:
             raise ConfigurationError(
@@ -65,7 +68,9 @@ def initialise(
         network = recognise(weights, len(found.classes))
     surveyed = survey_network(network, weights, layers, bounds, found)
     own = environment_files(name, found, surveyed, folder)
-    return _told(write_new(folder, {**files, **own}), folder, name)
+    few = divide(found).available
+    note = f"TOO FEW pictures for a run: {few} test images, and each split of these needs 10" if few < FEWEST else ""
+    return _told(write_new(folder, {**files, **own}), folder, name, note)
 
 
 def _check_name(name: str, folder: Path) -> None:
@@ -82,7 +87,7 @@ def _check_name(name: str, folder: Path) -> None:
         )
 
 
-def _told(written: Written, folder: Path, name: str | None) -> str:
+def _told(written: Written, folder: Path, name: str | None, note: str = "") -> str:
     """Say what was written and what to run next."""
     here = folder == Path.cwd()
     lines = [f"project: {folder}"]
@@ -91,6 +96,7 @@ def _told(written: Written, folder: Path, name: str | None) -> str:
     lines += [f"written: {others} files of the project"] if others else []
     lines += [f"written: {one}" for one in own]
     lines += [f"kept as they were: {len(written.kept)} files"] if written.kept else []
+    lines += [note] if note else []
     enter = [] if here else [f"cd {folder}"]
     env = "" if name is None else f" --env={name}"
     comment = "" if name is None else f"   # look through conf/{name} first"

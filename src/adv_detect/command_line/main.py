@@ -149,7 +149,7 @@ def init(folder: Path, images: str | None, network: str | None, checkpoint: str 
         from adv_detect.command_line.initialising import initialise
 
         wanted = {"images": images, "network": network, "checkpoint": checkpoint, **given}
-        click.echo(initialise(folder.absolute(), **wanted), nl=False)
+        click.echo(initialise(folder.resolve(), **wanted), nl=False)
 
 
 def _run(pipeline: str, env: str | None, values: dict[str, Any], further: tuple[str, ...]) -> None:

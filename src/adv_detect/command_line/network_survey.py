@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -175,8 +175,8 @@ def propose_layers(target: TargetNetwork) -> tuple[str, ...]:
         if deeper == level:
             break
         level = deeper
-    chosen = [name for name in sorted(level, key=seen.index) if _readable(target, name)]
-    chosen = chosen or [name for name in seen if _readable(target, name)]
+    ordered = [name for name in seen if name in level]
+    chosen = [name for name in _ends(ordered, seen) or seen if _readable(target, name)]
     if not chosen:
         raise ConfigurationError(
             f"--network: expected modules that give features once a pass, got none in {target.spec.name!r}; "
@@ -231,8 +231,8 @@ def _preprocessing(params: NetworkParams, one: Input) -> Any:
 
 
 @torch.no_grad()
-def _outputs(target: TargetNetwork) -> list[str]:
-    """Name the modules with weights that run once and give features, not logits, in the order in which they end."""
+def _outputs(target: TargetNetwork) -> dict[str, tuple[int, ...]]:
+    """Shapes of the outputs of modules with weights that run once and give features, in the order in which they end."""
     seen: list[tuple[str, tuple[int, ...]]] = []
     named = [
         (name, one) for name, one in target.network.named_modules() if name and any(True for _ in one.parameters())
@@ -246,7 +246,8 @@ def _outputs(target: TargetNetwork) -> list[str]:
         for hook in hooks:
             hook.remove()
     runs = Counter(name for name, _ in seen)
-    return [name for name, shape in seen if runs[name] == 1 and shape[:1] == (IMAGES,) and shape != tuple(logits.shape)]
+    kept = [(name, shape) for name, shape in seen if runs[name] == 1 and shape[:1] == (IMAGES,)]
+    return {name: shape for name, shape in kept if shape != tuple(logits.shape)}
 
 
 def _noting(name: str, seen: list[tuple[str, tuple[int, ...]]]) -> Any:
@@ -256,7 +257,13 @@ def _noting(name: str, seen: list[tuple[str, tuple[int, ...]]]) -> Any:
     return note
 
 
-def _children(network: nn.Module, name: str, seen: Sequence[str]) -> list[str]:
+def _ends(ordered: Sequence[str], seen: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """The last of neighbours whose outputs have one shape, such as a convolution and its normalisation."""
+    ends = [name for name, after in zip(ordered, [*ordered[1:], ""], strict=True) if seen[name] != seen.get(after)]
+    return ends if len(ends) >= FEWEST_LAYERS else list(ordered)
+
+
+def _children(network: nn.Module, name: str, seen: Mapping[str, tuple[int, ...]]) -> list[str]:
     inner = [f"{name}.{child}" for child, _ in network.get_submodule(name).named_children()]
     return [one for one in inner if one in seen] or [name]
 

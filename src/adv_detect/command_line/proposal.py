@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,11 @@ MOST_ATTACKED = 900
 VALIDATION, MOST_VALIDATION, TEST = 0.2, 0.4, 0.3
 FEWEST = 34
 """Test images at which each split has 10."""
-RATES = (0.01, 0.03, 0.05, 0.10)
+LOWEST_RATE = 0.01
 USUAL_EPSILON = 8 / 255
 LEFT_OUT = ("bim2", "pgd", "pgd-confident", "cw", "cw-confident")
 NEIGHBOURS = 8
+WIDTH = 112
 CATALOG = """\
 # {images}: {count:,} pictures of {classes} classes, {fewest:,} to {most:,} each{looked}.
 # Sizes: {sizes}. Modes: {modes}.{unreadable}
@@ -60,7 +62,7 @@ detector_training:
     twin-joined: null
 {neighbours}  leave_one_out: []
 twin_training: {{network: null}}   # {{name: same}} trains a second network, which is hard to mislead, for hours
-{rates}"""
+"""
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,6 @@ class Division:
     def thresholds_rest_on(self) -> int:
         """Clean validation images."""
         return int(self.attacked * self.validation + 1e-9)
-
-    @property
-    def rates(self) -> list[float]:
-        """False-positive rates that so many images carry; the largest one where they carry none."""
-        return [rate for rate in RATES if rate * self.thresholds_rest_on >= 1] or [RATES[-1]]
 
 
 def environment_files(name: str, pictures: PictureSurvey, network: NetworkSurvey, project: Path) -> dict[str, str]:
@@ -111,7 +108,7 @@ def divide(pictures: PictureSurvey) -> Division:
     total = sum(pictures.classes.values())
     available = total if pictures.parts[1] else round(total * TEST_FRACTION)
     attacked = min(available, MOST_ATTACKED)
-    wanted = 1 / RATES[0] / max(1, attacked)
+    wanted = 1 / LOWEST_RATE / max(1, attacked)
     return Division(attacked, available, round(min(MOST_VALIDATION, max(VALIDATION, wanted)), 2))
 
 
@@ -172,7 +169,7 @@ def _parameters(name: str, pictures: PictureSurvey, network: NetworkSurvey, proj
         why_layers=_why_layers(network), bounds=[*map(float, params.bounds)],
         preprocessing=_preprocessing(params.preprocessing), why_preprocessing=_why_preprocessing(network),
         training=_training(network), splits=_splits(division), attacks=_attacks(pictures, params.bounds),
-        neighbours=_neighbours(pictures), rates=_rates(division),
+        neighbours=_neighbours(pictures),
     )  # fmt: skip
 
 
@@ -185,7 +182,7 @@ def _why_checkpoint(network: NetworkSurvey) -> str:
 def _why_layers(network: NetworkSurvey) -> str:
     read = ", ".join(network.readings)
     chosen = "null: the published ones" if network.params.layers is None else "ends of the network's stages"
-    return f"{chosen}. Read, with their widths: {read}"
+    return textwrap.fill(f"{chosen}. Read, with their widths: {read}", WIDTH, subsequent_indent="  # ")
 
 
 def _why_preprocessing(network: NetworkSurvey) -> str:
@@ -206,6 +203,7 @@ def _training(network: NetworkSurvey) -> str:
 
 def _splits(division: Division) -> str:
     n, train = division.thresholds_rest_on, 1 - division.validation - TEST
+    carried = f"a rate below {1 / n:.2g} promises nothing" if n else "none, so no rate is carried"
     drawn = (
         f"max_images: {MOST_ATTACKED}    # a draw, for a first run of minutes; null attacks all {division.available:,}"
         if division.available > MOST_ATTACKED
@@ -219,7 +217,7 @@ def _splits(division: Division) -> str:
     return (
         f"splits:               # of the attacked test images, {division.attacked:,}\n{few}"
         f"  train: {train:.2f}\n"
-        f"  validation: {division.validation:.2f}    # {n} clean images for thresholds; a rate of 1 % takes 100\n"
+        f"  validation: {division.validation:.2f}    # {n} clean images for thresholds; {carried}\n"
         f"  test: {TEST:.2f}\n"
         f"  {drawn}\n"
     )
@@ -254,16 +252,6 @@ def _neighbours(pictures: PictureSurvey) -> str:
     """``dknn`` reads train images of the attacked ones, about half of the test images of a class."""
     fewest = min(pictures.classes.values()) * (1.0 if pictures.parts[1] else TEST_FRACTION) / 2
     return "" if fewest > 2 * NEIGHBOURS else "    dknn: null        # wants more images of a class than its k, 8\n"
-
-
-def _rates(division: Division) -> str:
-    if division.rates == list(RATES):
-        return ""
-    default = 0.05 if 0.05 in division.rates else division.rates[0]
-    return (
-        f"evaluation:\n  fprs: {division.rates}   # a rate takes 1 / rate validation images, of which there are "
-        f"{division.thresholds_rest_on}\nserving: {{fpr: {default}}}\n"
-    )
 
 
 def _preprocessing(params: PreprocessingParams) -> str:

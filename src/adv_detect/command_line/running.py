@@ -89,7 +89,7 @@ def absolute(address: str) -> str:
     """
     if "://" in address or address.startswith(UNCHANGED):
         return address
-    return str(Path(address).absolute())
+    return str(Path(address).resolve())
 
 
 def nested(values: Mapping[str, Any], further: Sequence[str] = ()) -> dict[str, Any]:
