@@ -20,6 +20,7 @@ from adv_detect.errors import ConfigurationError, DamagedFileError, DataError
 from adv_detect.serving.bundle import ScoringBundle, check_images
 from adv_detect.serving.part_files import read_part, write_part
 from adv_detect.serving.passes import check_scores, chunked
+from adv_detect.serving.servable import with_version
 
 PART = "pairs"
 """Name of the part beside those of a scoring bundle."""
@@ -57,6 +58,11 @@ class VerificationBundle:
         """The rates that a request may give: of false accepts, and of clean pictures flagged."""
         return ("far", "fpr")
 
+    @property
+    def switches(self) -> tuple[str, ...]:
+        """Return no truth values that a request may give."""
+        return ()
+
     def similarity_threshold(self, far: float | None = None) -> float:
         """Return the similarity from which two pictures count as the same person.
 
@@ -91,7 +97,7 @@ class VerificationBundle:
         unwanted: Callable[[], bool] = lambda: False,
     ) -> pd.DataFrame:
         """Verify pairs; see :func:`verify_pairs`."""
-        return verify_pairs(self, images, rates, model=model, unwanted=unwanted)
+        return with_version(verify_pairs(self, images, rates, model=model, unwanted=unwanted), self.metadata)
 
     def save(self, folder: Path) -> None:
         """Write the parts.
