@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from benchmarks.serving import load, pick, scores_alone
+from PIL import Image
 
 from adv_detect.serving.bundle import score_images
 
@@ -48,6 +54,31 @@ def test_it_answers_a_request(served, bundle, images, fpr):
         assert got["adversarial_score"] == pytest.approx(wanted["adversarial_score"], abs=1e-6)
         assert got["threshold"] == wanted["threshold"]
         assert got["is_adversarial"] == wanted["is_adversarial"]
+
+
+CURL = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+
+
+def test_the_lines_of_the_documentation_are_answered(served, project, tmp_path):
+    """The blocks of docs/serving.md that use curl, as they stand but for the port and the picture."""
+    page = (project / "docs" / "serving.md").read_text(encoding="utf-8")
+    blocks = [one for one in CURL.findall(page) if "curl" in one and "pairs" not in one]
+    generator = np.random.default_rng(9)
+    for name in ("a.jpg", "b.png"):
+        Image.fromarray(generator.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(tmp_path / name)
+    port = str(urlsplit(served.address).port)
+    answers = []
+    for block in blocks:
+        script = "set -e\n" + block.replace("5001", port).replace("curl ", "curl --silent --show-error --fail ")
+        path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        command, environment = ["bash", "-c", script], os.environ | path
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        answers += re.findall(r'\{"predictions.*?\}\]\}', ran.stdout)
+    rows = [json.loads(one)["predictions"] for one in answers]
+    assert [len(one) for one in rows] == [2, 2, 2]
+    assert all(one["model_version"] == "adv-detect/1" and 0 < one["p_value"] <= 1 for part in rows for one in part)
+    assert rows[1][0]["early_class"] is None or isinstance(rows[1][0]["early_class"], str)
+    assert rows[1][0]["adversarial_score"] == pytest.approx(rows[2][0]["adversarial_score"], abs=1e-6)
 
 
 def test_the_example_that_comes_with_the_model_is_accepted(served, registered):

@@ -10,13 +10,14 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from kedro.io import DatasetError
 from mlflow.exceptions import MlflowException
 from tests.served import draw_images
 from tests.serving.servers import JSON, in_thread, post
 
 from adv_detect.algorithms.features import extract_features
 from adv_detect.datasets.champion import ChampionModelDataset
-from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.errors import ConfigurationError, DamagedFileError, DataError
 from adv_detect.measures.faces.verification import verify
 from adv_detect.serving.bundle import score_images
 from adv_detect.serving.registration import example_images, model_signature
@@ -87,6 +88,21 @@ def with_clean_scores(bundle, *, largest):
     """The detector with clean scores that lie beyond all scores, so that a verdict is the same for all pictures."""
     value = 1e6 if largest else -1e6
     return replace(bundle.gate.stored, clean_scores=torch.full((200,), value))
+
+
+@pytest.mark.parametrize("part", ["pairs", "network", "detector"])
+def test_a_damaged_part_says_how_to_make_the_gate_again(gate, tmp_path, part):
+    gate.save(tmp_path)
+    file = tmp_path / f"{part}.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    remedy = "make and register it again with: kedro run --pipeline=face_recognition$"
+    with pytest.raises(DamagedFileError, match=rf"{part}.safetensors is damaged \(.*\); {remedy}"):
+        VerificationBundle.load(tmp_path)
+    dataset = ChampionModelDataset(filepath=str(tmp_path), bundle="verification", made_by="calibration")
+    with pytest.raises(DatasetError, match=rf"{remedy.replace('face_recognition', 'calibration')}"):
+        dataset.load()
 
 
 def test_one_flagged_picture_is_enough(gate, pairs):

@@ -73,7 +73,8 @@ class ChampionModelDataset(AbstractDataset[Servable, Servable]):
         try:
             return self._bundle.load(self._folder)
         except DamagedFileError as exc:
-            raise DatasetError(str(exc)) from exc
+            again = f"make and register it again with: kedro run --pipeline={self._made_by}"
+            raise DatasetError(str(exc.remade_by(again))) from exc
         except DataError as exc:
             raise DatasetError(f"{exc}; run `kedro run --pipeline={self._made_by}` first") from exc
 

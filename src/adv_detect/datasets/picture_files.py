@@ -1,9 +1,10 @@
-"""Pictures to score: a folder, a zip archive, a table of paths, or one file, on any fsspec filesystem."""
+"""Pictures of a user: a folder, a zip archive, a table of paths, or one file, on any fsspec filesystem."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from adv_detect.datasets.file_sources import HIDDEN, FileSource, FolderSource, ZipSource, file_stamp
 from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.pictures.opening import DECODE_ERRORS
+from adv_detect.serving.pictures import Picture, refused
 
 TABLES = (".csv", ".parquet", ".pq")
 KINDS = "a folder, a .zip, a .csv or .parquet list of paths, or a picture"
@@ -102,6 +105,29 @@ def list_pictures(address: str, *, column: str = "path") -> PictureFiles:
     return PictureFiles(source, files)
 
 
+def readable_pictures(source: FileSource, files: Iterable[PictureFile]) -> Iterator[Picture]:
+    """Give pictures a way to read them.
+
+    Args:
+        source: Where they are read from.
+        files: The pictures.
+
+    Yields:
+        Each, none read yet; one with a problem is refused for that reason when it is read.
+    """
+    for one in files:
+        yield refused(one.path, one.problem) if one.problem else Picture(one.path, partial(_read, source, one.path))
+
+
+def _read(source: FileSource, path: str) -> bytes:
+    try:
+        return source.read(path)
+    except (DataError, OSError):
+        raise
+    except DECODE_ERRORS as exc:  # of a damaged archive
+        raise DataError(f"cannot be read ({exc})") from exc
+
+
 def check_place(address: str) -> None:
     """Refuse an address at which nothing lies.
 
@@ -177,7 +203,8 @@ def _paths_of(address: str, column: str) -> Sequence[Any]:
         raise DataError(f"{address} cannot be read as a table of paths ({exc})") from exc
     if column not in table:
         raise ConfigurationError(
-            f"scoring.column: expected one of {list(table.columns)[:SHOWN]}, the columns of {address}, got {column!r}"
+            f"column: expected one of {list(table.columns)[:SHOWN]}, the columns of {address}, got {column!r}; say "
+            "scoring.column or calibration.column"
         )
     paths: Sequence[Any] = table[column].tolist()
     return paths

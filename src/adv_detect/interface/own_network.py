@@ -16,7 +16,7 @@ from adv_detect.networks.frozen import working_form
 from adv_detect.networks.spec import NetworkSpec
 from adv_detect.networks.target import TargetNetwork, check_layers, target_readings
 from adv_detect.serving.bundle import check_images
-from adv_detect.serving.passes import chunk_size
+from adv_detect.serving.passes import chunked
 
 
 def describe_network(
@@ -92,8 +92,8 @@ def activation_reader(
     @torch.no_grad()
     def read(images: Tensor) -> Activations:
         return Activations.concatenate(
-            network_activations(network, part.to(device), target.spec.layers, twin=second).to("cpu")
-            for part in torch.split(images, chunk_size(device))
+            network_activations(network, part, target.spec.layers, twin=second).to("cpu")
+            for part in chunked(images, device)
         )
 
     return read

@@ -13,5 +13,6 @@ class CalibrationParams(Block):
     """Clean pictures, rates and what becomes of the new version."""
 
     images: str | None = None
+    column: str = Field("path", min_length=1)
     fprs: Annotated[tuple[Rate, ...], Field(min_length=1), Once] | None = None
     promote: bool | Literal["anyway"] = False

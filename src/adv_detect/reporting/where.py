@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adv_detect.environments import REPORT, check_environment, is_default, results_folder
-from adv_detect.errors import ConfigurationError
+from adv_detect.errors import ConfigurationError, DataError
 
 CONF = Path("conf")
+PAGES = {"report": "", "scoring": " --pipeline=scoring", "monitoring": " --pipeline=monitoring"}
+"""Pages by name, and what makes them beside the environment."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,17 +30,39 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("file", nargs="?", type=Path, help="another report")
     given = parser.parse_args(arguments)
     try:
-        check_environment(given.env, CONF)
-    except ConfigurationError as exc:
+        sys.stdout.write(say_where(find_page(given.env, file=given.file)))
+    except (ConfigurationError, DataError) as exc:
         sys.stderr.write(f"{exc}\n")
         return 1
-    report = given.file or Path(results_folder(given.env), REPORT)
-    if not report.is_file():
-        command = "kedro run" if is_default(given.env) else f"kedro run --env={given.env}"
-        sys.stderr.write(f"no report at {report}: run `{command}` in the project's folder first\n")
-        return 1
-    sys.stdout.write(f"report: {report}\nopen in a browser: {report.resolve().as_uri()}\n")
     return 0
+
+
+def find_page(env: str | None, page: str = "report", *, file: Path | None = None) -> Path:
+    """Find a page of the last run in the project that is the working directory.
+
+    Args:
+        env: Name of the environment; None for the default one.
+        page: One of ``PAGES``.
+        file: The file, when it is not the usual one.
+
+    Returns:
+        The page.
+
+    Raises:
+        ConfigurationError: There is no such environment.
+        DataError: There is no such page.
+    """
+    check_environment(env, CONF)
+    place = file or Path(results_folder(env), REPORT.with_name(f"{page}.html"))
+    if not place.is_file():
+        command = "kedro run" if is_default(env) else f"kedro run --env={env}"
+        raise DataError(f"no {page} at {place}: run `{command}{PAGES[page]}` in the project's folder first")
+    return place
+
+
+def say_where(page: Path) -> str:
+    """Write the path and the address of a page, a line each."""
+    return f"{page.stem}: {page}\nopen in a browser: {page.resolve().as_uri()}\n"
 
 
 if __name__ == "__main__":

@@ -24,19 +24,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 where the model or a limit is not usable.
     """
-    options = _options(arguments)
-    if options.timeout is not None:
-        os.environ[VARIABLES["timeout"]] = str(options.timeout)
-    import uvicorn
     from mlflow.exceptions import MlflowException
 
+    options = _options(arguments)
     try:
-        app = load_app(options.model)
+        serve_model(options.model, host=options.host, port=options.port, timeout=options.timeout)
     except (AdvDetectError, MlflowException) as exc:
         print(str(exc).splitlines()[0], file=sys.stderr)  # noqa: T201
         return 2
-    uvicorn.run(app, host=options.host, port=options.port, access_log=False)
     return 0
+
+
+def serve_model(model: str, *, host: str, port: int, timeout: int | None) -> None:
+    """Load a model and serve it until the process is ended.
+
+    Args:
+        model: Address such as ``models:/adv-detect@champion``.
+        host: Address of this machine to listen at.
+        port: Port; 0 takes a free one.
+        timeout: Seconds from the start of a request to its answer; None leaves what the environment says.
+
+    Raises:
+        AdvDetectError: The model or a limit is not usable.
+    """
+    if timeout is not None:
+        os.environ[VARIABLES["timeout"]] = str(timeout)
+    import uvicorn
+
+    uvicorn.run(load_app(model), host=host, port=port, access_log=False)
 
 
 def load_app(model: str) -> ASGIApp:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from torch import Tensor
 from adv_detect.algorithms.bands import NaturalBands
 from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
+from adv_detect.algorithms.device import device_of
 from adv_detect.algorithms.representatives import (
     Representatives,
     representatives_from_tensors,
@@ -28,18 +27,21 @@ from adv_detect.errors import ConfigurationError, DamagedFileError, DataError
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.spec import NetworkSpec
 from adv_detect.networks.target import TargetNetwork, target_from_spec, target_tensors
+from adv_detect.serving.defaults import plain_defaults
 from adv_detect.serving.explanation import Explainer, explanation_table
 from adv_detect.serving.part_files import read_part as _read
 from adv_detect.serving.part_files import write_part as _write
 from adv_detect.serving.passes import check_scores, pass_through
+from adv_detect.serving.servable import with_version
 
 PARTS = ("network", "representatives", "detector")
 TWIN, BANDS = "twin", "bands"
 """Further parts: where the detector reads the twin; where verdicts can be explained by layers."""
+EXPLAIN = "explain"
 PROMOTE, CALIBRATION = "promote", "calibration"
 """In the metadata: whether the version becomes the champion (absent: it does); facts on a calibration."""
 RANGE_TOLERANCE = 1e-4
-_DEFAULTS = threading.Lock()
+REMEDY = "make and register it again with: kedro run --pipeline=detector_training"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class ScoringBundle:
         """The one rate that a request may give, ``fpr``."""
         return ("fpr",)
 
+    @property
+    def switches(self) -> tuple[str, ...]:
+        """The one truth value that a request may give, ``explain``."""
+        return (EXPLAIN,)
+
     def score(
         self,
         images: NDArray[Any],
@@ -87,8 +94,12 @@ class ScoringBundle:
         model: DetectionModel | None = None,
         unwanted: Callable[[], bool] = lambda: False,
     ) -> pd.DataFrame:
-        """Score images; see :func:`score_images`."""
-        return score_images(self, images, fpr=rates.get("fpr"), model=model, unwanted=unwanted)
+        """Score images; see :func:`score_images`. The rates hold ``explain`` too, where it is asked for."""
+        model = self.model().eval() if model is None else model
+        explainer = self._placed_explainer(device_of(model.network)) if rates.get(EXPLAIN) and len(images) else None
+        fpr = rates.get("fpr")
+        table = score_images(self, images, fpr=fpr, model=model, explainer=explainer, unwanted=unwanted)
+        return with_version(table, self.metadata)
 
     @property
     def thresholds(self) -> dict[float, float]:
@@ -114,7 +125,7 @@ class ScoringBundle:
 
     def model(self) -> DetectionModel:
         """Join the parts into one differentiable model: images to class logits and adversarial scores."""
-        with _plain_defaults():
+        with plain_defaults():
             network = working_form(self.network, torch.device("cpu"))
             views = Views.build(self.stored.views, self.network.spec.bounds)
             twin = None if self.twin is None else working_form(self.twin, torch.device("cpu"))
@@ -123,6 +134,13 @@ class ScoringBundle:
     def explainer(self) -> Explainer:
         """Make what explains verdicts."""
         return Explainer(self.representatives, self.bands)
+
+    def _placed_explainer(self, device: torch.device) -> Explainer:
+        """Make it once for a device: its constants take a while. Two threads may both do so, to the same end."""
+        made: Explainer | None = self.__dict__.get("_explainer")
+        if made is None:
+            made = self.__dict__["_explainer"] = self.explainer().to(device)
+        return made
 
     def save(self, folder: Path) -> None:
         """Write the parts as safetensors files, each with its facts as JSON beside it.
@@ -161,8 +179,8 @@ class ScoringBundle:
         try:
             read = {name: _read(folder, name) for name in names}
         except DamagedFileError as exc:
-            raise exc.remade_by("make and register it again with: kedro run --pipeline=detector_training") from exc
-        with _plain_defaults():
+            raise exc.remade_by(REMEDY) from exc
+        with plain_defaults():
             (state, facts), classes = read["detector"], representatives_from_tensors(*read["representatives"])
             return _complete(
                 cls(
@@ -274,15 +292,3 @@ def score_images(
     layers = bundle.network.spec.layers
     told = explanation_table(found.explanation, class_names=names.tolist(), layers=layers, predicted=found.predicted)
     return pd.concat([table, told], axis=1)
-
-
-@contextmanager
-def _plain_defaults() -> Iterator[None]:
-    """Build modules on the CPU in float32, whatever the process has chosen as its defaults."""
-    with _DEFAULTS, torch.device("cpu"):  # the device is that of the thread, the type that of the process
-        chosen = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float32)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(chosen)

@@ -18,8 +18,12 @@ from adv_detect.serving.limits import VARIABLES, RequestError
 
 FORM = '{"inputs": [image, ...], "params": {"fpr": rate}}'
 IMAGES = ("inputs", "instances")
+SPLIT = "dataframe_split"
+SPLIT_FORM = '{"columns": ["picture"], "data": [[text], ...]}'
+SPLIT_KEYS = {"columns", "data", "index"}
 PARAMS = "params"
 RATE = "fpr"
+EXPLAIN = "explain"
 KINDS = {str: "a string", bool: "a truth value", type(None): "null", dict: "an object", list: "a list"}
 SPARE = 16
 """Commas and brackets that a request has beside those of its images."""
@@ -33,16 +37,19 @@ def decode_request(
     image_shape: Sequence[int],
     max_images: int,
     rates: Sequence[str] = (RATE,),
+    switches: Sequence[str] = (),
     pictures: PictureInput | None = None,
 ) -> tuple[NDArray[np.float32], dict[str, float]]:
-    """Read images and the rates of the verdict.
+    """Read images, the rates of the verdict, and what is switched on.
 
     Args:
         body: UTF-8 JSON: ``inputs`` (or ``instances``), nested lists of shape ``(N, channels, H, W)``, or a list of
-            encoded pictures (JPEG, PNG, ...) in base64, of any size; and optionally ``params`` with rates.
+            encoded pictures (JPEG, PNG, ...) in base64, of any size; or in their place ``dataframe_split`` with one
+            column of such pictures; and optionally ``params`` with rates and switches.
         image_shape: Shape of one input: ``(channels, H, W)`` of the network, or of pairs ``(2, channels, H, W)``.
         max_images: Inputs that are taken at most.
         rates: Names of the rates that ``params`` may hold.
+        switches: Names of the truth values that it may hold.
         pictures: Steps from an encoded picture to the input of the network; None refuses pictures.
 
     Returns:
@@ -57,7 +64,7 @@ def decode_request(
     images = _images_of(content)
     if len(images) > max_images:
         raise _too_many(max_images, f"{len(images):,}")
-    given = _rates_of(content.get(PARAMS), rates)
+    given = _params_of(content.get(PARAMS), rates, switches)
     if pictures is not None and all(isinstance(one, str) for one in images):
         return decode_pictures(images, pictures), given
     _check_shape(images, tuple(image_shape))
@@ -101,8 +108,10 @@ def _parse(body: bytes | bytearray) -> dict[str, Any]:
 def _images_of(content: Mapping[str, Any]) -> list[Any]:
     """Take the images of a request; a foreign key is refused, since it may be a misspelt one."""
     named = [name for name in IMAGES if name in content]
-    foreign = [name for name in content if name not in (*IMAGES, PARAMS)]
-    if len(named) != 1 or foreign:
+    foreign = [name for name in content if name not in (*IMAGES, SPLIT, PARAMS)]
+    if SPLIT in content and not named and not foreign:
+        return _column_of(content[SPLIT])
+    if len(named) != 1 or foreign or SPLIT in content:
         came = ", ".join(repr(_shortened(name)) for name in list(content)[:4]) or "no key"
         raise RequestError(400, f"expected the key 'inputs' and at most 'params' beside it, as in {FORM}, got {came}")
     images = content[named[0]]
@@ -111,6 +120,21 @@ def _images_of(content: Mapping[str, Any]) -> list[Any]:
     if not images:
         raise RequestError(400, f"{named[0]}: expected at least one image, got an empty list")
     return images
+
+
+def _column_of(split: Any) -> list[Any]:
+    """Take the pictures of a frame with one column, of whatever name."""
+    columns, rows = (split.get(name) for name in ("columns", "data")) if isinstance(split, dict) else (None, None)
+    if not isinstance(columns, list) or len(columns) != 1 or not isinstance(rows, list) or set(split) - SPLIT_KEYS:
+        came = f"{len(columns)} columns" if isinstance(columns, list) and len(columns) != 1 else "another form"
+        raise RequestError(400, f"{SPLIT}: expected one column of encoded pictures, {SPLIT_FORM}, got {came}")
+    if not rows:
+        raise RequestError(400, f"{SPLIT}: expected at least one picture, got no row")
+    for number, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != 1 or not isinstance(row[0], str):
+            came = _kind(row[0]) if isinstance(row, list) and len(row) == 1 else "a row of another form"
+            raise RequestError(400, f"{SPLIT}: expected an encoded picture in base64 in row {number}, got {came}")
+    return [row[0] for row in rows]
 
 
 def _check_shape(images: list[Any], image_shape: tuple[int, ...]) -> None:
@@ -156,15 +180,23 @@ def _as_array(images: list[Any]) -> NDArray[np.float32]:
         raise RequestError(400, "inputs: expected finite pixels, got a whole number beyond all size") from exc
 
 
-def _rates_of(params: Any, names: Sequence[str]) -> dict[str, float]:
+def _params_of(params: Any, rates: Sequence[str], switches: Sequence[str]) -> dict[str, float]:
+    names = (*rates, *switches)
     if params is None:
         return {}
     if not isinstance(params, dict) or set(params) - set(names):
         foreign = [one for one in params if one not in names] if isinstance(params, dict) else []
         came = repr(_shortened(foreign[0])) if foreign else _kind(params)
-        form = ", ".join(f'"{name}": rate' for name in names)
+        form = ", ".join([*(f'"{name}": rate' for name in rates), *(f'"{name}": true' for name in switches)])
         raise RequestError(400, f"params: expected {{{form}}}, got {came}")
-    return {name: _rate(name, value) for name, value in params.items() if value is not None}
+    given = {name: value for name, value in params.items() if value is not None}
+    return {name: (_switch if name in switches else _rate)(name, value) for name, value in given.items()}
+
+
+def _switch(name: str, value: Any) -> bool:
+    if type(value) is not bool:
+        raise RequestError(400, f"{name}: expected true or false, got {_kind(value)}")
+    return value
 
 
 def _rate(name: str, value: Any) -> float:

@@ -15,6 +15,7 @@ OUTPUTS = {
     "threshold": "of the verdict, fixed on clean images at the false-positive rate asked for",
     "is_adversarial": "verdict: adversarial_score > threshold",
     "n_clean": "number of clean images that threshold and p-value rest on",
+    "model_version": "registered name and version",
 }
 TEMPLATE = """\
 Says of each image which class the network sees in it and whether it looks like an adversarial example: network,
@@ -23,8 +24,12 @@ class representatives and detector in one.
 **Input**: a tensor `(N, {shape})`, float32, channels first, pixels in [{low:g}, {high:g}]{eight_bit}. Another shape or
 range is refused with a message.
 
-**Parameter**: `fpr`, the false-positive rate of the verdict on clean images, above 0 and below 1 (thresholds
-rest on {n} clean images: below {least:.2g} nothing is promised); default {fpr:g}.
+In its place a table with one column of encoded pictures (JPEG, PNG, ...) of any size: bytes, or text in base64. Over
+HTTP a list of such texts as `inputs`, or a column of them as `dataframe_split`.
+
+**Parameters**: `explain` (true adds columns that say why); `fpr`, the false-positive rate of the verdict on clean
+images, above 0 and below 1 (thresholds rest on {n} clean images: below {least:.2g} nothing is promised); default
+{fpr:g}.
 
 **Output**, a row per image:
 

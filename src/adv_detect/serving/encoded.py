@@ -14,12 +14,13 @@ from adv_detect.pictures import PictureError, PictureInput
 from adv_detect.serving.limits import RequestError
 
 
-def decode_pictures(texts: Sequence[str], steps: PictureInput) -> NDArray[np.float32]:
+def decode_pictures(texts: Sequence[str], steps: PictureInput, *, first: int = 0) -> NDArray[np.float32]:
     """Decode pictures.
 
     Args:
         texts: Each an encoded picture (JPEG, PNG, ...) in base64, of any size.
         steps: From a picture to the input of the network.
+        first: Number of the first text, for errors.
 
     Returns:
         Images ``(N, channels, H, W)``, float32, in the pixel range of the network.
@@ -28,7 +29,7 @@ def decode_pictures(texts: Sequence[str], steps: PictureInput) -> NDArray[np.flo
         RequestError: A text is no base64, or holds no picture that can be used (status 400).
     """
     pixels = []
-    for number, text in enumerate(texts):
+    for number, text in enumerate(texts, start=first):
         try:
             content = base64.b64decode(text, validate=True)
             pixels.append(steps.decode(content, max_pixels=Image.MAX_IMAGE_PIXELS)[0])

@@ -55,6 +55,7 @@ class ScoringEndpoint:
         limits: Limits,
         *,
         rates: tuple[str, ...] = (RATE,),
+        switches: tuple[str, ...] = (),
         pictures: PictureInput | None = None,
     ) -> None:
         """Start no work yet.
@@ -64,9 +65,10 @@ class ScoringEndpoint:
             image_shape: ``(channels, H, W)``, or of pairs ``(2, channels, H, W)``.
             limits: What is taken on.
             rates: Names of the rates that a request may give.
+            switches: Names of the truth values that it may give.
             pictures: Steps from an encoded picture to an image; None refuses pictures.
         """
-        self.rates, self.pictures = rates, pictures
+        self.rates, self.switches, self.pictures = rates, switches, pictures
         self.score = score
         self.image_shape = image_shape
         self.limits = limits
@@ -169,11 +171,12 @@ class ScoringEndpoint:
                     image_shape=self.image_shape,
                     max_images=self.limits.max_images,
                     rates=self.rates,
+                    switches=self.switches,
                     pictures=self.pictures,
                 )
             body.clear()
             table = self.score(images, rates, unwanted)
-            content = json.dumps({"predictions": table.to_dict("records")}, allow_nan=False)
+            content = json.dumps({"predictions": _records(table)}, allow_nan=False)
             return Response(content, media_type=JSON_TYPE)
         except AdvDetectError as exc:
             return Refusal(exc)
@@ -182,6 +185,12 @@ class ScoringEndpoint:
         except Exception as exc:
             LOGGER.exception("a request was not scored")
             return Refusal(RequestError(500, f"the server failed ({type(exc).__name__}); its log says where"))
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table; what is missing in an explanation becomes null."""
+    whole = table if not table.isna().any(axis=None) else table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in whole.to_dict("records")]
 
 
 class Places:

@@ -185,6 +185,11 @@ class LoggedBundle:
         """Names of the rates that a request may give."""
         return self.gate.rates
 
+    @property
+    def switches(self) -> tuple[str, ...]:
+        """Names of the truth values that a request may give."""
+        return self.gate.switches
+
     def model(self) -> WatchedModel:
         """Join network and detector; features can be watched."""
         return WatchedModel(self.gate.model())

@@ -41,8 +41,8 @@ def chunk_size(device: torch.device) -> int:
 
 
 def chunked(
-    model: DetectionModel,
     images: Tensor,
+    device: torch.device,
     *,
     batch_size: int | None = None,
     unwanted: Callable[[], bool] = lambda: False,
@@ -50,8 +50,8 @@ def chunked(
     """Split images into forward passes.
 
     Args:
-        model: Whose device they run on.
         images: Shape ``(N, channels, H, W)``.
+        device: Where they run.
         batch_size: Images a forward pass; None means what suits the device.
         unwanted: Asked before each forward pass; true when nobody waits for the answer any more.
 
@@ -61,7 +61,6 @@ def chunked(
     Raises:
         CancelledError: The answer is unwanted.
     """
-    device = device_of(model.network)
     for part in torch.split(images, batch_size or chunk_size(device)) if len(images) else ():
         if unwanted():
             raise CancelledError("nobody waits for the answer any more")
@@ -92,7 +91,7 @@ def pass_through(
     Raises:
         CancelledError: The answer is unwanted.
     """
-    chunks = chunked(model, images, batch_size=batch_size, unwanted=unwanted)
+    chunks = chunked(images, device_of(model.network), batch_size=batch_size, unwanted=unwanted)
     found = [_said(model, part, explainer) for part in chunks]
     if not found:
         return Passed(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64), {})

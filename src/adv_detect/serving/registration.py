@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from adv_detect.algorithms.detectors import with_members
 from adv_detect.serving.bundle import ScoringBundle
 from adv_detect.serving.description import model_description, version_description, version_tags
-from adv_detect.serving.servable import Servable
+from adv_detect.serving.servable import Servable, takes_pictures
 from adv_detect.serving.verification import SIDES, VerificationBundle
 from adv_detect.serving.verification_description import gate_description, gate_tags, gate_version
 
@@ -31,6 +31,7 @@ REQUIREMENTS = ("fsspec", "mlflow", "numpy", "pandas", "pillow", "pydantic", "sa
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = (
     "__init__.py", "dotted.py", "errors.py", "fields.py", "images.py", "keys.py", "names.py", "progress.py",
+    "text_files.py",
     "algorithms", "networks", "params", "pictures", "serving", "sharding",
 )  # fmt: skip
 VIEWS_NEED = "torchvision.transforms"
@@ -46,6 +47,7 @@ OUTPUT_TYPES = {
     "threshold": "double",
     "is_adversarial": "boolean",
     "n_clean": "long",
+    "model_version": "string",
 }
 PAIR_OUTPUT_TYPES = {
     "similarity": "double",
@@ -56,6 +58,7 @@ PAIR_OUTPUT_TYPES = {
     "n_clean": "long",
     "n_pairs": "long",
     "accepted": "boolean",
+    "model_version": "string",
 }
 LOGGER = logging.getLogger(__name__)
 PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
@@ -158,16 +161,23 @@ def model_signature(bundle: Servable) -> ModelSignature:
         bundle: What is served.
 
     Returns:
-        A float32 tensor ``(-1, channels, H, W)``, or of pairs ``(-1, 2, channels, H, W)``, and rates in, a row each
-        out.
+        A float32 tensor ``(-1, channels, H, W)``, or of pairs ``(-1, 2, channels, H, W)``, rates and switches in, a row
+        each out. A model that takes pictures as well states no inputs: MLflow's schema has no word for "a tensor, or a
+        column of encoded pictures", and would refuse the other form.
     """
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
+    tensors = Schema([TensorSpec(np.dtype(np.float32), (-1, *bundle.input_shape))])
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *bundle.input_shape))]),
+        inputs=None if takes_pictures(bundle) else tensors,
         outputs=Schema([ColSpec(kind, name) for name, kind in form_of(bundle).outputs.items()]),
-        params=ParamSchema([ParamSpec(rate, "double", float(bundle.metadata[rate])) for rate in bundle.rates]),
+        params=ParamSchema(
+            [
+                *(ParamSpec(rate, "double", float(bundle.metadata[rate])) for rate in bundle.rates),
+                *(ParamSpec(name, "boolean", False) for name in bundle.switches),
+            ]
+        ),
     )
 
 

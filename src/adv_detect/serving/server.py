@@ -21,10 +21,9 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
-from adv_detect.pictures.inputs import CHANNELS
 from adv_detect.serving.endpoint import ScoringEndpoint
 from adv_detect.serving.limits import Limits, available_cores
-from adv_detect.serving.servable import Servable
+from adv_detect.serving.servable import Servable, takes_pictures
 
 MLFLOW_SERVER = "mlflow.pyfunc.scoring_server.app"
 """The module that uvicorn is started on by ``mlflow models serve``."""
@@ -57,9 +56,9 @@ def scoring_app(bundle: Servable, model: DetectionModel, *, other: ASGIApp) -> A
         return bundle.score(images, rates, model=model, unwanted=unwanted)
 
     spec = bundle.gate.network.spec
-    single = tuple(bundle.input_shape) == tuple(spec.image_shape)
-    pictures = spec.picture_input if single and spec.image_shape[0] in CHANNELS else None
-    endpoint = ScoringEndpoint(score, bundle.input_shape, limits, rates=bundle.rates, pictures=pictures)
+    pictures = spec.picture_input if takes_pictures(bundle) else None
+    names = {"rates": bundle.rates, "switches": bundle.switches}
+    endpoint = ScoringEndpoint(score, bundle.input_shape, limits, **names, pictures=pictures)
     LOGGER.info("serving within %s, %d threads a prediction", limits, torch.get_num_threads())
     return Starlette(
         routes=[

@@ -14,15 +14,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
+from adv_detect.algorithms.device import device_of
 from adv_detect.algorithms.features import extract_features
-from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.errors import ConfigurationError, DamagedFileError, DataError
 from adv_detect.serving.bundle import ScoringBundle, check_images
 from adv_detect.serving.part_files import read_part, write_part
 from adv_detect.serving.passes import check_scores, chunked
+from adv_detect.serving.servable import with_version
 
 PART = "pairs"
 """Name of the part beside those of a scoring bundle."""
 SIDES = ("first", "second")
+REMEDY = "make and register it again with: kedro run --pipeline=face_recognition"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class VerificationBundle:
     def rates(self) -> tuple[str, ...]:
         """The rates that a request may give: of false accepts, and of clean pictures flagged."""
         return ("far", "fpr")
+
+    @property
+    def switches(self) -> tuple[str, ...]:
+        """Return no truth values that a request may give."""
+        return ()
 
     def similarity_threshold(self, far: float | None = None) -> float:
         """Return the similarity from which two pictures count as the same person.
@@ -89,7 +97,7 @@ class VerificationBundle:
         unwanted: Callable[[], bool] = lambda: False,
     ) -> pd.DataFrame:
         """Verify pairs; see :func:`verify_pairs`."""
-        return verify_pairs(self, images, rates, model=model, unwanted=unwanted)
+        return with_version(verify_pairs(self, images, rates, model=model, unwanted=unwanted), self.metadata)
 
     def save(self, folder: Path) -> None:
         """Write the parts.
@@ -116,8 +124,11 @@ class VerificationBundle:
         missing = [name for name in (f"{PART}.safetensors", f"{PART}.json") if not (folder / name).is_file()]
         if missing:
             raise DataError(f"{folder}: expected the files of a verification bundle, missing: {missing}")
-        tensors, _ = read_part(folder, PART)
-        return cls(ScoringBundle.load(folder), tensors["same"], tensors["different"])
+        try:
+            tensors, _ = read_part(folder, PART)
+            return cls(ScoringBundle.load(folder), tensors["same"], tensors["different"])
+        except DamagedFileError as exc:
+            raise exc.remade_by(REMEDY) from exc
 
 
 def verify_pairs(
@@ -183,7 +194,7 @@ def _pass(
     """Scores ``(N,)``, float64, and templates ``(N, D)``: the last layer's features, with those of the mirror image."""
     last = model.layers[-1:]
     scores, templates = [torch.zeros(0)], []
-    for batch in chunked(model, images, unwanted=unwanted):
+    for batch in chunked(images, device_of(model.network), unwanted=unwanted):
         seen = model.activations(batch)
         template = seen.features[model.layers[-1]]
         if mirror:

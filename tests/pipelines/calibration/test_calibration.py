@@ -17,19 +17,22 @@ from tests.served import FPRS, draw_images
 
 from adv_detect.checks import check_run
 from adv_detect.datasets.champion import ChampionModelDataset
+from adv_detect.datasets.picture_files import list_pictures, readable_pictures
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.params import CalibrationParams, RuntimeParams, ServingParams
 from adv_detect.pipelines.calibration import create_pipeline, nodes
 from adv_detect.reporting import render_report
 from adv_detect.serving.bundle import score_images
 from adv_detect.serving.description import version_description, version_tags
+from adv_detect.serving.pictures import PictureScorer
+from adv_detect.serving.verdicts import Judge
 
 COUNT = 110
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """A nested folder of clean pictures, one of them twice, one damaged, one of another size, one not a picture."""
+    """A nested folder of clean pictures, one of them twice, one damaged, one of another size, notes, a hidden file."""
     folder = tmp_path_factory.mktemp("clean")
     (folder / "more").mkdir()
     pixels = (draw_images(COUNT, 5) * 255).round().to(torch.uint8).numpy()
@@ -39,6 +42,7 @@ def pictures(tmp_path_factory):
     (folder / "zz-copy.png").write_bytes((folder / "000.png").read_bytes())
     (folder / "damaged.png").write_bytes(b"no picture")
     (folder / "notes.txt").write_text("not a picture")
+    (folder / ".hidden.png").write_bytes((folder / "002.png").read_bytes())
     return folder
 
 
@@ -66,11 +70,37 @@ def calibrated(bundle, pictures, tmp_path_factory):
 
 def test_each_picture_is_a_row_and_what_cannot_be_used_has_a_reason(calibrated):
     scores = calibrated.load("calibration_scores").set_index("path")
-    assert len(scores) == COUNT + 3
-    assert scores.loc["damaged.png", "problem"].startswith("cannot be read as a picture (")
+    assert len(scores) == COUNT + 4
+    assert scores.loc["damaged.png", "problem"] == scores.loc["notes.txt", "problem"] == "not an image file"
     assert scores.loc["zz-copy.png", "problem"] == "a copy of 000.png"
     assert (scores["problem"] == "").sum() == COUNT + 1
     assert scores["adversarial_score"].notna().sum() == COUNT + 1
+
+
+def test_the_rows_are_those_that_scoring_would_give(calibrated, bundle, pictures):
+    """The same files count, in the same order, with the same reasons, classes, scores and p-values."""
+    found = list_pictures(str(pictures))
+    scored = PictureScorer(bundle).score(readable_pictures(found.source, found.files))
+    expected = Judge(bundle, review=0.05, reject=0.01, model_version="x").table(scored)
+    table = calibrated.load("calibration_scores")
+    assert list(table["path"]) == list(expected["path"])
+    apart = ~table["problem"].str.startswith("a copy of")
+    assert list(table["problem"][apart]) == list(expected["error"].fillna("")[apart])
+    for name, other in (("adversarial_score", "score"), ("p_value", "p_value")):
+        np.testing.assert_allclose(table[name][apart], expected[other][apart], rtol=1e-5, atol=1e-6)
+    used = apart & (table["problem"] == "")
+    assert list(table["predicted_class"][used]) == list(expected["predicted_class"][used])
+
+
+def test_a_list_of_paths_is_taken_as_in_scoring(bundle, pictures, tmp_path):
+    names = [f"{number:03d}.png" for number in range(0, COUNT, 2)]
+    listed = pd.DataFrame({"file": [str(pictures / name) for name in [*names, names[0], "no.png"]]})
+    listed.to_csv(tmp_path / "list.csv", index=False)
+    params = CalibrationParams(images=str(tmp_path / "list.csv"), column="file", fprs=(0.05,))
+    table = nodes.score_clean_pictures(bundle, params, RuntimeParams(device="cpu", batch_size=20, progress=False))
+    assert list(table["path"]) == list(listed["file"])
+    assert list(table["problem"][-2:]) == [f"a copy of {pictures / '000.png'}", "no such file"]
+    assert table["adversarial_score"].notna().sum() == len(names)
 
 
 def test_pictures_are_scored_as_the_model_scores_their_pixels(calibrated, bundle):
@@ -153,9 +183,12 @@ def test_pictures_of_another_kind_may_become_the_champion(bundle, caplog):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": None}, "calibration.images: expected a folder of clean pictures, got none; name it with --params="),
-        ({"images": "nowhere"}, "there is no image folder"),
-        ({"fprs": (0.001,)}, r"at least 1000 clean pictures for a .* of 0.001 \(15,351 for .*got 113; .*fprs=\[0.05\]"),
+        (
+            {"images": None},
+            r"calibration.images: expected clean pictures \(a folder.*, got none; name them with --params=",
+        ),
+        ({"images": "nowhere"}, "there is nothing at nowhere; expected a folder"),
+        ({"fprs": (0.001,)}, r"at least 1000 clean pictures for a .* of 0.001 \(15,351 for .*got 114; .*fprs=\[0.05\]"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused_before_work(bundle, pictures, changes, message):

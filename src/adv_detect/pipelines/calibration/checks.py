@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adv_detect.datasets.picture_folder import find_pictures
+from adv_detect.datasets.picture_files import KINDS, list_pictures
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.measures.calibration import images_for_half, images_needed
 from adv_detect.params import CalibrationParams
@@ -17,18 +17,19 @@ def check(run: Run) -> None:
         run: What is going to run.
 
     Raises:
-        ConfigurationError: No folder is named.
-        DataError: It is not there, or holds too few pictures.
+        ConfigurationError: No pictures are named.
+        DataError: They are not there, or too few.
     """
     params = run.read_block(CalibrationParams)
     if params is None or "champion_model" not in run.from_disk:
         return
     if params.images is None:
         raise ConfigurationError(
-            "calibration.images: expected a folder of clean pictures, got none; name it with "
+            f"calibration.images: expected clean pictures ({KINDS}), got none; name them with "
             "--params=calibration.images=FOLDER"
         )
-    refuse_few(len(find_pictures(params.images).paths), chosen_rates(run.catalog.load("champion_model"), params))
+    files = list_pictures(params.images, column=params.column).files
+    refuse_few(len(files), chosen_rates(run.catalog.load("champion_model"), params))
 
 
 def chosen_rates(bundle: ScoringBundle, params: CalibrationParams) -> tuple[float, ...]:

@@ -7,21 +7,22 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from adv_detect.algorithms.device import resolve_device
-from adv_detect.datasets.picture_folder import find_pictures, read_picture
-from adv_detect.errors import DataError
+from adv_detect.datasets.picture_files import list_pictures, readable_pictures
 from adv_detect.measures.calibration import AS_EXPECTED, TWO_GROUPS, check_mixture, rate_table
-from adv_detect.networks.spec import NetworkSpec
 from adv_detect.params import CalibrationParams, RuntimeParams, ServingParams
 from adv_detect.pipelines.calibration.checks import chosen_rates, refuse_few
 from adv_detect.progress import track
 from adv_detect.reporting import Report, ReportPart, detectors_identity
 from adv_detect.reporting.calibration import calibration_section, check_sentence
-from adv_detect.serving.bundle import ScoringBundle, score_images
+from adv_detect.serving.bundle import ScoringBundle
+from adv_detect.serving.pictures import DIGESTS, PATHS, PREDICTED, READABLE, REASONS, SCORES, PictureScorer
+from adv_detect.sharding import ShardContent
 from adv_detect.validation.run import some_of
 
 LOGGER = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def score_clean_pictures(
 
     Args:
         champion_model: The model.
-        calibration: The folder of clean pictures.
+        calibration: Where the clean pictures lie.
         runtime: Batch size, device, progress.
 
     Returns:
@@ -45,23 +46,14 @@ def score_clean_pictures(
     Raises:
         DataError: Too few are left for a rate.
     """
-    found = find_pictures(str(calibration.images))
-    model = champion_model.model().to(resolve_device(runtime.device)).eval()
-    starts = range(0, len(found.paths), runtime.batch_size)
-    frames: list[pd.DataFrame] = []
-    seen: dict[str, str] = {}
+    found = list_pictures(str(calibration.images), column=calibration.column)
+    scorer = PictureScorer(champion_model, device=str(resolve_device(runtime.device)), explain=False)
+    starts = range(0, len(found.files), runtime.batch_size)
+    frames = []
     for start in track(starts, "clean pictures", unit="batches", shown=runtime.progress):
-        rows, images = [], []
-        for path in found.paths[start : start + runtime.batch_size]:
-            row, image = _read(found.source, path, champion_model.network.spec, seen)
-            rows.append(row)
-            images += [] if image is None else [image]
-        frame = pd.DataFrame(rows)
-        if images:
-            scored = score_images(champion_model, torch.stack(images).numpy(), model=model)
-            frame = frame.join(scored[list(SCORED)].set_index(frame.index[frame["problem"] == ""]))
-        frames.append(frame)
-    table = pd.concat(frames, ignore_index=True).reindex(columns=["path", "digest", *SCORED, "problem"])
+        block = found.files[start : start + runtime.batch_size]
+        frames.append(_scored(scorer.score(readable_pictures(found.source, block)), champion_model))
+    table = _without_copies(pd.concat(frames, ignore_index=True))
     _warn_of_problems(table)
     refuse_few(int((table["problem"] == "").sum()), chosen_rates(champion_model, calibration))
     return table
@@ -183,16 +175,31 @@ def write_calibration_part(
     return ReportPart(Report("Calibration", "", [section]), detectors_identity(detector_summary))
 
 
-def _read(source: Any, path: str, spec: NetworkSpec, seen: dict[str, str]) -> tuple[dict[str, str], Tensor | None]:
-    """Read one picture; what was read before is a copy."""
-    try:
-        picture = read_picture(source, path, spec)
-    except DataError as exc:
-        return {"path": path, "digest": "", "problem": str(exc).removeprefix(f"{source.address}/{path} ")}, None
-    first = seen.setdefault(picture.digest, path)
-    if first != path:
-        return {"path": path, "digest": picture.digest, "problem": f"a copy of {first}"}, None
-    return {"path": path, "digest": picture.digest, "problem": ""}, picture.image
+def _scored(content: ShardContent, bundle: ScoringBundle) -> pd.DataFrame:
+    """Write scores as a table; what could not be scored has a problem instead."""
+    facts, tensors = content.metadata, content.tensors
+    table = pd.DataFrame({"path": facts[PATHS], "digest": facts[DIGESTS], "problem": facts[REASONS]})
+    names = np.array(bundle.network.spec.class_names, dtype=object)
+    scored = pd.DataFrame(
+        {
+            "predicted_class": names[tensors[PREDICTED].numpy()],
+            "adversarial_score": tensors[SCORES].numpy(),
+            "p_value": bundle.stored.p_values(tensors[SCORES]).numpy(),
+        },
+        index=np.flatnonzero(tensors[READABLE].numpy()),
+    )
+    return table.join(scored)[["path", "digest", *SCORED, "problem"]]
+
+
+def _without_copies(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out pictures whose content came before: thresholds would count them twice."""
+    usable = table[table["problem"] == ""]
+    copies = usable[usable.duplicated("digest")]
+    first = usable.drop_duplicates("digest").set_index("digest")["path"]
+    table = table.copy()
+    table.loc[copies.index, "problem"] = "a copy of " + copies["digest"].map(first)
+    table.loc[copies.index, list(SCORED)] = None
+    return table
 
 
 def _warn_of_problems(table: pd.DataFrame) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from PIL import Image
 
 from adv_detect.datasets.file_sources import FileSource
-from adv_detect.datasets.picture_files import PictureFile, PictureFiles
+from adv_detect.datasets.picture_files import PictureFile, PictureFiles, readable_pictures
 from adv_detect.errors import DataError
 from adv_detect.images import content_digest
 from adv_detect.params import RuntimeParams
 from adv_detect.pictures.opening import DECODE_ERRORS
 from adv_detect.serving.opening import scores_digest
-from adv_detect.serving.pictures import Picture, PictureScorer, refused
+from adv_detect.serving.pictures import PictureScorer
 from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, fingerprint
 
 FORM = 1
@@ -36,19 +34,7 @@ class ScoringWork:
 
     def __call__(self, files: tuple[PictureFile, ...]) -> ShardContent:
         """Make one shard, as :meth:`PictureScorer.score` gives it."""
-        return self.scorer.score(self._pictures(files))
-
-    def _pictures(self, files: Iterable[PictureFile]) -> Iterator[Picture]:
-        for one in files:
-            yield refused(one.path, one.problem) if one.problem else Picture(one.path, partial(self._read, one.path))
-
-    def _read(self, path: str) -> bytes:
-        try:
-            return self.source.read(path)
-        except (DataError, OSError):
-            raise
-        except DECODE_ERRORS as exc:  # of a damaged archive
-            raise DataError(f"cannot be read ({exc})") from exc
+        return self.scorer.score(readable_pictures(self.source, files))
 
 
 def scoring_plan(pictures: PictureFiles, scorer: PictureScorer, runtime: RuntimeParams) -> ShardPlan:
