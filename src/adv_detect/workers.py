@@ -6,6 +6,7 @@ guard, and classes of a notebook travel by value. What they compute does not dep
 
 from __future__ import annotations
 
+import atexit
 import logging
 import multiprocessing
 import os
@@ -134,21 +135,21 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, far_end = context.Pipe()
         level = logging.getLogger(PACKAGE).getEffectiveLevel()
-        self.process = context.Process(target=_serve, args=(far_end, level), daemon=True)
+        self.process = context.Process(target=_serve, args=(far_end, level))
         self.process.start()
         far_end.close()  # the end of the process is the end of the connection
 
     def begin(self, path: str, task: Any, position: int) -> None:
         """Send a task."""
         try:
-            self.connection.send((path, task))
+            _send(self.connection, (path, task))
         except OSError as exc:
             raise TaskError(position) from self._death(exc)
 
     def result(self, position: int) -> Any:
         """Take the outcome of the task, and log what was logged there."""
         try:
-            outcome: _Outcome = self.connection.recv()
+            outcome: _Outcome = _receive(self.connection)
         except (EOFError, OSError) as exc:
             raise TaskError(position) from self._death(exc)
         for record in outcome.records:
@@ -170,23 +171,32 @@ class _Worker:
 
 
 _OPEN: dict[int, Workers] = {}
+_TURN = threading.RLock()
 
 
-def shared_workers(count: int) -> Workers:
-    """Return the workers of this process; those of another number are ended first.
+def run_in_workers(count: int, work: Work, tasks: Sequence[Any], done: Callable[[int, Any], object]) -> None:
+    """Call a function with every task in the workers of this process, as :meth:`Workers.run` does.
+
+    They are started once, and anew where another number is asked for. Threads take turns.
 
     Args:
         count: Number of processes.
+        work: The function.
+        tasks: Its arguments.
+        done: Called with position and result of each task.
     """
-    if count not in _OPEN:
-        close_workers()
-    return _OPEN.setdefault(count, Workers(count))
+    with _TURN:
+        if count not in _OPEN:
+            close_workers()
+        _OPEN.setdefault(count, Workers(count)).run(work, tasks, done)
 
 
+@atexit.register  # before Python itself waits for their end
 def close_workers() -> None:
     """End the workers of this process, if there are any."""
-    while _OPEN:
-        _OPEN.popitem()[1].close()
+    with _TURN:
+        while _OPEN:
+            _OPEN.popitem()[1].close()
 
 
 @dataclass(frozen=True)
@@ -243,6 +253,14 @@ def _main_module_hidden() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+def _send(to: Connection, content: Any) -> None:
+    to.send_bytes(pickle.dumps(content))  # send() would share tensors, which an end of the process takes away
+
+
+def _receive(from_: Connection) -> Any:
+    return pickle.loads(from_.recv_bytes())
+
+
 def _serve(parent: Connection, level: int) -> None:
     """Work on tasks until the parent closes the connection, or ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
@@ -251,7 +269,7 @@ def _serve(parent: Connection, level: int) -> None:
     logging.getLogger(PACKAGE).setLevel(level)
     with suppress(EOFError, BrokenPipeError):
         while True:
-            parent.send(_work_on(*parent.recv()))
+            _send(parent, _work_on(*_receive(parent)))
 
 
 def _end_with_parent() -> None:

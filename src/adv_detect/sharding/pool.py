@@ -13,7 +13,7 @@ from adv_detect.progress import show_progress
 from adv_detect.sharding.local import failed_shard, make_shard
 from adv_detect.sharding.plan import ShardContent, ShardPlan, ShardSpec
 from adv_detect.sharding.store import ShardStore
-from adv_detect.workers import TaskError, shared_workers
+from adv_detect.workers import TaskError, run_in_workers
 
 ResultT = TypeVar("ResultT")
 MOST_PROCESSES = 8
@@ -63,8 +63,8 @@ def run_pool(
         ShardError: The work function failed, or a process ended.
     """
     try:
-        shared_workers(processes).run(
-            partial(_make, plan.work, store), missing, lambda position, _: advance(missing[position].size)
+        run_in_workers(
+            processes, partial(_make, plan.work, store), missing, lambda position, _: advance(missing[position].size)
         )
     except TaskError as exc:
         raise failed_shard(plan, missing[exc.position].key, exc.__cause__ or exc) from exc.__cause__
@@ -98,7 +98,7 @@ def do_all(
                 keep(position, work(task))
         else:
             try:
-                shared_workers(processes).run(work, tasks, keep)
+                run_in_workers(processes, work, tasks, keep)
             except TaskError as exc:
                 raise (exc.__cause__ or exc) from None
     return [found[position] for position in range(len(tasks))]
