@@ -32,10 +32,11 @@ def processes_for(runtime: RuntimeParams, count: int, *, one_thread: bool) -> in
     Returns:
         The number, at most one per task; 1 means this process, with all its threads.
     """
-    wanted = runtime.processes
-    if wanted == "auto":
-        wanted = min(torch.get_num_threads(), MOST_PROCESSES) if one_thread and not _on_gpu(runtime.device) else 1
-    return min(wanted, count)
+    if runtime.processes != "auto":
+        return min(runtime.processes, count)
+    if not one_thread or _on_gpu(runtime.device):
+        return 1
+    return min(torch.get_num_threads(), MOST_PROCESSES, count)
 
 
 def _on_gpu(device: str) -> bool:
