@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from adv_detect.errors import DamagedFileError, WorkerError
-from adv_detect.workers import TaskError, close_workers, shared_workers
+from adv_detect.workers import TaskError, Workers, close_workers, run_in_workers
 
 SECONDS = 60.0
 
@@ -23,8 +24,9 @@ def workers():
     """Two processes for all tests of this file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "2")
-        yield shared_workers(2)
-        close_workers()
+        started = Workers(2)
+        yield started
+        started.close()
     assert not multiprocessing.active_children()
 
 
@@ -51,7 +53,40 @@ def test_results_come_with_their_positions_from_processes_of_one_thread(workers)
 def test_the_same_processes_do_the_next_piece_of_work(workers):
     one = {pid for _ in range(3) for pid in run(workers, lambda _: os.getpid(), range(4))}
     assert len(one) <= 2
-    assert shared_workers(2) is workers
+
+
+def test_workers_of_this_process_are_started_once_and_threads_take_turns():
+    found = []
+
+    def note(_position, process):
+        found.append(process)
+
+    threads = [
+        threading.Thread(target=run_in_workers, args=(2, lambda _: os.getpid(), range(5), note)) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert len(found) == 15
+    assert len(set(found)) <= 2
+
+    run_in_workers(1, lambda _: os.getpid(), [0], note)
+    assert found[-1] not in found[:-1]
+    assert [one.pid for one in multiprocessing.active_children() if one.pid in found] == [found[-1]]
+    close_workers()
+    assert not {one.pid for one in multiprocessing.active_children()} & set(found)
+
+
+def test_a_worker_may_start_processes_and_sends_tensors_by_value(workers):
+    def work(number):
+        import torch
+        from torch.utils.data import DataLoader
+
+        return next(iter(DataLoader(torch.full((2,), number), batch_size=2, num_workers=1)))
+
+    results = run(workers, work, [3, 4])
+    assert [one.tolist() for one in results] == [[3, 3], [4, 4]]
 
 
 def test_what_is_logged_there_is_logged_here(workers, caplog):
@@ -121,7 +156,7 @@ def test_an_interruption_ends_processes_that_are_at_work(workers):
 SCRIPT = """
     import os, sys, time
     from pathlib import Path
-    from adv_detect.workers import shared_workers
+    from adv_detect.workers import run_in_workers
 
     print("started")
 
@@ -132,7 +167,7 @@ SCRIPT = """
             time.sleep(float(sys.argv[2]) if len(sys.argv) > 2 else 0)
             return number + 1
 
-    shared_workers(2).run(Own(sys.argv[1]), [1, 2], lambda position, result: print(position, result))
+    run_in_workers(2, Own(sys.argv[1]), [1, 2], lambda position, result: print(position, result))
 """
 
 

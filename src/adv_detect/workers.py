@@ -6,7 +6,9 @@ guard, and classes of a notebook travel by value. What they compute does not dep
 
 from __future__ import annotations
 
+import atexit
 import logging
+import multiprocessing
 import os
 import pickle
 import re
@@ -112,29 +114,41 @@ class Workers:
 
             level = logging.getLogger(PACKAGE).getEffectiveLevel()
             self._pool = ProcessPoolExecutor(
-                self.count, initializer=_begin, initargs=(os.getpid(), level), env=ONE_THREAD
+                self.count,
+                initializer=_begin,
+                initargs=(os.getpid(), multiprocessing.get_start_method(), level),
+                env=ONE_THREAD,
             )
         return self._pool
 
 
 _OPEN: dict[int, Workers] = {}
+_TURN = threading.RLock()
 
 
-def shared_workers(count: int) -> Workers:
-    """Return the workers of this process; those of another number are ended first.
+def run_in_workers(count: int, work: Work, tasks: Sequence[Any], done: Callable[[int, Any], object]) -> None:
+    """Call a function with every task in the workers of this process, as :meth:`Workers.run` does.
+
+    They are started once, and anew where another number is asked for. Threads take turns.
 
     Args:
         count: Number of processes.
+        work: The function.
+        tasks: Its arguments.
+        done: Called with position and result of each task.
     """
-    if count not in _OPEN:
-        close_workers()
-    return _OPEN.setdefault(count, Workers(count))
+    with _TURN:
+        if count not in _OPEN:
+            close_workers()
+        _OPEN.setdefault(count, Workers(count)).run(work, tasks, done)
 
 
+@atexit.register  # before Python itself waits for their end
 def close_workers() -> None:
     """End the workers of this process, if there are any."""
-    while _OPEN:
-        _OPEN.popitem()[1].close()
+    with _TURN:
+        while _OPEN:
+            _OPEN.popitem()[1].close()
 
 
 @dataclass(frozen=True)
@@ -191,8 +205,9 @@ def _in_a_file(work: Work) -> Iterator[str]:
         Path(path).unlink()
 
 
-def _begin(parent: int, level: int) -> None:
-    """Prepare a process."""
+def _begin(parent: int, start_method: str, level: int) -> None:
+    """Prepare a process; those that it starts itself start as they would from the parent."""
+    multiprocessing.set_start_method(start_method, force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     keep_freed_memory()

@@ -13,7 +13,7 @@ from adv_detect.progress import show_progress
 from adv_detect.sharding.local import failed_shard, make_shard
 from adv_detect.sharding.plan import ShardContent, ShardPlan, ShardSpec
 from adv_detect.sharding.store import ShardStore
-from adv_detect.workers import TaskError, shared_workers
+from adv_detect.workers import TaskError, run_in_workers
 
 ResultT = TypeVar("ResultT")
 MOST_PROCESSES = 8
@@ -34,8 +34,9 @@ def processes_for(runtime: RuntimeParams, count: int, *, one_thread: bool) -> in
     """
     if runtime.processes != "auto":
         return min(runtime.processes, count)
-    alone = not one_thread or _on_gpu(runtime.device)
-    return 1 if alone else min(torch.get_num_threads(), MOST_PROCESSES, count)
+    if not one_thread or _on_gpu(runtime.device):
+        return 1
+    return min(torch.get_num_threads(), MOST_PROCESSES, count)
 
 
 def _on_gpu(device: str) -> bool:
@@ -63,8 +64,8 @@ def run_pool(
         ShardError: The work function failed, or a process ended.
     """
     try:
-        shared_workers(processes).run(
-            partial(_make, plan.work, store), missing, lambda position, _: advance(missing[position].size)
+        run_in_workers(
+            processes, partial(_make, plan.work, store), missing, lambda position, _: advance(missing[position].size)
         )
     except TaskError as exc:
         raise failed_shard(plan, missing[exc.position].key, exc.__cause__ or exc) from exc.__cause__
@@ -98,7 +99,7 @@ def do_all(
                 keep(position, work(task))
         else:
             try:
-                shared_workers(processes).run(work, tasks, keep)
+                run_in_workers(processes, work, tasks, keep)
             except TaskError as exc:
                 raise (exc.__cause__ or exc) from None
     return [found[position] for position in range(len(tasks))]
