@@ -80,6 +80,23 @@ def test_tables_of_the_twin(run):
     assert not wrong
 
 
+def test_the_table_of_the_default_run():
+    found = read("base", "leaderboard")
+    rows = table("docs/results.md", found["configuration"][0])
+    wrong = []
+    for row, one in zip(rows, found.to_dict("records"), strict=True):
+        values = [one[f"{group}_auc_mean"] for group in ("early", "confident", "unseen")] + [100 * one["fpr_05"]]
+        wrong += [
+            (one["configuration"], cell) for cell, value in zip(row[1:5], values, strict=True) if not agree(cell, value)
+        ]
+        share, _, change = row[5].partition(" % (")
+        beaten = "" if pd.isna(one["above_margin"]) else f"{one['above_margin']:.0f} of {one['attacks']}"
+        if not agree(share, 100 * one["benign_fpr_05"]) or (change, row[6]) != (f"{one['benign_change']})", beaten):
+            wrong.append((one["configuration"], row[5], row[6]))
+
+    assert not wrong
+
+
 def test_other_rows_of_the_table_of_faces():
     norms, _, _, changes = table("docs/results.md", TITLES["lfw"])[2:]
     benign = read("lfw", "benign_changes")
