@@ -217,8 +217,8 @@ def quantisation_section(results: EvaluationResults) -> Section:
             formats = {"survival_rate": ".1%", "auc_float": SCORE, "auc_8bit": SCORE}
             headers = {"n_adversarial": "successes", "n_survived": "still fooling", "survival_rate": "share",
                        "auc_float": "AUC", "auc_8bit": "AUC, 8 bit"}  # fmt: skip
-            caption = f"{results.labels[str(names[key])]}, {criterion} attacks: AUC of all successful attacks, before rounding, and of those "
-            caption += "that still fool the network when rounded to 8 bits."
+            caption = f"{results.labels[str(names[key])]}, {criterion} attacks: AUC of all successful attacks, before "
+            caption += "rounding, and of those that still fool the network when rounded to 8 bits."
             blocks.append(Table(table, caption, formats, headers))
     return Section("8-bit images", blocks if len(blocks) > 1 else [*blocks, Note("Not measured in this run.")])
 
