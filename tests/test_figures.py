@@ -91,7 +91,11 @@ def test_the_table_of_the_default_run():
         ]
         share, _, change = row[5].partition(" % (")
         beaten = "" if pd.isna(one["above_margin"]) else f"{one['above_margin']:.0f} of {one['attacks']}"
-        if not agree(share, 100 * one["benign_fpr_05"]) or (change, row[6]) != (f"{one['benign_change']})", beaten):
+        if not agree(share, 100 * one["benign_fpr_05"]) or (change, *row[6:]) != (
+            f"{one['benign_change']})",
+            beaten,
+            f"{one['forward_passes']:g}",
+        ):
             wrong.append((one["configuration"], row[5], row[6]))
 
     assert not wrong

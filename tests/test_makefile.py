@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,6 +28,15 @@ KEPT = (
     "data/photos/a.png",
     "src/a.py",
 )
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_help_lists_every_command(project):
+    listed = subprocess.run(["make", "-s", "help"], cwd=project, check=True, capture_output=True, text=True).stdout
+    text = (project / "Makefile").read_text(encoding="utf-8")
+    [commands] = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+
+    assert {line.split()[0] for line in listed.splitlines()} == set(commands.split())
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

@@ -12,7 +12,7 @@ Attacked are test images that the network classifies correctly and the detector 
 attacks achieved with this much work; a stronger attack can only make it worse.
 """)
 UNRELIABLE = prose("""
-A sanity check failed, so a low share of lost images says that the attacks had no grip, not that the detector is
+A sanity check failed, so a low share of lost images says that the attacks did not work, not that the detector is
 robust. Do not quote these figures as robustness. What failed:
 """)
 UNION_CAPTION = prose("""
@@ -38,9 +38,9 @@ How well the detector still ranks images that were fooled under attack above cle
 so read the row of an attack that takes all steps (`selective-full`).
 """)
 CHECKS_CAPTION = prose("""
-More epsilon never hurts the attacker; many steps beat one; knowing the detector beats a substitute, queries and random
-noise; a budget without bounds loses every image; gradients are there to follow; scores vary at all. One failure marks
-every figure of that detector as unreliable.
+Where attacks work, a larger epsilon never helps the defender, many steps do better than one, and knowing the detector
+does better than a substitute, queries and random noise; without a bound every image is lost; gradients are not zero;
+scores vary. One failure marks every figure of that detector as unreliable.
 """)
 REFERENCE = prose("""
 The published white-box attack keeps the smallest misclassified image without looking at the detector (on faces: stops

@@ -117,8 +117,9 @@ CAPTIONS = {
     "score_histograms": "Scores of test images. The less the two colours overlap, the better",
     "train_test_matrix": "AUC when one attack is left out of training. Framed: the attack that was never seen",
     "mean_trajectory": prose("""
-        Mean way of natural and adversarial images of one predicted class through the layers (distances divided by
-        the natural images' mean distance to their own class at that layer); shaded: the middle 80% of the images"""),
+        Mean trajectory of natural and of adversarial images of one predicted class, layer by layer (distances
+        divided by the natural images' mean distance to their own class at that layer); shaded: the middle 80% of the
+        images"""),
     "benign_changes": prose("""
         Share of false alarms in percent at a nominal 5%, by detector and benign change. Yellow is bad; the first column
         holds the unchanged images"""),

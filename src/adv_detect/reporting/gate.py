@@ -25,7 +25,7 @@ TEXTS = {
     for name, text in {
         "gate": """
             A **gate** accepts a pair only if its two pictures show the same person **and** the detector flags neither.
-            An attack gets through if it has its way and no picture is flagged. The similarity threshold is fixed on
+            An attack gets through if it reaches its aim and no picture is flagged. The similarity threshold is fixed on
             clean pairs at a false-accept rate of {far:g} (similarity {similarity:.3f}). Detectors know the people of
             the classifier only; a stranger has no class of his own, and a detector that asks how well a picture fits
             its class may flag his pictures. So the cost stands for both: pairs of the protocol, and test images of

@@ -215,12 +215,10 @@ def quantisation_section(results: EvaluationResults) -> Section:
         table = quantisation_table(results.metrics, detector=key, criterion=criterion)
         if len(table):
             formats = {"survival_rate": ".1%", "auc_float": SCORE, "auc_8bit": SCORE}
-            headers = {"n_adversarial": "float successes", "n_survived": "survive", "survival_rate": "share",
-                       "auc_float": "AUC float", "auc_8bit": "AUC 8 bit"}  # fmt: skip
-            caption = (
-                f"{results.labels[str(names[key])]}, {criterion} attacks: AUC of all float successes, and of those "
-            )
-            caption += "that still fool the network when rounded to 8 bits."
+            headers = {"n_adversarial": "successes", "n_survived": "still fooling", "survival_rate": "share",
+                       "auc_float": "AUC", "auc_8bit": "AUC, 8 bit"}  # fmt: skip
+            caption = f"{results.labels[str(names[key])]}, {criterion} attacks: AUC of all successful attacks, before "
+            caption += "rounding, and of those that still fool the network when rounded to 8 bits."
             blocks.append(Table(table, caption, formats, headers))
     return Section("8-bit images", blocks if len(blocks) > 1 else [*blocks, Note("Not measured in this run.")])
 
@@ -231,9 +229,7 @@ def controls_section(results: EvaluationResults) -> Section:
     for criterion in results.criteria:
         table = reference_table(results.metrics, criterion=criterion, variant="noise")
         if len(table):
-            caption = (
-                f"Random noise of the norm of {criterion} attacks against natural images: AUC, where .500 is wanted."
-            )
+            caption = f"Random noise of the norm of {criterion} attacks against natural images: AUC; .500 is ideal."
             blocks.append(Table(table, caption + _spread(results)))
     if len(blocks) == 1:
         blocks.append(
