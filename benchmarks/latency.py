@@ -1,4 +1,4 @@
-"""Latency and throughput of the served model: clients, tensors against JPEG, views or none; and against no server at all."""
+"""Latency and throughput of the served model: clients, tensors against JPEG, views or none, against no server."""
 
 from __future__ import annotations
 
@@ -114,7 +114,6 @@ def _with_views(plain: ScoringBundle, images: np.ndarray, settings: Settings) ->
     with torch.no_grad():
         seen = network_activations(network, clean, network.spec.layers, views=views)
         scores = score_activations(detector, seen).double().sort().values
-    facts = {
-        "params": params.model_dump(mode="json"), "views": {name: one.model_dump(mode="json") for name, one in VIEWS.items()}
-    }  # fmt: skip
+    told = {name: one.model_dump(mode="json") for name, one in VIEWS.items()}
+    facts = {"params": params.model_dump(mode="json"), "views": told}
     return replace(plain, stored=StoredDetector("views", detector, params, facts, scores))
