@@ -19,6 +19,7 @@ from benchmarks.detectors import measure_training
 from benchmarks.extraction import measure_extraction
 from benchmarks.gradients import measure_gradients
 from benchmarks.growth import measure_growth
+from benchmarks.latency import measure_latency
 from benchmarks.machine import BUSY, Load, load_average, machine, versions
 from benchmarks.main_job import measure_main_job
 from benchmarks.measure import Row, Settings
@@ -39,6 +40,7 @@ SUBJECTS: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "scoring": measure_scoring,
     "scored-pictures": measure_scored_pictures,
     "serving": measure_serving,
+    "latency": measure_latency,
     "deep-features": measure_deep_features,
     "profile": measure_profile,
     "growth": measure_growth,

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -105,9 +105,9 @@ class Outcome:
 
 def measure_serving(settings: Settings) -> Iterator[Row]:
     """`small` with an LSTM on cosine distances; clients on this machine that send the next request at once."""
-    bundle, images = _champion(settings), digits(settings)[1].cpu().numpy()
+    bundle, images = champion(settings), digits(settings)[1].cpu().numpy()
     clients, requests = CLIENTS, settings.size(REQUESTS, 5)
-    with tempfile.TemporaryDirectory() as name, serve(_register(bundle, Path(name)), Path(name)) as served:
+    with tempfile.TemporaryDirectory() as name, serve(register(bundle, Path(name)), Path(name)) as served:
         for size in SIZES:
             sent = pick(images, clients=clients, size=size)
             expected = [[scores_alone(bundle, one) for one in client] for client in sent]
@@ -148,18 +148,30 @@ def scores_alone(bundle: ScoringBundle, images: np.ndarray) -> np.ndarray:
     return np.array([table["adversarial_score"].iloc[0] for table in alone])
 
 
-def load(address: str, sent: Sequence[Sequence[np.ndarray]], *, requests: int) -> Outcome:
+def as_numbers(images: np.ndarray) -> bytes:
+    """Write images as the body of a request."""
+    return json.dumps({"inputs": images.tolist()}).encode()
+
+
+def load(
+    address: str,
+    sent: Sequence[Sequence[np.ndarray]],
+    *,
+    requests: int,
+    body: Callable[[np.ndarray], bytes] = as_numbers,
+) -> Outcome:
     """Send requests from several clients at once, each over one connection.
 
     Args:
         address: Of the endpoint for scores.
         sent: Images by client and kind of request.
         requests: Requests a client.
+        body: Writes the images of a request.
 
     Returns:
         All answers.
     """
-    bodies = [[json.dumps({"inputs": one.tolist()}).encode() for one in client] for client in sent]
+    bodies = [[body(one) for one in client] for client in sent]
     started = time.perf_counter()
     with ThreadPoolExecutor(len(bodies)) as pool:
         answers = list(pool.map(lambda client: _ask_all(address, client, requests), bodies))
@@ -249,7 +261,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             process.wait(STOP_SECONDS)
 
 
-def _champion(settings: Settings) -> ScoringBundle:
+def champion(settings: Settings) -> ScoringBundle:
     """`small` with an untrained detector, which costs as much as a trained one."""
     network, images, _ = digits(settings)
     representatives = digit_representatives(settings)
@@ -262,7 +274,7 @@ def _champion(settings: Settings) -> ScoringBundle:
     return ScoringBundle(network, representatives, stored, {"name": "adv-detect", "fpr": FPRS[-1], "fprs": list(FPRS)})
 
 
-def _register(bundle: ScoringBundle, folder: Path) -> str:
+def register(bundle: ScoringBundle, folder: Path) -> str:
     """Register a bundle in a database of its own; the address of that."""
     import mlflow
 

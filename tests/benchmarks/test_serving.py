@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from benchmarks.latency import as_jpeg
 from benchmarks.serving import Answer, Outcome, pick
+
+from adv_detect.pictures import PictureInput
+from adv_detect.serving.decoding import decode_request
 
 
 def answer(*scores, status=200, seconds=0.1):
@@ -38,3 +42,10 @@ def test_each_request_has_images_of_its_own():
         [[6, 7], [8, 9], [10, 11]],
     ]
     assert pick(images, clients=1, size=8, different=2)[0][1].flatten().tolist() == [8, 9, 10, 11, 0, 1, 2, 3]
+
+
+def test_a_body_of_jpegs_is_decoded_to_nearly_the_images():
+    images = np.linspace(0, 1, 2 * 28 * 28, dtype=np.float32).reshape(2, 1, 28, 28)
+    steps = PictureInput.of(None, (1, 28, 28), (0.0, 1.0))
+    decoded, _ = decode_request(as_jpeg(images), image_shape=(1, 28, 28), max_images=2, pictures=steps)
+    assert np.abs(decoded - images).max() < 0.05

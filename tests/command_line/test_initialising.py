@@ -43,7 +43,7 @@ def pictures(folder, *, classes=3, count=20, mode="RGB", size=(40, 36), natural=
             place.mkdir(parents=True)
             for number in range(count):
                 pixels = generator.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
-                pixels = pixels if natural else np.where(pixels > 200, 255, 0).astype(np.uint8)
+                pixels = pixels if natural else np.where(pixels[..., :1] > 200, 255, 0).astype(np.uint8).repeat(3, 2)
                 Image.fromarray(pixels).convert(mode).save(place / f"{number}.png")
     return folder
 

@@ -152,4 +152,6 @@ def run_pipeline(name: str, env: str | None, parameters: Mapping[str, Any]) -> N
         parameters: Nested parameters that go before those of the configuration.
     """
     with project_session(env, parameters) as session:
-        session.run(pipeline_names=[name])
+        from kedro.runner import SequentialRunner
+
+        session.run(pipeline_names=[name], runner=SequentialRunner())

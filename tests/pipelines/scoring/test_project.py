@@ -8,10 +8,15 @@ import shutil
 import mlflow
 import pandas as pd
 import pytest
+import torch
+from click.testing import CliRunner
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 from tests.projects import RESULTS, new_project, session
 
+from adv_detect.command_line.main import main
 from adv_detect.datasets.embedded_mnist import EmbeddedMNISTDataset
+from adv_detect.datasets.sharded import ShardedSafetensorsDataset
 from adv_detect.images import load_images
 from adv_detect.serving.bundle import ScoringBundle, score_images
 
@@ -49,3 +54,28 @@ def test_a_folder_is_scored_with_one_command(folder):
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     [run] = client.search_runs([client.get_experiment_by_name("adv-detect-test").experiment_id])
     assert metrics["scoring_files"] == run.data.metrics["scoring_files"] == DIGITS + 1
+
+
+def test_which_of_twenty_jpeg_files_are_attacked(folder, finished_run, monkeypatch):
+    """By the console script, typed below the project's folder; the flagged ones are those that the page counts."""
+    store = ShardedSafetensorsDataset(filepath=str(finished_run / RESULTS / "03_primary" / "adversarials")).load()
+    key = next(one for one in store if str(one).startswith("bim-confident/untargeted/test"))
+    natural = next(one for one in store if str(one).startswith("natural/test"))
+    (folder / "jpeg").mkdir()
+    for name, shard in (("attacked", store[key]), ("clean", store[natural])):
+        for number, image in enumerate(shard.tensors["images"][-10:]):
+            pixels = (image[0] * 255).round().to(torch.uint8).numpy()
+            Image.fromarray(pixels).save(folder / "jpeg" / f"{name}-{number}.jpg", quality=90)
+    (folder / "deep").mkdir()
+    monkeypatch.chdir(folder / "deep")
+    found = CliRunner().invoke(main, ["score", "../jpeg", "--env=test", "--show=0"])
+    mlflow.set_registry_uri("")  # it follows the tracking address again, also in the tests that come after
+    assert found.exit_code == 0, found.output
+    table = pd.read_parquet(folder / RESULTS / "07_model_output" / "verdicts.parquet").set_index("path")
+    assert len(table) == 20
+    assert table["error"].isna().all()
+    attacked = table.index.str.startswith("attacked")
+    assert roc_auc_score(attacked, table["score"]) > 0.7
+    metrics = json.loads((folder / RESULTS / "08_reporting" / "scoring_metrics.json").read_text())
+    assert metrics["scoring_files"] == 20
+    assert (table["verdict"] != "accept").sum() == table["flagged_at_fpr_05"].sum()
