@@ -35,7 +35,7 @@ def init(*arguments: str):
 
 
 def pictures(folder, *, classes=3, count=20, mode="RGB", size=(40, 36), natural=True, parts=("",)):
-    """Class folders of noise (photographs) or of black and white."""
+    """Class folders of noise (photographs) or of white strokes on black."""
     generator = np.random.default_rng(0)
     for part in parts:
         for label in range(classes):
@@ -43,7 +43,9 @@ def pictures(folder, *, classes=3, count=20, mode="RGB", size=(40, 36), natural=
             place.mkdir(parents=True)
             for number in range(count):
                 pixels = generator.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
-                pixels = pixels if natural else np.where(pixels[..., :1] > 200, 255, 0).astype(np.uint8).repeat(3, 2)
+                if not natural:
+                    pixels[:] = 0
+                    pixels[4:-4, number % 8 + 4 : number % 8 + 9] = 255  # a stroke
                 Image.fromarray(pixels).convert(mode).save(place / f"{number}.png")
     return folder
 

@@ -171,7 +171,7 @@ def test_over_http_pairs_and_both_rates_are_taken(gate, pairs):
 def test_the_signature_takes_the_example_and_gives_the_columns(gate):
     signature, example = model_signature(gate), example_images(gate)
     assert signature.inputs.inputs[0].shape == (-1, 2, 1, 28, 28)
-    assert signature.outputs.input_names() == list(verify_pairs(gate, example, {}).columns)
+    assert signature.outputs.input_names() == [*verify_pairs(gate, example, {}).columns, "model_version"]
     assert {one.name: one.default for one in signature.params.params} == {"far": 0.25, "fpr": 0.05}
 
 

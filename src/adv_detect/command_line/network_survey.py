@@ -57,7 +57,7 @@ class Input(NamedTuple):
 
 @dataclass(frozen=True)
 class NetworkSurvey:
-    """What an environment has to say of a network.
+    """Facts on a network that an environment states.
 
     Attributes:
         params: Name, checkpoint, layers, bounds, preprocessing.

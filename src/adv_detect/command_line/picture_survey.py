@@ -26,7 +26,7 @@ FEWEST_CLASSES = 2
 
 @dataclass(frozen=True)
 class PictureSurvey:
-    """What a folder of class folders holds.
+    """Facts on a folder of class folders.
 
     Attributes:
         address: The folder or archive.
@@ -65,7 +65,7 @@ class PictureSurvey:
 
     @property
     def one_size(self) -> bool:
-        """Whether all pictures have the same size."""
+        """True where all pictures have the same size."""
         return len(self.sizes) == 1
 
 
