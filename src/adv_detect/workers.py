@@ -10,34 +10,25 @@ import atexit
 import logging
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import tempfile
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import lru_cache
-from logging.handlers import QueueHandler
+from contextlib import contextmanager
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
-from queue import SimpleQueue
 from types import ModuleType
 from typing import Any
 
 from adv_detect.errors import WorkerError
-from adv_detect.memory import keep_freed_memory
+from adv_detect.worker_process import PACKAGE, Outcome, Work, receive, send, serve
 
-PACKAGE = __name__.split(".", maxsplit=1)[0]
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
 )
 END_SECONDS = 10.0
-
-Work = Callable[[Any], Any]
 
 
 class TaskError(Exception):
@@ -135,21 +126,21 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, far_end = context.Pipe()
         level = logging.getLogger(PACKAGE).getEffectiveLevel()
-        self.process = context.Process(target=_serve, args=(far_end, level))
+        self.process = context.Process(target=serve, args=(far_end, level))
         self.process.start()
         far_end.close()  # the end of the process is the end of the connection
 
     def begin(self, path: str, task: Any, position: int) -> None:
         """Send a task."""
         try:
-            _send(self.connection, (path, task))
+            send(self.connection, (path, task))
         except OSError as exc:
             raise TaskError(position) from self._death(exc)
 
     def result(self, position: int) -> Any:
         """Take the outcome of the task, and log what was logged there."""
         try:
-            outcome: _Outcome = _receive(self.connection)
+            outcome: Outcome = receive(self.connection)
         except (EOFError, OSError) as exc:
             raise TaskError(position) from self._death(exc)
         for record in outcome.records:
@@ -199,20 +190,6 @@ def close_workers() -> None:
             _OPEN.popitem()[1].close()
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What came of a task: a value or an error, and what was logged."""
-
-    value: Any
-    error: Exception | _Unsendable | None
-    records: list[logging.LogRecord]
-
-    @property
-    def cause(self) -> Exception | None:
-        """The error as it was raised."""
-        return self.error.revive() if isinstance(self.error, _Unsendable) else self.error
-
-
 @contextmanager
 def _in_a_file(work: Work) -> Iterator[str]:
     """Write a function to a temporary file, which each process reads once."""
@@ -251,79 +228,3 @@ def _main_module_hidden() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-def _send(to: Connection, content: Any) -> None:
-    to.send_bytes(pickle.dumps(content))  # send() would share tensors, which an end of the process takes away
-
-
-def _receive(from_: Connection) -> Any:
-    return pickle.loads(from_.recv_bytes())
-
-
-def _serve(parent: Connection, level: int) -> None:
-    """Work on tasks until the parent closes the connection, or ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    keep_freed_memory()
-    logging.getLogger(PACKAGE).setLevel(level)
-    with suppress(EOFError, BrokenPipeError):
-        while True:
-            _send(parent, _work_on(*_receive(parent)))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
-
-
-def _work_on(path: str, task: Any) -> _Outcome:
-    records = _Records()
-    logging.getLogger().addHandler(records)
-    try:
-        return _Outcome(_read(path)(task), None, records.found)
-    except Exception as exc:
-        exc.add_note(f"in a worker process:\n{traceback.format_exc()}")
-        return _Outcome(None, _sendable(exc), records.found)
-    finally:
-        logging.getLogger().removeHandler(records)
-
-
-@lru_cache(maxsize=1)
-def _read(path: str) -> Work:
-    with Path(path).open("rb") as file:
-        work: Work = pickle.load(file)
-    return work
-
-
-class _Records(QueueHandler):
-    """Keeps what is logged, in a form that can be sent."""
-
-    def __init__(self) -> None:
-        self._kept: SimpleQueue[logging.LogRecord] = SimpleQueue()
-        super().__init__(self._kept)
-
-    @property
-    def found(self) -> list[logging.LogRecord]:
-        return [self._kept.get() for _ in range(self._kept.qsize())]
-
-
-@dataclass(frozen=True)
-class _Unsendable:
-    """Name and message of an error that cannot be sent to another process."""
-
-    name: str
-    message: str
-
-    def revive(self) -> Exception:
-        kind: type[Exception] = type(self.name, (WorkerError,), {})
-        return kind(self.message)
-
-
-def _sendable(error: Exception) -> Exception | _Unsendable:
-    with suppress(Exception):
-        pickle.loads(pickle.dumps(error))
-        return error
-    return _Unsendable(type(error).__name__, str(error))
