@@ -28,7 +28,7 @@ Work = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a task: a value or an error, and what was logged."""
+    """Result of a task: a value or an error, and the log records."""
 
     value: Any
     error: Exception | _Unsendable | None
