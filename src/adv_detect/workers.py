@@ -153,7 +153,7 @@ def close_workers() -> None:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What came of a task: a value or an error, and what was logged."""
+    """Value or error of a task, and what was logged there."""
 
     value: Any
     error: Exception | _Unsendable | None
