@@ -31,7 +31,7 @@ with warnings.catch_warnings(record=True):  # importing the plugin defines a cla
     from kedro_mlflow.framework.hooks.utils import _assert_mlflow_enabled
 
     from adv_detect.tracking.addresses import is_server
-    from adv_detect.tracking.config import tracking_config
+    from adv_detect.tracking.config import stop_telemetry, tracking_config
     from adv_detect.tracking.records import (
         MAX_PARAMS,
         MAX_VALUE,
@@ -176,7 +176,7 @@ class TrackingHooks(MlflowHook):  # type: ignore[misc]
 
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
-        _stop_telemetry()
+        stop_telemetry()
         relocate(context.project_path)
         if mlflow.active_run() is not None:  # somebody else tracks: kedro-mlflow joins that run
             super().after_context_created(context)
@@ -293,11 +293,3 @@ def _mlflow_yml(loader: AbstractConfigLoader) -> dict[str, Any]:
         return dict(loader["mlflow"] or {})
     except MissingConfigException:
         return {}
-
-
-def _stop_telemetry() -> None:
-    """Drop the sender of MLflow, which is imported before this project is read; a choice of the user stands."""
-    from mlflow.telemetry import set_telemetry_client
-
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    set_telemetry_client()  # type: ignore[no-untyped-call]

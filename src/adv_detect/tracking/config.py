@@ -146,3 +146,11 @@ def _cause(error: BaseException) -> str:
         error = inner
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
+
+
+def stop_telemetry() -> None:
+    """Drop the sender of MLflow, which is imported before this project is read; a choice of the user stands."""
+    from mlflow.telemetry import set_telemetry_client
+
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    set_telemetry_client()  # type: ignore[no-untyped-call]
