@@ -113,6 +113,17 @@ def test_other_rows_of_the_table_of_faces():
         assert agree(cell, rates.min(), rates.max())
 
 
+@pytest.mark.parametrize(
+    ("title", "norm", "epsilon"), [("Linf .2", "linf", 0.2), ("Linf .3", "linf", 0.3), ("L2 2.0", "l2", 2.0)]
+)
+def test_the_table_of_the_embedded_twin(title, norm, epsilon):
+    cells = table("docs/results.md", f"{title}, embedded")[0]
+    detectors = (READER, f"{READER}/hardened-3", TWIN, JOINED)
+
+    for one, cell in zip(detectors, cells, strict=True):
+        assert agree(cell, *lost("base", one, norm, epsilon)), cell
+
+
 GATE = {
     "BIM, 8 of 255, impersonation": ("bim", "impersonation", None),
     "BIM without early stop, impersonation": ("bim-confident", "impersonation", None),
