@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,30 @@ def test_watch(place, asked):
     assert call("watch", "log", "--hours=6").exit_code == 0
     assert asked[0][0] == "monitoring"
     assert asked[0][2] == {"monitoring": {"log": str(place / "deep" / "log"), "hours": 6.0}}
+
+
+@pytest.mark.parametrize(
+    ("options", "address"),
+    [
+        ([], "models:/adv-detect-test@champion"),
+        (["--verification"], "models:/adv-detect-test-verification@champion"),
+        (["--model", "models:/x@y"], "models:/x@y"),
+    ],
+)
+def test_serve_hands_the_champion_of_the_environment_to_the_server(tmp_path, monkeypatch, options, address):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADV_DETECT_LOG", "another")  # so that it is restored
+    calls = []
+    monkeypatch.setattr("adv_detect.serving.__main__.serve_model", lambda model, **given: calls.append((model, given)))
+    assert call("init").exit_code == 0
+
+    found = call("serve", "--env=test", "--port=5055", "--log=log", *options)
+
+    assert found.exit_code == 0, found.output
+    [(model, given)] = calls
+    assert model == address
+    assert (given["host"], given["port"]) == ("127.0.0.1", 5055)
+    assert os.environ["ADV_DETECT_LOG"] == str(tmp_path / "log")
 
 
 def test_outside_of_a_project_one_sentence_says_what_to_do(tmp_path, monkeypatch):

@@ -73,6 +73,13 @@ def test_most_lost_stands_beside_each_detector_and_what_was_not_attacked_says_wh
     assert table.loc[["trees", "density"], "lost"].isna().all()
 
 
+def test_a_stored_part_without_layer_matching_leaves_it_open():
+    table = with_lost(measured(), lost().drop(columns=["matched", "matched_passed"])).set_index("configuration")
+
+    assert table.loc["ours", "lost"] == pytest.approx(0.7)
+    assert np.isnan(table.loc["ours", "matched_passed"])
+
+
 def test_of_adaptive_attacks_the_union_on_detectors_as_they_were_trained_counts():
     more = lost().assign(classifier="network", attack="union", rounds=0)
     others = [("attack", "selective"), ("classifier", "nearest_medoid"), ("rounds", 2)]

@@ -106,7 +106,7 @@ def serve(env: str | None, model: str | None, verification: bool, log: str | Non
         address = model and absolute(model)
         enter_project()
         with project_session(env, {}) as session:
-            name = session.load_context().params["serving"]["name"]  # the context tells MLflow its addresses
+            name = session.load_context().params["serving"].name  # the context tells MLflow its addresses
         from adv_detect.serving.__main__ import serve_model
 
         default = f"models:/{name}{'-verification' if verification else ''}@{CHAMPION}"

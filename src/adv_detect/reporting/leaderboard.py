@@ -44,7 +44,7 @@ def lost_table(summary: pd.DataFrame) -> pd.DataFrame:
     """Choose what the comparison shows of adaptive attacks.
 
     Args:
-        summary: The summary of adaptive attacks, with the floor.
+        summary: The summary of adaptive attacks, with layer matching.
 
     Returns:
         The union over all attacks per detector, norm, epsilon and criterion, judged by the network itself, without
@@ -121,6 +121,7 @@ def _most(lost: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds, and keep of each configuration the condition that takes most."""
     if lost.empty:
         return lost
+    lost = lost.reindex(columns=list(TAKEN))  # a part of the report that an earlier version wrote may lack some
     keys = [DetectorKey.parse(str(key)) for key in lost["detector"]]
     named = lost.assign(
         configuration=[key.configuration for key in keys], trained_criterion=[key.criterion for key in keys]
