@@ -6,12 +6,14 @@ from types import ModuleType
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from benchmarks.serving import MODEL, scores_alone
 from tests.serving.servers import get, in_thread, post
 
 from adv_detect.serving.__main__ import main
+from adv_detect.serving.log import LoggedBundle, ScoringLog
 from adv_detect.serving.server import MLFLOW_SERVER, change_loading_server, scoring_app
 
 
@@ -70,6 +72,17 @@ def test_the_limits_of_the_model_hold(bundle, monkeypatch):
         status, answer, _ = post(address, json.dumps({"inputs": [[[[0.5] * 28] * 28]] * 3}))
     assert status == 413
     assert "expected at most 2 images a request, got numbers enough for 3" in answer["message"]
+
+
+def test_what_the_log_holds_is_written_when_the_server_ends(bundle, tmp_path):
+    logged = LoggedBundle(bundle, ScoringLog(tmp_path, bundle))
+    with in_thread(scoring_app(logged, logged.model().eval(), other=lambda *_: None)) as address:
+        status, _, _ = post(address, json.dumps({"inputs": [[[[0.5] * 28] * 28]] * 3}))
+        assert not list(tmp_path.iterdir())
+
+    assert status == 200
+    [file] = tmp_path.glob("scores-*.parquet")
+    assert len(pd.read_parquet(file)) == 3
 
 
 @pytest.mark.parametrize(("variable", "cores", "threads"), [(None, 8, 2), (None, 2, 1), ("3", 8, None)])

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from types import ModuleType
 
 import numpy as np
@@ -23,6 +24,7 @@ from starlette.types import ASGIApp
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.serving.endpoint import ScoringEndpoint
 from adv_detect.serving.limits import Limits, available_cores
+from adv_detect.serving.log import LoggedBundle
 from adv_detect.serving.servable import Servable, takes_pictures
 
 MLFLOW_SERVER = "mlflow.pyfunc.scoring_server.app"
@@ -60,12 +62,21 @@ def scoring_app(bundle: Servable, model: DetectionModel, *, other: ASGIApp) -> A
     names = {"rates": bundle.rates, "switches": bundle.switches}
     endpoint = ScoringEndpoint(score, bundle.input_shape, limits, **names, pictures=pictures)
     LOGGER.info("serving within %s, %d threads a prediction", limits, torch.get_num_threads())
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        """Write what the log still holds: a server that is told to end does not pass Python's own exit."""
+        yield
+        if isinstance(bundle, LoggedBundle):
+            bundle.log.flush()
+
     return Starlette(
+        lifespan=lifespan,
         routes=[
             Route("/invocations", endpoint.answer, methods=["POST"]),
             Route("/limits", endpoint.tell_limits),
             Mount("/", other),
-        ]
+        ],
     )
 
 
