@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+DAY = pd.Timedelta(days=1)
+"""Shown before and after a single point."""
+
+
 def flag_rate_figure(rates: pd.DataFrame) -> Figure:
     """Draw the share of flagged images over time.
 
@@ -32,6 +36,8 @@ def flag_rate_figure(rates: pd.DataFrame) -> Figure:
         axes.plot(times, 100 * rows["rate"], "o-", color=style.ADVERSARIAL_COLOUR, ms=4, lw=1)
         style.tidy(axes, title=f"verdicts at {fpr:g}", x_label="time (UTC)", y_label="flagged, %")
         axes.set_ylim(bottom=0)
+        if len(times) == 1:
+            axes.set_xlim(times.iloc[0] - DAY, times.iloc[0] + DAY)
         locator = AutoDateLocator()  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ import pandas as pd
 from adv_detect.params import MonitoringParams
 from adv_detect.reporting.blocks import Block, Figure, Note, Report, Section, Table, Text, prose
 
+HEADERS = {"fpr": "nominal rate", "expected": "expected of clean images", "p_value": "p-value"}
 ALARMS = {
     "flag_rate": "more images are flagged than clean ones would be",
     "scores": "scores are distributed otherwise than those of clean images",
@@ -65,16 +66,22 @@ def monitoring_report(
         score=get["scores/statistic"], score_p=get["scores/p_value"],
         classes=get["classes/statistic"], classes_p=get["classes/p_value"],
     )  # fmt: skip
-    shown = rates.assign(start=rates["start"].astype(str))
+    shown = rates.assign(start=_seconds(rates["start"]))
     formats = dict.fromkeys(("rate", "expected", "low", "high"), ".1%")
     first: list[Block] = [
         note,
         Figure(figure, TEXTS["rates"].format(hours=params.hours), "share of flagged images over time"),
-        Table(shown, "Flagged images per span.", formats),
+        Table(shown, "Flagged images per span, times in UTC.", formats, HEADERS),
     ]
     groups: list[Block] = [Text(TEXTS["copies"].format(near=params.near))]
     if len(copies):
-        largest = copies.head(20).assign(first=copies["first"].astype(str), last=copies["last"].astype(str))
-        groups.append(Table(largest, "The largest groups.", {"flagged": ".1%"}))
+        largest = copies.head(20).assign(first=_seconds(copies["first"]), last=_seconds(copies["last"]))
+        groups.append(Table(largest, "The largest groups, times in UTC.", {"flagged": ".1%"}))
     sections = [Section("Flagged images", first), Section("Drift", [Text(drift)]), Section("Near-copies", groups)]
     return Report("Watch over scored images", f"{int(get['n']):,} images", sections)
+
+
+def _seconds(times: pd.Series) -> pd.Series:
+    """Points in time as texts to the second, UTC."""
+    texts: pd.Series = times.dt.strftime("%Y-%m-%d %H:%M:%S")
+    return texts
