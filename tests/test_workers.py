@@ -89,6 +89,17 @@ def test_a_worker_may_start_processes_and_sends_tensors_by_value(workers):
     assert [one.tolist() for one in results] == [[3, 3], [4, 4]]
 
 
+def test_a_copy_of_the_package_before_it_on_the_path_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "adv_detect").mkdir()
+    (tmp_path / "adv_detect/__init__.py").write_text("")  # as the code of a stored model, which has some modules only
+    monkeypatch.syspath_prepend(tmp_path)
+    started = Workers(1)
+
+    assert run(started, lambda number: number + 1, [1]) == [2]
+
+    started.close()
+
+
 def test_what_is_logged_there_is_logged_here(workers, caplog):
     def work(number):
         logging.getLogger("adv_detect.elsewhere").warning("image %d is dark", number)

@@ -13,6 +13,7 @@ import os
 import pickle
 import re
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -101,7 +102,8 @@ class Workers:
 
     def _run(self, path: str, tasks: Sequence[Any], done: Callable[[int, Any], object]) -> None:
         pool = self._started()
-        position_of = {pool.submit(_work_on, path, task): position for position, task in enumerate(tasks)}
+        with _this_package_first():
+            position_of = {pool.submit(_work_on, path, task): position for position, task in enumerate(tasks)}
         waiting: set[Future[_Outcome]] = set(position_of)
         while waiting:
             ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -189,6 +191,17 @@ def _death(exc: Exception) -> WorkerError:
     )
     error.__cause__ = exc
     return error
+
+
+@contextmanager
+def _this_package_first() -> Iterator[None]:
+    """Let processes that start now import this package: a loaded model may have put a copy of its code before it."""
+    here = str(Path(__file__).parents[1])
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 @contextmanager

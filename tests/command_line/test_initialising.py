@@ -45,7 +45,10 @@ def pictures(folder, *, classes=3, count=20, mode="RGB", size=(40, 36), natural=
                 pixels = generator.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
                 if not natural:
                     pixels[:] = 0
-                    pixels[4:-4, number % 8 + 4 : number % 8 + 9] = 255  # a stroke
+                    pixels[4:-4, number % 8 + 4 : number % 8 + 9] = (
+                        255  # a stroke, and points that make it unlike all others
+                    )
+                    pixels[1, [4 + 2 * bit for bit in range(10) if (label * count + number) >> bit & 1]] = 255
                 Image.fromarray(pixels).convert(mode).save(place / f"{number}.png")
     return folder
 
