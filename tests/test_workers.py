@@ -165,9 +165,11 @@ def test_an_interruption_ends_processes_that_are_at_work(workers):
 
 
 SCRIPT = """
-    import os, sys, time
+    import os, signal, sys, time
     from pathlib import Path
     from adv_detect.workers import run_in_workers
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes those in the background ignore it
 
     print("started")
 
