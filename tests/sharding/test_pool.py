@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from adv_detect.errors import ShardError
 from adv_detect.params import RuntimeParams
-from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, execute_plan
+from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, execute_plan, pool
 from adv_detect.sharding.pool import MOST_PROCESSES, processes_for
 from adv_detect.workers import close_workers
 
@@ -124,8 +124,17 @@ def test_progress_counts_units_as_they_are_done(tmp_path, caplog):
 def test_choice_of_a_number(monkeypatch, processes, device, threads, count, one_thread, chosen):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(pool.os, "sysconf", lambda name: 2**40 if name == "SC_PHYS_PAGES" else 4096)
     runtime = RuntimeParams(processes=processes, device=device)
     assert processes_for(runtime, count, one_thread=one_thread) == chosen
+
+
+@pytest.mark.parametrize(("gibibytes", "chosen"), [(2, 1), (8, 2), (24, 6), (512, MOST_PROCESSES)])
+def test_memory_bounds_the_number(monkeypatch, gibibytes, chosen):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(pool.os, "sysconf", lambda name: gibibytes * 2**18 if name == "SC_PHYS_PAGES" else 4096)
+    assert processes_for(RuntimeParams(processes="auto"), 99, one_thread=True) == chosen
 
 
 def test_a_gpu_is_used_by_one_process(monkeypatch):

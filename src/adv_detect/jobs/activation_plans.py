@@ -179,7 +179,7 @@ def activation_plan(
         parts = {BASE: base} | further if further else {}
         made = replace(block, made_from=fingerprints[block.shard], parts=parts)
         shards.append(ShardSpec(key, fingerprint(parts) if parts else base, made))
-    return ShardPlan(work=work, shards=tuple(shards), runtime=runtime, description="activations")
+    return ShardPlan(work=work, shards=tuple(shards), runtime=runtime, description="activations", one_thread=True)
 
 
 def twin_that_is_read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -18,6 +19,8 @@ from adv_detect.workers import TaskError, run_in_workers
 ResultT = TypeVar("ResultT")
 MOST_PROCESSES = 8
 """Worker processes that more cores do not raise by themselves: each takes half a gigabyte before it does anything."""
+MEMORY_OF_ONE = 4 * 2**30
+"""Bytes of this machine for each process: attacks on batches of faces took so much."""
 
 
 def processes_for(runtime: RuntimeParams, count: int, *, one_thread: bool) -> int:
@@ -36,7 +39,15 @@ def processes_for(runtime: RuntimeParams, count: int, *, one_thread: bool) -> in
         return min(runtime.processes, count)
     if not one_thread or _on_gpu(runtime.device):
         return 1
-    return min(torch.get_num_threads(), MOST_PROCESSES, count)
+    return min(torch.get_num_threads(), _fitting_memory(), MOST_PROCESSES, count)
+
+
+def _fitting_memory() -> int:
+    """Number of processes that the memory of this machine carries."""
+    try:
+        return max(1, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MEMORY_OF_ONE)
+    except (AttributeError, OSError, ValueError):  # no such question here
+        return MOST_PROCESSES
 
 
 def _on_gpu(device: str) -> bool:

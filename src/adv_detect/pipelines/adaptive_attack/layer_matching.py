@@ -100,7 +100,8 @@ def match_activations(attack_setting: AttackSetting, adaptive_attack: AdaptiveAt
     coverage = matching.coverage if matching is not None else 0.5
     shards = [] if matching is None else list(_shards(setting, adaptive_attack, matching))
     work = MatchingWork(setting, coverage)
-    return ShardPlan(work=work, shards=tuple(shards), runtime=setting.runtime, description="layer matching")
+    what = "layer matching"
+    return ShardPlan(work=work, shards=tuple(shards), runtime=setting.runtime, description=what, one_thread=True)
 
 
 def matching_table(

@@ -57,7 +57,8 @@ def attack_plan(
             )  # fmt: skip
             shards.append(ShardSpec(shard_key, fingerprint(*made_from), block))
     work = AdaptiveWork(setting, detectors)
-    return ShardPlan(work=work, shards=tuple(shards), runtime=setting.runtime, description="adaptive adversarials")
+    what = "adaptive adversarials"
+    return ShardPlan(work=work, shards=tuple(shards), runtime=setting.runtime, description=what, one_thread=True)
 
 
 def _blocks(

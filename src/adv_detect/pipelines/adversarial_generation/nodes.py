@@ -130,7 +130,7 @@ def generate_adversarials(
         )
         for key, block in _blocks(source_splits, attacks, splits, runtime)
     )
-    return ShardPlan(work=work, shards=shards, runtime=runtime, description="adversarials")
+    return ShardPlan(work=work, shards=shards, runtime=runtime, description="adversarials", one_thread=True)
 
 
 def collect_records(
