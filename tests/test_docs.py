@@ -113,7 +113,7 @@ def test_every_command_of_a_page_names_what_exists(page, types):
         changed: dict = {}
         if "config" in given:
             settings = yaml.safe_load((PROJECT / given["config"]).read_text(encoding="utf-8"))["run"]
-            env, changed = settings["env"], settings.get("params", {})
+            env, changed = settings.get("env", "base"), settings.get("params", {})
         for one in filter(None, given.get("params", "").split(",")):
             path, value = one.split("=")
             entry = yaml.safe_load(value)
