@@ -28,7 +28,8 @@ def processes_for(runtime: RuntimeParams, count: int, *, one_thread: bool) -> in
 
     Args:
         runtime: A number holds for all tasks. ``auto`` means one process per thread that this one may use, for tasks
-            that gain little from a second thread; one process for others, and where a GPU does the work.
+            that gain little from a second thread, as far as the memory of this machine goes; one process for others,
+            and where a GPU does the work.
         count: Number of tasks.
         one_thread: Whether the tasks gain little from a second thread.
 

@@ -127,11 +127,11 @@ def matching_table(
         Targeted finds count as untargeted ones.
     """
     found, rows = _records(matched_adversarials), []
-    conditions_met = list(found.groupby([*FACTS], sort=True)) if len(found) else []
-    for key, stored in detectors.items() if conditions_met else ():
+    parts = list(found.groupby([*FACTS], sort=True)) if len(found) else []
+    reached = [(facts, part, _within_reach(found, part)) for facts, part in parts]
+    for key, stored in detectors.items() if reached else ():
         passed = _passed(matched_adversarials, setting, stored)
-        for facts, part in conditions_met:
-            near = _within_reach(found, part)
+        for facts, part, near in reached:
             hits, count = int(part["source_id"].isin(found[near]["source_id"]).sum()), len(part)
             low, high = wilson_interval(hits, count, confidence_level=confidence_level)
             through = int(part["source_id"].isin(found[near & passed]["source_id"]).sum())
