@@ -16,9 +16,13 @@ from adv_detect.images import load_images
 from adv_detect.jobs.activations import natural_activations
 from adv_detect.jobs.detectors import restore
 from adv_detect.jobs.joint_models import join
+from adv_detect.measures.adaptive_metrics import attack_summary
 from adv_detect.measures.intervals import wilson_interval
 from adv_detect.pipelines.adaptive_attack.layer_matching import (
+    LAYER_MATCHING,
     MATCHING_COLUMNS,
+    attacked_alike,
+    judge_matched,
     match_activations,
     matching_table,
     with_matching,
@@ -71,12 +75,16 @@ def stored(setting, detectors):
     return restore(detectors, next(iter(detectors)), setting.representatives)
 
 
+def table_of(store, setting, detectors, *, confidence_level=0.95) -> pd.DataFrame:
+    return matching_table(judge_matched(store, setting, detectors), confidence_level=confidence_level)
+
+
 def judged_by(threshold: float, stored: StoredDetector) -> StoredDetector:
     return replace(stored, clean_scores=torch.full_like(stored.clean_scores, threshold))
 
 
 def test_each_budget_that_bounds_something_is_tried_and_no_larger_one_matches_fewer(found, setting, stored):
-    table = matching_table(found, setting, {"a": stored}, confidence_level=0.95)
+    table = table_of(found, setting, {"a": stored})
 
     assert table[["detector", "norm", "epsilon", "criterion", "matching_n"]].to_numpy().tolist() == [
         ["a", "linf", 0.02, "untargeted", 6],
@@ -91,7 +99,13 @@ def test_each_budget_that_bounds_something_is_tried_and_no_larger_one_matches_fe
 def write(store: ShardStore, key: str, matched: list[bool], linf: list[float], images: torch.Tensor) -> None:
     norm, epsilon = key.split("/", maxsplit=1)[0].split("-")
     content = ShardContent(
-        {"matched": torch.tensor(matched), "l2": torch.tensor(linf), "linf": torch.tensor(linf), "images": images},
+        {
+            "matched": torch.tensor(matched),
+            "fooled": torch.tensor([True, True, True, False]),
+            "l2": torch.tensor(linf),
+            "linf": torch.tensor(linf),
+            "images": images,
+        },
         {"norm": norm, "epsilon": float(epsilon), "criterion": key.split("/")[1], "source_ids": ["a", "b", "c", "d"]},
     )
     store.write(key, content, key)
@@ -111,7 +125,7 @@ def test_passed_are_the_matched_images_up_to_the_threshold_of_each_detector(tmp_
     by_threshold = {"all": 1e6, "none": -1e6, "lowest": float(lowest[:2].mean())}
     detectors = {name: judged_by(value, stored) for name, value in by_threshold.items()}
 
-    table = matching_table(store, setting, detectors, confidence_level=0.95).set_index("detector")
+    table = table_of(store, setting, detectors).set_index("detector")
 
     assert lowest[0] < lowest[1]
     assert table["matched"].tolist() == [0.75] * 3
@@ -124,7 +138,7 @@ def test_small_finds_count_at_larger_budgets_and_targeted_ones_as_untargeted(tmp
     write(store, "linf-0.3/untargeted/0000", [False, True, False, False], [0.3, 0.09, 0.3, 0.3], four)
     write(store, "linf-0.3/targeted/0000", [False, False, True, False], [0.3] * 4, four)
 
-    whole = matching_table(store, setting, {"a": judged_by(1e6, stored)}, confidence_level=0.9)
+    whole = table_of(store, setting, {"a": judged_by(1e6, stored)}, confidence_level=0.9)
     table = whole.set_index(["criterion", "epsilon"])
 
     expected = {("targeted", 0.3): 0.25, ("untargeted", 0.1): 0.5, ("untargeted", 0.3): 0.75}
@@ -141,8 +155,8 @@ def test_it_stands_beside_what_is_lost_and_is_empty_where_it_was_left_out(tmp_pa
     store = ShardStore(str(tmp_path))
     write(store, "linf-0.1/untargeted/0000", [True, False, False, False], [0.1] * 4, four)
 
-    joined = with_matching(summary, matching_table(store, setting, {"a": stored}, confidence_level=0.95))
-    nothing = matching_table(ShardStore(str(tmp_path / "none")), setting, {"a": stored}, confidence_level=0.95)
+    joined = with_matching(summary, table_of(store, setting, {"a": stored}))
+    nothing = table_of(ShardStore(str(tmp_path / "none")), setting, {"a": stored})
     without = with_matching(summary, nothing)
 
     assert joined["matched"].tolist()[0] == 0.25
@@ -150,3 +164,25 @@ def test_it_stands_beside_what_is_lost_and_is_empty_where_it_was_left_out(tmp_pa
     assert list(without.columns) == list(MATCHING_COLUMNS)
     assert without["matched"].isna().all()
     assert match_activations(setting, settings(adaptive, layer_matching=None)).keys == ()
+
+
+def test_what_a_detector_passes_of_them_is_lost_though_no_attack_on_it_found_it(tmp_path, setting, stored, four):
+    store = ShardStore(str(tmp_path))
+    write(store, "linf-0.3/untargeted/0000", [True, False, False, False], [0.3] * 4, four)
+    judged = judge_matched(store, setting, {"a": judged_by(1e6, stored), "b": judged_by(-1e6, stored)})
+    blank = {name: 0.0 for name in ("detector_score", "l2", "linf", "gradient_evaluations", "zero_gradient_share")}
+    condition = {"classifier": "network", "norm": "linf", "criterion": "untargeted", "attack": "selective"}
+    failed = pd.DataFrame({"source_id": ["a", "b", "c", "d"]}).assign(
+        **condition, **blank, fooled=False, evaded_fpr_01=False, evaded_fpr_05=False
+    )
+    attacks = pd.concat([failed.assign(detector=name, epsilon=size) for name in "ab" for size in (0.2, 0.3)])
+
+    alike = attacked_alike(judged, attacks)
+    records = pd.concat([attacks, alike], ignore_index=True)
+    lost = (
+        attack_summary(records, sparse=[LAYER_MATCHING]).query("attack == 'union'").set_index(["detector", "epsilon"])
+    )
+    elsewhere = attacked_alike(judged, attacks[attacks["epsilon"] == 0.2])
+
+    assert lost["success_fpr_05"].to_dict() == {("a", 0.2): 0.0, ("a", 0.3): 0.75, ("b", 0.2): 0.0, ("b", 0.3): 0.0}
+    assert elsewhere.empty

@@ -16,8 +16,9 @@ from adv_detect.errors import DataError
 from adv_detect.jobs.activations import natural_activations, successful_attacks
 from adv_detect.pipelines.adaptive_attack import create_pipeline
 from adv_detect.pipelines.adaptive_attack.figures import SHOWN, write_adaptive_part
+from adv_detect.pipelines.adaptive_attack.layer_matching import LAYER_MATCHING
 from adv_detect.pipelines.adaptive_attack.nodes import attack_detectors, collect_adaptive_records
-from adv_detect.pipelines.adaptive_attack.tables import TABLES, measure_adaptive, reference_figures
+from adv_detect.pipelines.adaptive_attack.tables import TABLES, measure_adaptive, record_matched, reference_figures
 from adv_detect.pipelines.reporting import create_pipeline as create_reporting
 from adv_detect.reporting import Figure, Note, Report, ReportPart, Section, Text, detectors_identity
 from adv_detect.reporting.adaptive import TITLE
@@ -90,7 +91,7 @@ def test_a_planted_detector_is_called_unreliable(
         records,
         detectors,
         none,
-        none,
+        record_matched(none, setting, records, detectors, none),
         setting,
         params,
         blocks["adversarial_generation"],
@@ -198,6 +199,9 @@ def test_the_whole_pipeline(finished, detectors, blocks, adaptive, attackers_dat
     bounded = summary[summary["epsilon"].notna()]
     assert bounded["matched"].between(0, 1).all()
     assert (bounded["matched_passed"] <= bounded["matched"]).all()
+    matched = summary[summary["attack"] == LAYER_MATCHING].set_index(["detector", "norm", "epsilon"])
+    assert (matched["n"] == 4).all()
+    assert set(matched.index) == set(singles.index)
     page = catalog.load("report")
     assert page.index("Summary") < page.index(TITLE) < page.rindex("Limits")
     check_figures(catalog.load("adaptive_figures"))

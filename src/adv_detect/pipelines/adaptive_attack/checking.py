@@ -11,6 +11,7 @@ from adv_detect.algorithms.attacks.adaptive import attack_kind
 from adv_detect.measures.adaptive_checks import run_checks, unreliable_detectors
 from adv_detect.measures.check_results import CheckResult
 from adv_detect.params import AdaptiveAttackParams
+from adv_detect.pipelines.adaptive_attack.layer_matching import LAYER_MATCHING
 
 FOLLOWED = ("gradients", "queries", "random noise")
 """What attacks may follow."""
@@ -54,6 +55,7 @@ def check_attacks(
     single = {name: iterative for name, role in roles.items() if role == "single_step"}
     blind = {"transfer": [name for name, role in roles.items() if role == "transfer"]}
     blind |= {kind: names for kind, names in found.items() if kind != "gradients"}
+    blind |= {LAYER_MATCHING: [LAYER_MATCHING]} if LAYER_MATCHING in present else {}
     return run_checks(
         records, single_step=single, blind=blind, natural_scores=naturals, pixel_range=bounds[1] - bounds[0]
     )

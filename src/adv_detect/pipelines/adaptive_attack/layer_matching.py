@@ -1,7 +1,8 @@
 """Layer matching: images whose activations an attacker who looks at no detector moves among those of clean images.
 
 Each layer is matched for itself. A detector that reads layers together, or distances to more classes than the one that
-the network names, may still flag such an image, so the share that each detector passes stands beside.
+the network names, may still flag such an image, so the share that each detector passes stands beside; what passes is
+lost, as what any other attack got through.
 """
 
 from __future__ import annotations
@@ -14,26 +15,36 @@ import pandas as pd
 import torch
 
 from adv_detect.algorithms.attacks.adaptive.registry import adaptive_attack_source
-from adv_detect.algorithms.detectors import Activations, StoredDetector
+from adv_detect.algorithms.detectors import Activations, StoredDetector, score_activations
+from adv_detect.algorithms.detectors.end_to_end import network_activations
 from adv_detect.algorithms.detectors.middle import MiddleOfClean
 from adv_detect.algorithms.device import resolve_device
+from adv_detect.algorithms.views import Views
 from adv_detect.jobs.activations import natural_activations
-from adv_detect.jobs.joint_models import join
+from adv_detect.measures.adaptive_records import FPRS, GROUP, RECORD_COLUMNS, spread_over_budgets
 from adv_detect.measures.intervals import wilson_interval
 from adv_detect.networks.frozen import working_form
-from adv_detect.params import AdaptiveAttackParams, AdaptiveAttackSpec, Criterion, DetectorParams, LayerMatchingParams
+from adv_detect.params import (
+    AdaptiveAttackParams,
+    AdaptiveAttackSpec,
+    Criterion,
+    DetectorParams,
+    ImageChangeParams,
+    LayerMatchingParams,
+)
 from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting, attack_images
 from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources, conditions
-from adv_detect.pipelines.adaptive_attack.models import USUAL
 from adv_detect.pipelines.adaptive_attack.plans import shared_fingerprints
 from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, fingerprint
 
 LAYER_MATCHING = "layer matching"
 METHOD = "multi_target"
 """The attack that follows every layer at once towards several classes."""
-RECORDED = ("matched", "l2", "linf")
+RECORDED = ("matched", "fooled", "l2", "linf")
 FACTS = ("norm", "epsilon", "criterion")
+SOURCE_FACTS = ("method", "role", "form")
+ROLE = "matching"
 MATCHING_COLUMNS = ("detector", *FACTS, "matching_n", "matched", "matched_low", "matched_high", "matched_passed")
 WITHIN = 1 + 1e-4
 """Tolerance of sizes that are compared with a budget."""
@@ -62,6 +73,7 @@ class MatchingWork:
         tensors = {
             "images": result.images,
             "matched": result.fooled & (result.detector_score <= 0),
+            "fooled": result.fooled,
             "l2": result.l2,
             "linf": result.linf,
             "source_index": attacked.task.indices,
@@ -104,19 +116,60 @@ def match_activations(attack_setting: AttackSetting, adaptive_attack: AdaptiveAt
     return ShardPlan(work=work, shards=tuple(shards), runtime=setting.runtime, description=what, one_thread=True)
 
 
-def matching_table(
-    matched_adversarials: ShardStore,
-    setting: AttackSetting,
-    detectors: Mapping[str, StoredDetector],
-    *,
-    confidence_level: float,
+def judge_matched(
+    matched_adversarials: ShardStore, attack_setting: AttackSetting, detectors: Mapping[str, StoredDetector]
 ) -> pd.DataFrame:
-    """Measure which share of images can be matched, and what of it each detector passes.
+    """Show the moved images to detectors, as records of one more attack, made without a look at any of them.
 
     Args:
         matched_adversarials: The moved images.
-        setting: Network and twin, which say what the detectors read of them.
+        attack_setting: Network and twin, which say what the detectors read of the images.
         detectors: The detectors by key.
+
+    Returns:
+        A row per detector and image with the columns that :mod:`adv_detect.measures.adaptive_records` reads,
+        ``method``, ``role``, ``form``, and ``matched``; no rows where the matching was left out. What was spent on
+        gradients is missing: it was spent once for all detectors.
+    """
+    found = _records(matched_adversarials)
+    if found.empty:
+        return pd.DataFrame(columns=[*RECORD_COLUMNS, *SOURCE_FACTS, *RECORDED[:1]])
+    said = _activations(matched_adversarials, attack_setting, list(detectors.values()))
+    frames = []
+    for key, stored in detectors.items():
+        scores = torch.cat([score_activations(stored.detector, one) for one in said]).numpy()
+        evaded = {
+            f"evaded_fpr_{suffix}": found["fooled"] & (scores <= stored.threshold(int(suffix) / 100)) for suffix in FPRS
+        }
+        frames.append(found.assign(detector=key, detector_score=scores, **evaded))
+    facts = {
+        "attack": LAYER_MATCHING,
+        "classifier": "network",
+        **dict(zip(SOURCE_FACTS, (METHOD, ROLE, "correct"), strict=True)),
+    }
+    unknown = dict.fromkeys(("gradient_evaluations", "zero_gradient_share"), np.nan)
+    return pd.concat(frames, ignore_index=True).assign(**facts, **unknown)
+
+
+def attacked_alike(matched_records: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """Keep the records of matched images under conditions that detectors were attacked under.
+
+    Args:
+        matched_records: From :func:`judge_matched`.
+        records: Records of the attacks.
+
+    Returns:
+        The rows whose detector, norm, epsilon and criterion some attack had.
+    """
+    conditions = spread_over_budgets(records)[GROUP].drop_duplicates()
+    return matched_records.merge(conditions, on=GROUP, how="inner") if len(matched_records) else matched_records
+
+
+def matching_table(matched_records: pd.DataFrame, *, confidence_level: float) -> pd.DataFrame:
+    """Measure which share of images can be matched, and what of it each detector passes.
+
+    Args:
+        matched_records: From :func:`judge_matched`.
         confidence_level: Coverage of the intervals.
 
     Returns:
@@ -126,15 +179,13 @@ def matching_table(
         in the middle of clean ones; ``matched_passed``: the share of which such an image is also passed at FPR 5 %.
         Targeted finds count as untargeted ones.
     """
-    found, rows = _records(matched_adversarials), []
-    parts = list(found.groupby([*FACTS], sort=True)) if len(found) else []
-    reached = [(facts, part, _within_reach(found, part)) for facts, part in parts]
-    for key, stored in detectors.items() if reached else ():
-        passed = _passed(matched_adversarials, setting, stored)
-        for facts, part, near in reached:
+    rows = []
+    for key, found in matched_records.groupby("detector", sort=True):
+        for facts, part in found.groupby([*FACTS], sort=True):
+            near = _within_reach(found, part)
             hits, count = int(part["source_id"].isin(found[near]["source_id"]).sum()), len(part)
             low, high = wilson_interval(hits, count, confidence_level=confidence_level)
-            through = int(part["source_id"].isin(found[near & passed]["source_id"]).sum())
+            through = int(part["source_id"].isin(found[near & found["evaded_fpr_05"]]["source_id"]).sum())
             rows.append((key, *facts, count, hits / count, low, high, through / count))
     numbers = [name for name in MATCHING_COLUMNS if name not in ("detector", "norm", "criterion")]
     return pd.DataFrame(rows, columns=list(MATCHING_COLUMNS)).astype(dict.fromkeys(numbers, float))
@@ -145,24 +196,33 @@ def with_matching(summary: pd.DataFrame, matching: pd.DataFrame) -> pd.DataFrame
     return summary.merge(matching, on=["detector", *FACTS], how="left") if len(summary) else summary
 
 
-def _within_reach(found: pd.DataFrame, part: pd.DataFrame) -> np.ndarray:
+def _within_reach(found: pd.DataFrame, part: pd.DataFrame) -> pd.Series:
     """Rows ``(N,)`` of all matched images that an attacker under the condition of a part may use."""
     norm, criterion = str(part["norm"].iloc[0]), str(part["criterion"].iloc[0])
     limit = float(part["epsilon"].iloc[0]) * WITHIN
-    usable = (found[norm] <= limit) & found["criterion"].isin(_counting(criterion)) & found["matched"]
-    return usable.to_numpy(dtype=bool)
+    return (found[norm] <= limit) & found["criterion"].isin(_counting(criterion)) & found["matched"]
 
 
-def _passed(store: ShardStore, setting: AttackSetting, stored: StoredDetector) -> np.ndarray:
-    """Tell which of the moved images a detector passes at FPR 5 %, in the order of `_records`, ``(N,)``."""
+def _activations(store: ShardStore, setting: AttackSetting, stored: list[StoredDetector]) -> list[Activations]:
+    """Run network, views and twin once on the moved images, in the order of `_records`, for all detectors."""
     device = resolve_device(setting.runtime.device)
-    model = join(stored, working_form(setting.network.freeze(), device), device, twin=setting.twin)
-    scores = []
+    network = working_form(setting.network.freeze(), device)
+    read: dict[str, ImageChangeParams] = {}
+    for one in stored:
+        read |= one.views
+    twin = setting.twin if any(one.detector.reads.twin for one in stored) else None
+    second = None if twin is None else working_form(twin.freeze(), device)
+    views, layers, size = (
+        Views.build(read, setting.network.spec.bounds),
+        network.spec.layers,
+        setting.runtime.batch_size,
+    )
     with torch.no_grad():
-        for content in store.only("images").values():
-            for batch in torch.split(content.tensors["images"], setting.runtime.batch_size):
-                scores.append(model(batch.to(device))[1].cpu())
-    return (torch.cat(scores) <= stored.threshold(USUAL)).numpy()
+        return [
+            network_activations(network, batch.to(device), layers, views=views, twin=second)
+            for content in store.only("images").values()
+            for batch in torch.split(content.tensors["images"], size)
+        ]
 
 
 def _counting(criterion: str) -> set[str]:
@@ -185,7 +245,13 @@ def _shards(setting: AttackSetting, params: AdaptiveAttackParams, matching: Laye
     arguments = {"steps": matching.steps, "restarts": matching.restarts, "targets": matching.targets}
     spec = AdaptiveAttackSpec(attack=METHOD, arguments=arguments)
     indices, size, shards = _sources(setting, spec, matching), setting.runtime.shard_size, []
-    shared = shared_fingerprints(setting), setting.activations.digest, matching.coverage, adaptive_attack_source(METHOD)
+    shared = (
+        shared_fingerprints(setting),
+        setting.activations.digest,
+        matching.coverage,
+        adaptive_attack_source(METHOD),
+        RECORDED,
+    )
     for norm, epsilon, criterion in _budgets(params, setting.network.spec.bounds):
         condition = Condition(LAYER_MATCHING, spec, norm, epsilon, criterion)
         for number, start in enumerate(range(0, len(indices), size)):

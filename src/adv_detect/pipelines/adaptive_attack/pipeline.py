@@ -32,7 +32,13 @@ from adv_detect.pipelines.adaptive_attack.substitute import (
     describe_substitute,
     gather_substitute,
 )
-from adv_detect.pipelines.adaptive_attack.tables import TABLES, adaptive_metrics, measure_adaptive, store_tables
+from adv_detect.pipelines.adaptive_attack.tables import (
+    TABLES,
+    adaptive_metrics,
+    measure_adaptive,
+    record_matched,
+    store_tables,
+)
 
 MAIN_JOB = (
     target_training,
@@ -159,12 +165,18 @@ def _attacks() -> list[Any]:
 def _measuring() -> list[Any]:
     return [
         node(
+            record_matched,
+            inputs=["matched_adversarials", "attack_setting", "adaptive_records", "detectors", "hardened_detectors"],
+            outputs="matched_records",
+            name="record_matched",
+        ),
+        node(
             measure_adaptive,
             inputs=[
                 "adaptive_records",
                 "detectors",
                 "hardened_detectors",
-                "matched_adversarials",
+                "matched_records",
                 "attack_setting",
                 "params:adaptive_attack",
                 "params:adversarial_generation",

@@ -26,7 +26,13 @@ from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 from adv_detect.pipelines.adaptive_attack.checking import attacks_that_follow, check_attacks, with_reliability
 from adv_detect.pipelines.adaptive_attack.clean_costs import clean_cost, with_costs
 from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
-from adv_detect.pipelines.adaptive_attack.layer_matching import matching_table, with_matching
+from adv_detect.pipelines.adaptive_attack.layer_matching import (
+    LAYER_MATCHING,
+    attacked_alike,
+    judge_matched,
+    matching_table,
+    with_matching,
+)
 from adv_detect.sharding import ShardStore
 
 TABLES = ("summary", "curves", "steps", "half_loss", "auc", "checks", "reference", "hardening")
@@ -39,7 +45,7 @@ def measure_adaptive(
     adaptive_records: pd.DataFrame,
     detectors: ShardStore,
     hardened_detectors: ShardStore,
-    matched_adversarials: ShardStore,
+    matched_records: pd.DataFrame,
     attack_setting: AttackSetting,
     adaptive_attack: AdaptiveAttackParams,
     adversarial_generation: AdversarialGenerationParams,
@@ -51,7 +57,7 @@ def measure_adaptive(
         adaptive_records: One row per image and condition.
         detectors: The trained detectors.
         hardened_detectors: The detectors after adversarial training.
-        matched_adversarials: Images whose activations were moved among those of clean ones.
+        matched_records: Records of the images whose activations were moved among those of clean ones.
         attack_setting: Network, images and all else that the attacks shared.
         adaptive_attack: The attacks.
         adversarial_generation: The ordinary attacks, for the cost of hardening.
@@ -59,7 +65,8 @@ def measure_adaptive(
 
     Returns:
         The tables `TABLES`. All but ``reference`` leave out attacks in the published form, all but ``checks`` budgets
-        that bound nothing. ``summary``, ``curves``,
+        that bound nothing. Layer matching counts as one more attack in ``summary``, ``curves``, ``half_loss`` and
+        ``checks``. ``summary``, ``curves``,
         ``half_loss`` and ``auc`` are those of :mod:`adv_detect.measures.adaptive_metrics`, ``summary`` with the
         columns ``matched`` and ``matched_passed`` (see
         :func:`~adv_detect.pipelines.adaptive_attack.layer_matching.matching_table`), ``kind`` of the detector,
@@ -79,27 +86,51 @@ def measure_adaptive(
     reference = reference_figures(adaptive_records, confidence_level=level)
     if records.empty:
         return dict.fromkeys(TABLES, pd.DataFrame()) | {"reference": reference}
-    sparse = attacks_that_follow("queries", adaptive_attack)
-    checks = check_attacks(records, adaptive_attack, naturals, bounds=bounds)
+    sparse = [*attacks_that_follow("queries", adaptive_attack), LAYER_MATCHING]
+    matched = attacked_alike(matched_records, records)
+    checks = check_attacks(_joined(records, matched), adaptive_attack, naturals, bounds=bounds)
     bounded = records[~is_unbounded(records, bounds[1] - bounds[0])]
     records = bounded if len(bounded) else records
-    summary = attack_summary(records, confidence_level=level, sparse=sparse)
-    matching = matching_table(matched_adversarials, attack_setting, stored, confidence_level=level)
-    summary = with_matching(summary, matching)
+    every = _joined(records, matched)
+    summary = attack_summary(every, confidence_level=level, sparse=sparse)
+    summary = with_matching(summary, matching_table(matched_records, confidence_level=level))
     cost = [
         {"detector": key, **clean_cost(one, activations, representatives, adversarial_generation)}
         for key, one in stored.items()
     ]
     return {
         "summary": with_reliability(with_costs(summary, stored, cost), checks),
-        "curves": epsilon_curves(records, confidence_level=level, sparse=sparse),
+        "curves": epsilon_curves(every, confidence_level=level, sparse=sparse),
         "steps": loss_by_steps(records, confidence_level=level),
-        "half_loss": half_loss_table(records),
+        "half_loss": half_loss_table(every),
         "auc": auc_under_attack(records, naturals),
         "checks": pd.DataFrame([vars(check) for check in checks]),
         "reference": reference,
         "hardening": hardening_table(records, pd.DataFrame(cost), hardened_detectors, confidence_level=level),
     }
+
+
+def record_matched(
+    matched_adversarials: ShardStore,
+    attack_setting: AttackSetting,
+    adaptive_records: pd.DataFrame,
+    detectors: ShardStore,
+    hardened_detectors: ShardStore,
+) -> pd.DataFrame:
+    """Show the images of layer matching to every detector that was attacked.
+
+    Args:
+        matched_adversarials: The images whose activations were moved among those of clean ones.
+        attack_setting: Network, images and all else that the attacks shared.
+        adaptive_records: Records of the attacks, for the names of the detectors.
+        detectors: The trained detectors.
+        hardened_detectors: The detectors after adversarial training.
+
+    Returns:
+        Their records, see :func:`~adv_detect.pipelines.adaptive_attack.layer_matching.judge_matched`.
+    """
+    attacked = _stored_detectors(detectors, hardened_detectors, adaptive_records, attack_setting.representatives)
+    return judge_matched(matched_adversarials, attack_setting, attacked)
 
 
 def store_tables(adaptive_tables: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, ...]:
@@ -250,9 +281,15 @@ def hardening_table(
     return merged.sort_values([*order, "when"], ascending=[*[True] * len(order), False], ignore_index=True)
 
 
+def _joined(records: pd.DataFrame, matched: pd.DataFrame) -> pd.DataFrame:
+    """Put the records of matched images below those of the attacks."""
+    return pd.concat([records, matched], ignore_index=True) if len(matched) else records
+
+
 def _stored_detectors(
     detectors: ShardStore, hardened: ShardStore, records: pd.DataFrame, representatives: Representatives
 ) -> dict[str, StoredDetector]:
+    """Restore the detectors that were attacked."""
     return {
         str(key): restore(hardened if key in hardened else detectors, str(key), representatives)
         for key in sorted(records["detector"].unique())
