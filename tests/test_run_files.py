@@ -11,7 +11,7 @@ from adv_detect.environments import EnvironmentConfigLoader
 from adv_detect.params import BLOCKS
 from adv_detect.settings import CONFIG_LOADER_ARGS
 from adv_detect.validation.blocks import check_parameters, interpolated_parameters
-from adv_detect.validation.detectors import check_top_k
+from adv_detect.validation.detectors import check_arguments, check_top_k
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 DIGITS, OBJECTS, PEOPLE = 10, 10, 62
@@ -27,4 +27,6 @@ def test_a_run_file_names_what_there_is_and_no_detector_reads_more_classes_than_
     assert env == path.parent.name
     check_parameters(parameters, further=interpolated_parameters(CONF))
     classes = (parameters.get("faces") or {}).get("max_classes") or CLASSES[env]
-    check_top_k(BLOCKS["detector_training"].model_validate(parameters["detector_training"]), classes)
+    detectors = BLOCKS["detector_training"].model_validate(parameters["detector_training"])
+    check_top_k(detectors, classes)
+    check_arguments(detectors, layers=("one", "two"), class_names=tuple(map(str, range(classes))), clean=None)
