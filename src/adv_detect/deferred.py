@@ -28,7 +28,13 @@ class Resumable(Deferred[T]):
 
     Its ``make`` takes, if it is given one, a checkpoint (:class:`adv_detect.algorithms.fitting.Checkpoint`) that keeps
     what is unfinished.
+
+    Attributes:
+        check: Refuses a result that does not do, be it new or found on disk; what it asks for is no ingredient, so
+            that another demand makes nothing anew.
     """
+
+    check: Callable[[T], None] = lambda _: None
 
     def resume(self, checkpoint: Any) -> T:
         """Make it with a checkpoint."""

@@ -112,7 +112,7 @@ class DeferredDataset(LocatedDataset[_Loaded | Deferred[_Loaded], _Loaded]):
         """
         if isinstance(data, Deferred):
             if self._stored_fingerprint() == data.fingerprint:
-                self._logger.info("%s is up to date", self._path)
+                self._keep(data)
             else:
                 self._make(data)
         elif isinstance(data, self.KIND):
@@ -120,6 +120,9 @@ class DeferredDataset(LocatedDataset[_Loaded | Deferred[_Loaded], _Loaded]):
         else:
             kind, got = self.KIND.__name__, type(data).__name__
             raise DatasetError(f"{self._path}: expected {kind} or Deferred, got {got}")
+
+    def _keep(self, data: Deferred[_Loaded]) -> None:
+        self._logger.info("%s is up to date", self._path)
 
     def _make(self, data: Deferred[_Loaded]) -> None:
         self._write(data.make(), data.fingerprint)

@@ -19,7 +19,8 @@ class NetworkDataset(DeferredDataset[TargetNetwork]):
     """Stores a network as ``<name>.safetensors`` and ``<name>.json``.
 
     A network that is still to be made is made only when the fingerprint on disk is another one. What can be resumed is
-    given a checkpoint beside it, ``<name>.unfinished.safetensors``, which goes when the network is there.
+    given a checkpoint beside it, ``<name>.unfinished.safetensors``, which goes when the network is there and does. A
+    network that is kept has to do as well.
 
     Example in a catalog::
 
@@ -57,8 +58,15 @@ class NetworkDataset(DeferredDataset[TargetNetwork]):
             super()._make(data)
             return
         unfinished = FileCheckpoint(self._fs, self._path.removesuffix(self.ENDING), data.fingerprint)
-        self._write(data.resume(unfinished), data.fingerprint)
+        made = data.resume(unfinished)
+        data.check(made)
+        self._write(made, data.fingerprint)
         unfinished.remove()
+
+    def _keep(self, data: Deferred[TargetNetwork]) -> None:
+        if isinstance(data, Resumable):
+            data.check(self.load())
+        super()._keep(data)
 
     def _write(self, data: TargetNetwork, fingerprint: str | None) -> None:
         """Write the tensors, then the spec; a kill in between leaves no spec and so no network."""

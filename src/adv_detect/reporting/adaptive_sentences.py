@@ -22,7 +22,8 @@ perturbation of any attack, run at whatever budget, keeps it; targeted successes
 attacks aim at the threshold of 5 %, so the column for 1 % shows an attacker who aimed elsewhere and is no lower bound.
 Matched: images of which an attacker who looks at no detector moves the distance of each layer to the centroid of
 another class into the middle 95 % of those of clean images, layer by layer; matched and passed: those that the detector
-passes then, which count as lost like what any other attack got through. A detector that reads layers one by one cannot keep a matched image; one that reads them together may.
+passes then, which count as lost like what any other attack got through. A detector that reads layers one by one cannot
+keep a matched image; one that reads them together may.
 """)
 ATTACK_CAPTION = prose("""
 Each attack alone. Detected and evaded are shares of the images whose class was changed; distortions are medians over

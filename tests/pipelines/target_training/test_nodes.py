@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
+from kedro.io import DatasetError
 from safetensors.torch import save_file
 
 from adv_detect.algorithms.target_training import measure_accuracy
+from adv_detect.datasets.network import NetworkDataset
 from adv_detect.errors import DataError
 from adv_detect.images import load_images
 from adv_detect.networks.target import target_tensors
@@ -103,8 +106,37 @@ def test_another_checkpoint_file_of_the_same_name_is_noticed(finished, deferred,
 def test_a_network_that_has_not_learnt_stops_the_run(deferred):
     strict = TargetTrainingParams(epochs=1, learning_rate=1e-9, min_accuracy=0.95)
 
+    one = deferred(target_training=strict)
+    made = one.make()
     with pytest.raises(DataError, match=r"at least 0.950 on the test images, got 0\.\d+; train longer"):
-        deferred(target_training=strict).make()
+        one.check(made)
+
+
+class OnlyRead:
+    """A checkpoint of a training that is over: nothing more may be learned."""
+
+    def __init__(self, kept) -> None:
+        self.read = kept.read
+
+    def write(self, *_) -> None:
+        pytest.fail("trained anew")
+
+
+def test_another_demand_trains_nothing_anew_and_is_made_of_the_stored_network_too(deferred, blocks, tmp_path):
+    asks = {demand: blocks["target_training"].model_copy(update={"min_accuracy": demand}) for demand in (0.0, 0.5, 1.1)}
+    easy, usual, unmet = (deferred(target_training=asks[demand]) for demand in (0.0, 0.5, 1.1))
+    dataset = NetworkDataset(filepath=str(tmp_path / "network.safetensors"))
+    with pytest.raises(DatasetError, match=r"expected an accuracy of at least 1.100 on the test images, got \d"):
+        dataset.save(unmet)
+    kept = replace(easy, make=lambda checkpoint: easy.make(OnlyRead(checkpoint)))
+
+    assert len({one.fingerprint for one in (easy, usual, unmet)}) == 1
+    assert not dataset.exists()
+    dataset.save(kept)
+    dataset.save(replace(usual, make=None))
+    with pytest.raises(DatasetError, match="which keeps what was trained"):
+        dataset.save(unmet)
+    assert dataset.load().spec.accuracy >= 0.5
 
 
 def test_the_description_counts_parameters(finished):

@@ -217,8 +217,15 @@ def test_a_checkpoint_with_no_epochs_is_taken_as_it_is(shop, deferred, tmp_path)
 
 
 def test_a_twin_that_has_not_learned_stops_the_run(deferred):
+    one = deferred(twin_training=changed(QUICK, epochs=1, learning_rate=1e-9, min_accuracy=0.9))
+    made = one.make()
     with pytest.raises(DataError, match=r"at least 0.900 on held-out training images, got 0\.\d+; train longer"):
-        deferred(twin_training=changed(QUICK, epochs=1, learning_rate=1e-9, min_accuracy=0.9)).make()
+        one.check(made)
+
+
+def test_another_demand_is_no_ingredient(deferred):
+    demands = [deferred(twin_training=changed(QUICK, min_accuracy=demand)).fingerprint for demand in (0.1, 0.9)]
+    assert demands[0] == demands[1] != deferred(twin_training=changed(QUICK, epochs=77)).fingerprint
 
 
 def test_a_twin_for_another_task_is_refused(shop):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from adv_detect.algorithms.device import resolve_device
@@ -49,9 +50,10 @@ def train_target(
         )
         history = _fit(target, train_images, network, target_training, runtime, checkpoint)
         check_finite(target.network, target.network.state_dict(), "target_training")
-        return _with_accuracy(target, test_images, history, target_training, runtime)
+        return _with_accuracy(target, test_images, history, runtime)
 
-    return Resumable(fingerprint=_identity(train_images, test_images, network, target_training, runtime), make=make)
+    identity = _identity(train_images, test_images, network, target_training, runtime)
+    return Resumable(fingerprint=identity, make=make, check=partial(_check_accuracy, params=target_training))
 
 
 def describe_target(network_weights: TargetNetwork) -> tuple[dict[str, Any], dict[str, float]]:
@@ -89,7 +91,6 @@ def _with_accuracy(
     target: TargetNetwork,
     images: ImageSet,
     history: list[dict[str, float]],
-    params: TargetTrainingParams,
     runtime: RuntimeParams,
 ) -> TargetNetwork:
     accuracy = measure_accuracy(
@@ -99,13 +100,17 @@ def _with_accuracy(
         device=resolve_device(runtime.device),
         progress=runtime.progress,
     )
+    return target.with_spec(accuracy=accuracy, history=tuple(history))
+
+
+def _check_accuracy(target: TargetNetwork, params: TargetTrainingParams) -> None:
+    accuracy = target.spec.accuracy or 0.0
     if accuracy < params.min_accuracy:
         raise DataError(
             f"target_training: expected an accuracy of at least {params.min_accuracy:.3f} on the test images, got "
             f"{accuracy:.3f}; train longer, check the checkpoint and its preprocessing, or lower "
-            "target_training.min_accuracy"
+            "target_training.min_accuracy, which keeps what was trained"
         )
-    return target.with_spec(accuracy=accuracy, history=tuple(history))
 
 
 def _identity(
@@ -119,7 +124,7 @@ def _identity(
 
     file = Path(network.checkpoint) if network.checkpoint else None
     stamp = None if file is None else [file.stat().st_size, file.stat().st_mtime_ns]
-    training = params if file is None or params.head_only else params.min_accuracy
+    training = params.model_dump(exclude={"min_accuracy"}) if file is None or params.head_only else None
     return fingerprint(
         network_source(network.name),
         network,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,9 @@ def train_twin(
     def make(checkpoint: Checkpoint | None = None) -> TargetNetwork:
         return _best(train_images, network_weights, network, twin_training, runtime, checkpoint)
 
-    identity = fingerprint(
-        _origin(network_weights, network), twin_training, runtime.seed, image_set_identity(train_images)
-    )
-    return Resumable(fingerprint=identity, make=make)
+    training = twin_training.model_dump(exclude={"min_accuracy"})
+    identity = fingerprint(_origin(network_weights, network), training, runtime.seed, image_set_identity(train_images))
+    return Resumable(fingerprint=identity, make=make, check=partial(_check_accuracy, params=twin_training))
 
 
 def describe_twin(twin: TargetNetwork | Absent) -> tuple[dict[str, Any], dict[str, float]]:
@@ -102,7 +102,7 @@ def _best(
             "twin_training: %s, %s", head, ", ".join(f"{name} {best[name]:.3f}" for name in FIGURES if name in best)
         )
         twins.append(twin)
-    return _checked(max(twins, key=lambda one: _best_row(one.spec.history).get(CHOSEN_BY, 0.0)), params)
+    return max(twins, key=lambda one: _best_row(one.spec.history).get(CHOSEN_BY, 0.0))
 
 
 def _divided(
@@ -118,14 +118,14 @@ def _divided(
     return ImageSubset(images, rest), held_out
 
 
-def _checked(twin: TargetNetwork, params: TwinTrainingParams) -> TargetNetwork:
+def _check_accuracy(twin: TargetNetwork, params: TwinTrainingParams) -> None:
     accuracy = twin.spec.accuracy
     if accuracy is not None and accuracy < params.min_accuracy:
         raise DataError(
             f"twin_training: expected an accuracy of at least {params.min_accuracy:.3f} on held-out training images, "
-            f"got {accuracy:.3f}; train longer, lower epsilon or the learning rate, or lower twin_training.min_accuracy"
+            f"got {accuracy:.3f}; train longer, lower epsilon or the learning rate, or lower "
+            "twin_training.min_accuracy, which keeps what was trained"
         )
-    return twin
 
 
 def _best_row(history: Any) -> dict[str, float]:
