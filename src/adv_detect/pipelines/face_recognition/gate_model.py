@@ -5,18 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from adv_detect.absent import Absent
+from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.representatives import Representatives
+from adv_detect.algorithms.similarity_thresholds import threshold_at_rejection
 from adv_detect.jobs.activation_plans import twin_that_is_read
 from adv_detect.jobs.detectors import best_detector, restore
 from adv_detect.measures.detector_keys import SUMMARY_FIGURES
 from adv_detect.measures.faces.gate import gate_detectors
-from adv_detect.names import DetectorKey
+from adv_detect.names import GATE_DETECTOR, DetectorKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import FaceRecognitionParams, ServingParams
+from adv_detect.pipelines.face_recognition.embedders import asked_twin
 from adv_detect.serving.bundle import ScoringBundle
-from adv_detect.serving.verification import VerificationBundle
+from adv_detect.serving.verification import FORM, VerificationBundle
 from adv_detect.sharding import ShardStore
 
 SUFFIX = "-verification"
@@ -26,6 +30,7 @@ PICTURES = 2
 
 def assemble_verifier(
     verification_scores: pd.DataFrame,
+    validation_pair_scores: pd.DataFrame,
     detectors: ShardStore,
     detector_summary: pd.DataFrame,
     network_weights: TargetNetwork,
@@ -38,16 +43,20 @@ def assemble_verifier(
 
     Args:
         verification_scores: Clean pairs, which fix the similarity threshold at any false-accept rate.
+        validation_pair_scores: Clean pairs of the same person, which fix the twin's threshold.
         detectors: The trained detectors.
         detector_summary: Their validation figures.
         network_weights: The network whose last layer is the embedding.
         representatives: Class representatives.
-        twin: The second network, which is served where the detector reads it.
-        face_recognition: Which detector, the default false-accept rate, whether mirror images count.
+        twin: The second network, which is served where the detector reads it, or the gate asks it.
+        face_recognition: Which form of gate, which detector, the default false-accept rate, whether mirror images count.
         serving: Name, default false-positive rate and limits.
 
     Returns:
         Everything that verifying a pair of pictures takes.
+
+    Raises:
+        DataError: The gate asks the twin, and the clean pairs cannot carry the default rate.
     """
     gate = face_recognition.gate
     key = _detector(detector_summary, gate.detector)
@@ -57,6 +66,7 @@ def assemble_verifier(
         "name": f"{serving.name}{SUFFIX}",
         "fprs": sorted({*gate.fprs, serving.fpr}),
         "far": gate.far,
+        FORM: gate.served,
         "mirror": face_recognition.mirror,
         "max_images": max(1, serving.max_images // PICTURES),
     }
@@ -64,12 +74,28 @@ def assemble_verifier(
         network=network_weights,
         representatives=representatives,
         stored=stored,
-        twin=twin_that_is_read(twin, {key: stored.params}),
+        twin=_served_twin(twin, stored, face_recognition),
         metadata=serving.model_dump() | own | {name: float(figures[name][key]) for name in SUMMARY_FIGURES},
     )
     scores, same = verification_scores["score"].to_numpy(dtype=np.float64), verification_scores["same"].to_numpy(bool)
     sides = (torch.sort(torch.tensor(scores[kind])).values for kind in (same, ~same))
-    return VerificationBundle(bundle, *sides)
+    return VerificationBundle(bundle, *sides, twin_same=_twin_pairs(validation_pair_scores, gate.served, serving.fpr))
+
+
+def _served_twin(
+    twin: TargetNetwork | Absent, stored: StoredDetector, params: FaceRecognitionParams
+) -> TargetNetwork | None:
+    read = twin_that_is_read(twin, {stored.key: stored.params})
+    return read if params.gate.served == GATE_DETECTOR else asked_twin(twin, params)
+
+
+def _twin_pairs(pairs: pd.DataFrame, form: str, fpr: float) -> Tensor | None:
+    """Similarities in the twin of clean pairs of the same person, ascending; None where it is not asked."""
+    if form == GATE_DETECTOR:
+        return None
+    found = torch.sort(torch.tensor(pairs["twin_score"].to_numpy(dtype=np.float64))).values
+    threshold_at_rejection(found, fpr)  # refused before it is registered, not when it is asked
+    return found
 
 
 def _detector(summary: pd.DataFrame, configuration: str | None) -> str:

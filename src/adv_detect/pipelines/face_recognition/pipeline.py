@@ -15,7 +15,12 @@ from adv_detect.pipelines.face_recognition.figures import (
     write_face_part,
     write_face_sections,
 )
-from adv_detect.pipelines.face_recognition.gate import identify_through_gate, measure_gate, pair_gate_faces
+from adv_detect.pipelines.face_recognition.gate import (
+    identify_through_gate,
+    measure_gate,
+    pair_gate_faces,
+    pair_validation_faces,
+)
 from adv_detect.pipelines.face_recognition.gate_model import assemble_verifier
 from adv_detect.pipelines.face_recognition.gate_scores import score_gate_images, score_pair_images
 
@@ -40,13 +45,13 @@ def _embedding() -> list[Any]:
         ),
         node(
             nodes.embed_faces,
-            inputs=["verification_images", "network_weights", "verification_pair_table", PARAMS, RUNTIME],
+            inputs=["verification_images", "network_weights", "twin", "verification_pair_table", PARAMS, RUNTIME],
             outputs="verification_embeddings",
             name="embed_faces",
         ),
         node(
             nodes.embed_attacked_faces,
-            inputs=["adversarials", "network_weights", PARAMS, RUNTIME],
+            inputs=["adversarials", "network_weights", "twin", PARAMS, RUNTIME],
             outputs="attack_embeddings",
             name="embed_attacked_faces",
         ),
@@ -136,7 +141,15 @@ def _scoring() -> list[Any]:
         ),
         node(
             embed_adaptive_faces,
-            inputs=["known_adversarials", "detectors", "detector_summary", "network_weights", PARAMS, RUNTIME],
+            inputs=[
+                "known_adversarials",
+                "detectors",
+                "detector_summary",
+                "network_weights",
+                "twin",
+                PARAMS,
+                RUNTIME,
+            ],
             outputs="adaptive_embeddings",
             name="embed_adaptive_faces",
         ),
@@ -152,9 +165,16 @@ def _gating() -> list[Any]:
             name="pair_gate_faces",
         ),
         node(
+            pair_validation_faces,
+            inputs=["attack_embeddings", RUNTIME],
+            outputs="validation_pair_scores",
+            name="pair_validation_faces",
+        ),
+        node(
             measure_gate,
             inputs=[
                 "gate_pairs",
+                "validation_pair_scores",
                 "verification_scores",
                 "pair_image_scores",
                 "gate_scores",
@@ -184,6 +204,7 @@ def _gating() -> list[Any]:
             assemble_verifier,
             inputs=[
                 "verification_scores",
+                "validation_pair_scores",
                 "detectors",
                 "detector_summary",
                 "network_weights",
