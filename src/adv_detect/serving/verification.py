@@ -115,8 +115,8 @@ class VerificationBundle:
         rate = float(self.metadata["fpr"] if fpr is None else fpr)
         if not carries(len(self.twin_same), rate):
             raise ConfigurationError(
-                f"fpr: expected at least {1 / len(self.twin_same):.2g}, which the {len(self.twin_same)} clean pairs carry "
-                f"on which the twin's threshold rests, got {rate:g}"
+                f"fpr: the twin's threshold rests on {len(self.twin_same)} clean pairs, expected a rate of at least "
+                f"{1 / len(self.twin_same):.2g}, got {rate:g}"
             )
         return threshold_at_rejection(self.twin_same, rate)
 
@@ -194,9 +194,9 @@ def verify_pairs(
         ``first_score``, ``first_p_value``, ``first_is_adversarial``, ``second_...``, the detector's ``threshold``,
         ``n_clean`` (clean images that it rests on), ``n_pairs`` (pairs of different people that the similarity
         threshold rests on), ``accepted`` (the same person, and neither picture flagged). Where the gate asks the twin
-        also ``twin_similarity``, ``twin_threshold``, ``twin_same_person`` and ``n_same_pairs`` (pairs of the same person
-        that its threshold rests on); ``accepted`` asks for ``twin_same_person`` then, and in the form ``similarity``
-        whatever the detector says.
+        also ``twin_similarity``, ``twin_threshold``, ``twin_same_person`` and ``n_same_pairs`` (pairs of the same
+        person that its threshold rests on); ``accepted`` asks for ``twin_same_person`` then, and in the form
+        ``similarity`` whatever the detector says.
 
     Raises:
         DataError: The pairs are not usable, or get a score that is not finite.

@@ -93,7 +93,8 @@ def _asked(bundle: VerificationBundle) -> str:
     if bundle.twin_same is None:
         return ""
     count = len(bundle.twin_same)
-    return f"; it is also the share of the {count:,} clean pairs of a person below the twin's threshold, at least {1 / count:.2g}"
+    least = f"from {1 / count:.2g} on"
+    return f"; also the share of {count:,} clean pairs of a person below the threshold of the twin, {least}"
 
 
 def gate_version(bundle: VerificationBundle) -> str:

@@ -27,7 +27,7 @@ PROTOCOL, KNOWN = "protocol", "known"
 """People of clean pairs: those of the verification protocol, strangers to the detector among them; those it knows."""
 
 NOTHING = "nothing"
-"""Value of ``knows``: the attack was made without the gate; others are the forms of the gate that it was made against."""
+"""Value of ``knows``: the attack was made without the gate; otherwise the form of the gate that it was made against."""
 
 Flags: TypeAlias = NDArray[np.bool_]
 Scores: TypeAlias = NDArray[np.float64]

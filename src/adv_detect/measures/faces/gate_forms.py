@@ -87,8 +87,8 @@ def similarity_thresholds(validation: Scores, pairs: pd.DataFrame, rates: Iterab
     if not any(one.calibrated_on == VALIDATION for one in found):
         raise DataError(
             f"face_recognition.gate.fprs: a gate that asks the twin needs at least {pairs_needed(max(wanted))} clean "
-            f"validation pairs of the same person for {max(wanted):g}, got {len(validation)}; attack more images, or add "
-            "a higher rate"
+            f"validation pairs of the same person for {max(wanted):g}, got {len(validation)}; attack more images, or "
+            "add a higher rate"
         )
     return found
 
@@ -135,8 +135,8 @@ def _threshold(name: str, rate: float, same: Scores) -> GateThreshold:
 def _report(name: str, count: int, rates: list[float]) -> None:
     told = ", ".join(f"{rate:g} (needs {pairs_needed(rate)})" for rate in rates)
     LOGGER.warning(
-        "face_recognition: gates that ask the twin are left out at thresholds from %s at the rates %s: there are %d clean "
-        "pairs of the same person",
+        "face_recognition: gates that ask the twin are left out at thresholds from %s at the rates %s: there are %d "
+        "clean pairs of the same person",
         name,
         told,
         count,

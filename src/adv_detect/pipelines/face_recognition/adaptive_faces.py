@@ -15,11 +15,11 @@ from adv_detect.absent import ABSENT, Absent
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
 from adv_detect.measures.faces.gate import NOTHING, gate_detectors
-from adv_detect.names import GATE_DETECTOR, TWIN_DIGEST
+from adv_detect.names import GATE_DETECTOR, KNOWS, TWIN_DIGEST
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import FaceRecognitionParams, RuntimeParams
 from adv_detect.pipelines.face_recognition.embedders import plan_embedder
-from adv_detect.pipelines.face_recognition.embedding_shards import KNOWS, AdaptiveFaceWork
+from adv_detect.pipelines.face_recognition.embedding_shards import AdaptiveFaceWork
 from adv_detect.pipelines.face_recognition.rows import FaceRows
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 

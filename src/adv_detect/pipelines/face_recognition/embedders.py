@@ -54,8 +54,9 @@ def no_twin(params: FaceRecognitionParams) -> str:
     """Say that the gate asks a twin that does not exist."""
     gate = params.gate
     return (
-        f"face_recognition.gate: forms {list(gate.forms)} and served {gate.served!r} ask the twin for the similarity, and "
-        "there is none; set twin_training.network and run the main job, or use forms: [detector] and served: detector"
+        f"face_recognition.gate: forms {list(gate.forms)} and served {gate.served!r} ask the twin for the similarity, "
+        "and there is none; set twin_training.network and run the main job, or use forms: [detector] and "
+        "served: detector"
     )
 
 

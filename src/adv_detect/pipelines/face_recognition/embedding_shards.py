@@ -12,7 +12,7 @@ from adv_detect.algorithms.attacks.deep_features import last_features
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.images import ImageSet, load_images
 from adv_detect.measures.faces.verification import add_mirrored
-from adv_detect.names import GATE_DETECTOR
+from adv_detect.names import GATE_DETECTOR, KNOWS
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import RuntimeParams
@@ -27,8 +27,6 @@ ADAPTIVE = "adaptive"
 """Form of attacks that know the detector."""
 ADAPTIVE_KEPT = ("source_index", "label", "target", "detector_score")
 ADAPTIVE_FACTS = ("detector", "attack", "norm", "epsilon", "criterion", "source_ids")
-KNOWS = "knows"
-"""Form of the gate that an attack was made against; images that do not say so were made against a detector."""
 KEPT = ("source_index", "label", "target", "success", "predicted")
 
 
@@ -111,7 +109,7 @@ class FaceWork:
     embedder: Embedder
 
     def __call__(self, indices: tuple[int, ...]) -> ShardContent:
-        """Make one shard: ``embedding``, ``template`` ``(n, D)``, with a twin ``twin_template``, and ``source_index`` ``(n,)``."""
+        """Make one shard: ``embedding``, ``template``, with a twin ``twin_template``, and ``source_index`` ``(n,)``."""
         size = self.embedder.runtime.batch_size
         bounds = self.embedder.network.spec.bounds
         batches = [indices[start : start + size] for start in range(0, len(indices), size)]
@@ -129,7 +127,7 @@ class AttackedFaceWork:
     embedder: Embedder
 
     def __call__(self, key: str) -> ShardContent:
-        """Make one shard: ``embedding``, ``template`` ``(n, D)``, with a twin ``twin_template``, and the columns of `KEPT`."""
+        """Make one shard: ``embedding``, ``template``, with a twin ``twin_template``, and the columns of `KEPT`."""
         stored = self.adversarials[key]
         images = stored.tensors["images"]
         embedded = self.embedder(images) if len(images) else self._nothing(images)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import torch
@@ -28,9 +30,56 @@ PICTURES = 2
 """Of a pair: a request holds so many times fewer pairs than images."""
 
 
-def assemble_verifier(
+@dataclass(frozen=True)
+class CleanPairs:
+    """Similarities of clean pairs, ascending.
+
+    Attributes:
+        same: Of the same person, ``(n,)``.
+        different: Of different people, ``(m,)``.
+        twin_same: In the twin, of the same person, ``(k,)``; None where it is not asked.
+    """
+
+    same: Tensor
+    different: Tensor
+    twin_same: Tensor | None
+
+
+def gather_clean_pairs(
     verification_scores: pd.DataFrame,
     validation_pair_scores: pd.DataFrame,
+    face_recognition: FaceRecognitionParams,
+    serving: ServingParams,
+) -> CleanPairs:
+    """Gather the similarities that the thresholds of the registered gate rest on.
+
+    Args:
+        verification_scores: Clean pairs of the protocol.
+        validation_pair_scores: Clean pairs of the same person, of people whom the detectors know.
+        face_recognition: The form of the gate.
+        serving: The default rate.
+
+    Returns:
+        The similarities.
+
+    Raises:
+        DataError: The gate asks the twin, and the clean pairs cannot carry the default rate.
+    """
+    same = verification_scores["same"].to_numpy(bool)
+    own, different = (_ascending(verification_scores["score"][kind]) for kind in (same, ~same))
+    if face_recognition.gate.served == GATE_DETECTOR:
+        return CleanPairs(own, different, None)
+    found = _ascending(validation_pair_scores["twin_score"])
+    threshold_at_rejection(found, serving.fpr)  # refused before it is registered, not when it is asked
+    return CleanPairs(own, different, found)
+
+
+def _ascending(values: pd.Series[float]) -> Tensor:
+    return torch.sort(torch.tensor(values.to_numpy(dtype=np.float64))).values
+
+
+def assemble_verifier(
+    clean_pairs: CleanPairs,
     detectors: ShardStore,
     detector_summary: pd.DataFrame,
     network_weights: TargetNetwork,
@@ -42,21 +91,17 @@ def assemble_verifier(
     """Bundle network, a detector and the similarities of clean pairs for serving.
 
     Args:
-        verification_scores: Clean pairs, which fix the similarity threshold at any false-accept rate.
-        validation_pair_scores: Clean pairs of the same person, which fix the twin's threshold.
+        clean_pairs: Similarities of clean pairs, which fix the thresholds at any rate.
         detectors: The trained detectors.
         detector_summary: Their validation figures.
         network_weights: The network whose last layer is the embedding.
         representatives: Class representatives.
         twin: The second network, which is served where the detector reads it, or the gate asks it.
-        face_recognition: Which form of gate, which detector, the default false-accept rate, whether mirror images count.
+        face_recognition: Form and detector of the gate, the default false-accept rate, whether mirror images count.
         serving: Name, default false-positive rate and limits.
 
     Returns:
         Everything that verifying a pair of pictures takes.
-
-    Raises:
-        DataError: The gate asks the twin, and the clean pairs cannot carry the default rate.
     """
     gate = face_recognition.gate
     key = _detector(detector_summary, gate.detector)
@@ -77,9 +122,7 @@ def assemble_verifier(
         twin=_served_twin(twin, stored, face_recognition),
         metadata=serving.model_dump() | own | {name: float(figures[name][key]) for name in SUMMARY_FIGURES},
     )
-    scores, same = verification_scores["score"].to_numpy(dtype=np.float64), verification_scores["same"].to_numpy(bool)
-    sides = (torch.sort(torch.tensor(scores[kind])).values for kind in (same, ~same))
-    return VerificationBundle(bundle, *sides, twin_same=_twin_pairs(validation_pair_scores, gate.served, serving.fpr))
+    return VerificationBundle(bundle, clean_pairs.same, clean_pairs.different, clean_pairs.twin_same)
 
 
 def _served_twin(
@@ -87,15 +130,6 @@ def _served_twin(
 ) -> TargetNetwork | None:
     read = twin_that_is_read(twin, {stored.key: stored.params})
     return read if params.gate.served == GATE_DETECTOR else asked_twin(twin, params)
-
-
-def _twin_pairs(pairs: pd.DataFrame, form: str, fpr: float) -> Tensor | None:
-    """Similarities in the twin of clean pairs of the same person, ascending; None where it is not asked."""
-    if form == GATE_DETECTOR:
-        return None
-    found = torch.sort(torch.tensor(pairs["twin_score"].to_numpy(dtype=np.float64))).values
-    threshold_at_rejection(found, fpr)  # refused before it is registered, not when it is asked
-    return found
 
 
 def _detector(summary: pd.DataFrame, configuration: str | None) -> str:

@@ -13,7 +13,6 @@ import torch
 
 from adv_detect.absent import Absent
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.errors import DataError
 from adv_detect.images import ImageSet, image_set_identity
 from adv_detect.measures.faces.decisions import fold_accuracy
 from adv_detect.measures.faces.draw import draw_pairs
@@ -23,6 +22,7 @@ from adv_detect.measures.faces.verification import verify
 from adv_detect.names import NATURAL
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import FaceRecognitionParams, RuntimeParams
+from adv_detect.pipelines.face_recognition.embedders import check_shape, plan_embedder
 from adv_detect.pipelines.face_recognition.embedding_shards import (
     MISSING,
     TEMPLATE,
@@ -31,7 +31,6 @@ from adv_detect.pipelines.face_recognition.embedding_shards import (
     FaceWork,
     pair_shards,
 )
-from adv_detect.pipelines.face_recognition.embedders import check_shape, plan_embedder
 from adv_detect.pipelines.face_recognition.identification import build_gallery, identification_table
 from adv_detect.pipelines.face_recognition.rows import TEST, attacked_faces, natural_faces
 from adv_detect.pipelines.face_recognition.verification import attacked_pairs, score_pairs, verification_table
@@ -155,8 +154,9 @@ def verify_clean(
         face_recognition: False-accept rates.
 
     Returns:
-        ``verification_scores``: the pairs that could be compared, with their cosine similarity ``score``, and
-        ``twin_score``, that in the twin (NaN where it is not asked); and the figures of the protocol: ten-fold accuracy (where there are folds), AUC, EER, TAR at FAR, counts.
+        ``verification_scores``: the pairs that could be compared, with their cosine similarity ``score`` and
+        ``twin_score``, that in the twin (NaN where it is not asked); and the figures of the protocol: ten-fold accuracy
+        (where there are folds), AUC, EER, TAR at FAR, counts.
     """
     parts = [content.tensors for content in verification_embeddings.values()]
     order = torch.cat([part["source_index"] for part in parts]).tolist()

@@ -21,7 +21,7 @@ from adv_detect.pipelines.face_recognition.gate import (
     pair_gate_faces,
     pair_validation_faces,
 )
-from adv_detect.pipelines.face_recognition.gate_model import assemble_verifier
+from adv_detect.pipelines.face_recognition.gate_model import assemble_verifier, gather_clean_pairs
 from adv_detect.pipelines.face_recognition.gate_scores import score_gate_images, score_pair_images
 
 PARAMS = "params:face_recognition"
@@ -201,10 +201,15 @@ def _gating() -> list[Any]:
             name="identify_through_gate",
         ),
         node(
+            gather_clean_pairs,
+            inputs=["verification_scores", "validation_pair_scores", PARAMS, "params:serving"],
+            outputs="clean_pairs",
+            name="gather_clean_pairs",
+        ),
+        node(
             assemble_verifier,
             inputs=[
-                "verification_scores",
-                "validation_pair_scores",
+                "clean_pairs",
                 "detectors",
                 "detector_summary",
                 "network_weights",

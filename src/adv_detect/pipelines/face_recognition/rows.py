@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ def joined(first: FaceRows, second: FaceRows) -> FaceRows:
     Returns:
         All rows.
     """
-    tensors = {
+    tensors: dict[str, Any] = {
         one.name: torch.cat([getattr(first, one.name), getattr(second, one.name)])
         for one in fields(FaceRows)
         if isinstance(getattr(first, one.name), Tensor)
