@@ -19,9 +19,8 @@ from adv_detect.algorithms.detectors import (
 )
 from adv_detect.errors import ConfigurationError
 from adv_detect.jobs.detectors import CRITERIA, DetectorJob, plan_jobs
-from adv_detect.names import GATE_BOTH, GATE_DETECTOR, GATE_SIMILARITY
+from adv_detect.names import BOTH_SIMILARITIES, GATE_BOTH, GATE_DETECTOR, GATE_SIMILARITY
 from adv_detect.params import AdaptiveAttackParams, AdaptiveAttackSpec, Criterion, DetectorTrainingParams
-from adv_detect.pipelines.adaptive_attack.gate_models import BOTH_SIMILARITIES
 from adv_detect.pipelines.adaptive_attack.models import REFERENCE_THRESHOLD, USUAL
 
 

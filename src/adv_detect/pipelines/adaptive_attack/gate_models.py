@@ -18,8 +18,6 @@ from adv_detect.networks.target import TargetNetwork
 if TYPE_CHECKING:
     from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 
-BOTH_SIMILARITIES = "both_similarities"
-"""Classifier of attacks on such a gate."""
 QUANTILE = 0.05
 """Share of clean pictures less similar to their person than the level that an attacker aims at."""
 LEAST_SPREAD = 1e-3

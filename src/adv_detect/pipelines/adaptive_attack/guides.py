@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.adaptive import AdaptiveTask, Guide, nearest_guides
+from adv_detect.algorithms.attacks.adaptive.second_opinion import SimilarityGuide
 from adv_detect.algorithms.attacks.adaptive.task import DescribingModel
 from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
@@ -75,7 +76,7 @@ def _templates(task: AdaptiveTask, model: GateModel) -> Guide:
     """Templates of the classes aimed at; without targets those of the own ones, which the attack replaces."""
     values = model.templates[task.labels if task.targets is None else task.targets]
     levels = model.levels.expand(len(task), *model.levels.shape)
-    return Guide(values=values, describe=model.describe, evade=model.evade, levels=levels)
+    return SimilarityGuide(values=values, describe=model.describe, evade=model.evade, levels=levels)
 
 
 def describe_in_batches(describe: DescribingModel, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:

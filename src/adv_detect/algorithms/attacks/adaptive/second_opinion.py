@@ -9,7 +9,7 @@ is made again within smaller budgets, so that a larger one does not do worse.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -26,12 +26,28 @@ from adv_detect.algorithms.attacks.adaptive.gradients import (
     counts,
     unit_gradient,
 )
-from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel
+from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, Candidates, EndToEndModel, Guide
 from adv_detect.algorithms.attacks.adaptive.tracker import Tracker
 from adv_detect.errors import ConfigurationError
 
 FLAGGED = 1000.0
 """Added to the key of an image that the detector flags: those that pass come first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarityGuide(Guide):
+    """Aim in two networks: its values are embeddings ``(N, 2, D)``.
+
+    Attributes:
+        levels: Per image and network the similarity from which clean pictures are found to show a person, and its
+            standard deviation over clean pictures, ``(N, 2, 2)``.
+    """
+
+    levels: Tensor
+
+    def select(self, rows: Tensor) -> SimilarityGuide:
+        """Return the guide of some images only; ``rows`` is int64, ``(n,)``."""
+        return replace(self, values=self.values[rows], levels=self.levels[rows])
 
 
 class SecondOpinionArguments(DescentArguments):
@@ -59,7 +75,7 @@ def second_opinion(model: EndToEndModel, task: AdaptiveTask, arguments: SecondOp
 
     Args:
         model: Images to class and detector logits; the guide's model is used in its place.
-        task: What to attack; its guide holds embeddings ``(N, 2, D)`` to approach, and levels ``(N, 2, 2)``. Without
+        task: What to attack; its guide is a :class:`SimilarityGuide` with embeddings to approach. Without
             targets the embeddings of the clean images take their place, to get away from.
         arguments: Steps, restarts, form of the gate, goal.
 
@@ -68,9 +84,9 @@ def second_opinion(model: EndToEndModel, task: AdaptiveTask, arguments: SecondOp
         logit.
 
     Raises:
-        ConfigurationError: There is no guide, or one without levels.
+        ConfigurationError: There is no such guide.
     """
-    if task.guide is None or task.guide.levels is None:
+    if not isinstance(task.guide, SimilarityGuide):
         raise ConfigurationError(
             "guide: this attack moves images towards a guide with levels of similarity, got none; give the task one"
         )
@@ -119,8 +135,7 @@ def gaps(evaluation: Evaluation, batch: AdaptiveTask) -> Tensor:
         Shape ``(N, 2)``, in standard deviations of clean pictures: the similarity that is missing to the level from
         which clean pictures are found to show the guide's person; without targets the similarity above it.
     """
-    assert batch.guide is not None
-    assert batch.guide.levels is not None
+    assert isinstance(batch.guide, SimilarityGuide)
     assert evaluation.description is not None
     similarity = functional.cosine_similarity(evaluation.description, batch.guide.values, dim=2)
     level, spread = batch.guide.levels.unbind(dim=2)

@@ -66,21 +66,17 @@ class Guide:
             :meth:`EvadableModel.evade` gives them; None where the model cannot tell.
         weights: Weight of each squared difference, broadcastable to ``values`` and with a row per image; None
             weighs all alike.
-        levels: Per image and network the similarity from which clean pictures are found to show a person, and its
-            standard deviation over clean pictures, ``(N, 2, 2)``; None for attacks that do not compare two networks.
     """
 
     values: Tensor
     describe: DescribingModel
     weights: Tensor | None = None
     evade: EvadingModel | None = None
-    levels: Tensor | None = None
 
     def select(self, rows: Tensor) -> Guide:
         """Return the guide of some images only; ``rows`` is int64, ``(n,)``."""
         weights = None if self.weights is None else self.weights[rows]
-        levels = None if self.levels is None else self.levels[rows]
-        return replace(self, values=self.values[rows], weights=weights, levels=levels)
+        return replace(self, values=self.values[rows], weights=weights)
 
 
 @dataclass(frozen=True, kw_only=True)
