@@ -36,11 +36,7 @@ class GateParams(Block):
     far: Rate = 0.01
     fprs: Annotated[tuple[Rate, ...], Field(min_length=1), Once] = (0.01, 0.05)
     forms: Annotated[tuple[GateForm, ...], Field(min_length=1), Once] = ("detector",)
-    """What is measured: detector asks whether a picture fits its class, similarity whether the twin finds the same
-    person, both turns away what either does. The last two need a twin.
-    """
     served: GateForm = "detector"
-    """Form of the registered model."""
     detector: str | None = None
 
     @property

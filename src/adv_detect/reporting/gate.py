@@ -26,16 +26,15 @@ TEXTS = {
         "gate": """
             A **gate** accepts a pair only if its two pictures show the same person **and** it agrees. There are three
             forms: a **detector** asks of each picture whether it fits its class; **similarity** asks the twin, a second
-            network that is harder to mislead, whether the two show the same person; and a detector
-            **+ similarity** turns away what either does. An attack gets through if it reaches its aim and no picture is
-            flagged; a person whom the twin does not recognise is not accepted either, so against dodging the twin is no
-            help. The similarity threshold is fixed on
-            clean pairs at a false-accept rate of {far:g} (similarity {similarity:.3f}). Detectors know the people of
-            the classifier only; a stranger has no class of his own, and a detector that asks how well a picture fits
-            its class may flag his pictures. So the cost stands for both: pairs of the protocol, and test images of
-            people whom the detector knows; and thresholds for both: fixed on validation images, and on the images of
-            the pairs, each fold by those of the others. The twin knows no class: it turns strangers away at the rate at
-            which it turns away pairs of its own people, as far as they look alike to it.
+            network that is harder to mislead, whether the two show the same person; a detector **and similarity** turn
+            away what either does. An attack gets through if it reaches its aim and no picture is flagged. A person whom
+            the twin does not recognise is not accepted either: against dodging the twin is no help. The similarity
+            threshold is fixed on clean pairs at a false-accept rate of {far:g} (similarity {similarity:.3f}). Detectors
+            know the people of the classifier only; a stranger has no class of his own, and a detector that asks how
+            well a picture fits its class may flag his pictures. The twin asks for no class. So the cost stands for both:
+            pairs of the protocol, and test images of people whom the detector knows; and thresholds for both: fixed on
+            validation images, and on the images of the pairs, each fold by those of the others; those of the twin on
+            pairs of the same person among them.
         """,
         "figure": """
             Attacked pairs that get through, without a gate and behind each gate at a rate of

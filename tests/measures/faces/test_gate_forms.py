@@ -118,8 +118,8 @@ def test_gates_of_the_configured_forms():
         ("detector", "a/both/all/0", "a"),
         ("detector", "b/both/all/0", "b"),
         ("similarity", "", "similarity"),
-        ("both", "a/both/all/0", "a + similarity"),
-        ("both", "b/both/all/0", "b + similarity"),
+        ("both", "a/both/all/0", "a and similarity"),
+        ("both", "b/both/all/0", "b and similarity"),
     ]
 
 

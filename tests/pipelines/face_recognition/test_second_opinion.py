@@ -145,7 +145,7 @@ def test_each_form_is_a_gate_of_the_table(measured):
     assert set(similar["detector"]) == {""}
     assert similar["threshold"].isna().all()
     assert table.loc[table["gate"] == "detector", "twin_threshold"].isna().all()
-    assert "cosine targeted + similarity" in set(table["configuration"])
+    assert "cosine targeted and similarity" in set(table["configuration"])
 
 
 def test_an_attack_gets_through_where_network_and_twin_find_the_same_person(measured):
@@ -203,7 +203,7 @@ def test_attacks_on_a_twin_of_before_are_left_out(identified, params, attacked, 
 def test_the_report_shows_each_form(identified, measured):
     section = gate_section(measured["gate"], identified["face_gate_identification"], b"")
     text = render_report(Report("Faces", "", [section]))
-    assert "cosine targeted + similarity" in text
+    assert "cosine targeted and similarity" in text
     assert "gate-both, linf 0.3" in text
 
 

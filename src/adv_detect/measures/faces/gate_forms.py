@@ -28,7 +28,7 @@ class Gate:
     Attributes:
         form: ``detector``, ``similarity`` or ``both``.
         detector: Key of the detector in it; empty for none.
-        label: Name in tables: the configuration of the detector, ``similarity``, or both joined by a plus.
+        label: Name in tables: the configuration of the detector, ``similarity``, or both joined by ``and``.
     """
 
     form: str
@@ -51,7 +51,7 @@ def list_gates(forms: Sequence[str], detectors: Mapping[str, str]) -> list[Gate]
         if form == GATE_SIMILARITY:
             gates.append(Gate(form, NO_DETECTOR, GATE_SIMILARITY))
         else:
-            ending = f" + {GATE_SIMILARITY}" if form == GATE_BOTH else ""
+            ending = f" and {GATE_SIMILARITY}" if form == GATE_BOTH else ""
             gates += [Gate(form, key, f"{name}{ending}") for key, name in detectors.items()]
     return gates
 
