@@ -62,7 +62,7 @@ def keep(reporting: Path, folder: Path) -> list[Path]:
 
 
 def _of_gates(table: pd.DataFrame) -> pd.DataFrame:
-    """Keep all rows of detectors; of gates that ask the twin clean pairs and impersonation; behind both by the aware."""
+    """Keep all rows of detectors, and of gates that ask the twin clean pairs and impersonation."""
     if "gate" not in table:
         return table
     clean = table["attack"] == "natural"

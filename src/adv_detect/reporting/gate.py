@@ -31,8 +31,8 @@ TEXTS = {
             the twin does not recognise is not accepted either: against dodging the twin is no help. The similarity
             threshold is fixed on clean pairs at a false-accept rate of {far:g} (similarity {similarity:.3f}). Detectors
             know the people of the classifier only; a stranger has no class of his own, and a detector that asks how
-            well a picture fits its class may flag his pictures. The twin asks for no class. So the cost stands for both:
-            pairs of the protocol, and test images of people whom the detector knows; and thresholds for both: fixed on
+            well a picture fits its class may flag his pictures. The twin asks for no class. So the cost stands for
+            both: pairs of the protocol, and test images of people whom the detector knows; and thresholds for both: fixed on
             validation images, and on the images of the pairs, each fold by those of the others; those of the twin on
             pairs of the same person among them.
         """,
