@@ -32,9 +32,9 @@ TEXTS = {
             threshold is fixed on clean pairs at a false-accept rate of {far:g} (similarity {similarity:.3f}). Detectors
             know the people of the classifier only; a stranger has no class of his own, and a detector that asks how
             well a picture fits its class may flag his pictures. The twin asks for no class. So the cost stands for
-            both: pairs of the protocol, and test images of people whom the detector knows; and thresholds for both: fixed on
-            validation images, and on the images of the pairs, each fold by those of the others; those of the twin on
-            pairs of the same person among them.
+            both: pairs of the protocol, and test images of people whom the detector knows; and thresholds for both:
+            fixed on validation images, and on the images of the pairs, each fold by those of the others; those of the
+            twin on pairs of the same person among them.
         """,
         "figure": """
             Attacked pairs that get through, without a gate and behind each gate at a rate of

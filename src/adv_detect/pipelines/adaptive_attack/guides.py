@@ -73,7 +73,7 @@ def with_guide(
 
 
 def _templates(task: AdaptiveTask, model: GateModel) -> Guide:
-    """Templates of the classes aimed at; without targets those of the own ones, which the attack replaces."""
+    """Templates of the classes aimed at; without targets those of the own ones, to get away from."""
     values = model.templates[task.labels if task.targets is None else task.targets]
     levels = model.levels.expand(len(task), *model.levels.shape)
     return SimilarityGuide(values=values, describe=model.describe, evade=model.evade, levels=levels)

@@ -35,15 +35,21 @@ class TwoNetworks:
         return logits, scores
 
 
-def make_task(model, *, targeted=True, threshold=100.0, epsilon=0.25):
-    towards = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
-    levels = torch.tensor([[[0.5, 0.1], [0.8, 0.2]]])
-    guide = SimilarityGuide(values=towards, describe=model.describe, levels=levels)
-    targets = torch.tensor([1]) if targeted else None
+def make_task(model, *, targeted=True, threshold=100.0, epsilon=0.25, images=DARK):
+    count = len(images)
+    towards = torch.tensor([[[0.0, 1.0]] * 2 if targeted else [[1.0, 0.2]] * 2])
+    levels = torch.tensor([[[0.5 if targeted else 0.9, 0.1], [0.8, 0.2]]])
+    expanded = {"values": towards.expand(count, 2, 2), "levels": levels.expand(count, 2, 2)}
     return AdaptiveTask(
-        images=DARK, labels=torch.tensor([0]), targets=targets, threshold=threshold, bounds=(0.0, 1.0), norm="linf",
-        epsilon=epsilon, guide=guide,
-    )  # fmt: skip
+        images=images,
+        labels=torch.zeros(count, dtype=torch.int64),
+        targets=torch.ones(count, dtype=torch.int64) if targeted else None,
+        threshold=threshold,
+        bounds=(0.0, 1.0),
+        norm="linf",
+        epsilon=epsilon,
+        guide=SimilarityGuide(describe=model.describe, **expanded),
+    )
 
 
 def attack(model, task, **arguments):
@@ -89,7 +95,7 @@ def test_a_twin_that_does_not_move_is_not_fooled():
 def test_away_from_the_own_person_one_network_is_enough():
     model = TwoNetworks(twin_moves=False)
     found = attack(model, make_task(model, targeted=False))
-    assert similarities(model, found.images, (1.0, 0.0))[0].item() < 0.5
+    assert (similarities(model, found.images, (1.0, 0.2)) < torch.tensor([0.9, 1.0])).all()
     assert found.first_success.item() > 0
 
 
@@ -128,3 +134,15 @@ def test_a_guide_without_levels_is_refused():
     )  # fmt: skip
     with pytest.raises(ConfigurationError, match="guide with levels of similarity, got none"):
         attack(model, bare)
+
+
+def test_an_image_does_not_feel_its_neighbours_and_keeps_its_budget():
+    model = TwoNetworks()
+    images = (DARK + torch.tensor([-0.1, 0.0, 0.05])[:, None, None, None]).clone()
+    task = make_task(model, images=images, epsilon=0.1, threshold=1.0)
+    build = build_adaptive_attack("second_opinion", {"steps": 10, "restarts": 2})
+    together = run_adaptive_attack(build, model, task)
+    alone = run_adaptive_attack(build, model, task.select(torch.tensor([2, 1, 0])), batch_size=1)
+    torch.testing.assert_close(together.images.flip(0), alone.images)
+    assert together.linf.max() <= 0.1 + 1e-6
+    assert (together.linf > 0.05).all()

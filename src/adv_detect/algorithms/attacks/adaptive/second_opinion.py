@@ -3,7 +3,7 @@
 Such a gate accepts a pair if both find the same person and, in the form ``both``, a detector flags no picture. The
 attack follows all that the form reads: the similarities in both networks, each measured against what clean pictures of
 a person have, through a smooth maximum that gives either of them a gradient; and where these suffice and the detector
-does not pass, the detector. Kept is the iterate that passes with the smallest shortfall of the worse network. Each run
+does not pass, the detector. Kept is the iterate that passes with the smallest joint shortfall. Each run
 is made again within smaller budgets, so that a larger one does not do worse.
 """
 
@@ -71,12 +71,12 @@ class SecondOpinionArguments(DescentArguments):
 
 
 def second_opinion(model: EndToEndModel, task: AdaptiveTask, arguments: SecondOpinionArguments) -> Candidates:
-    """Move the embeddings of two networks to a guide's, or away from the own ones, while the detector passes.
+    """Move the embeddings of two networks to those of a person, or away from the own ones, while the detector passes.
 
     Args:
         model: Images to class and detector logits; the guide's model is used in its place.
-        task: What to attack; its guide is a :class:`SimilarityGuide` with embeddings to approach. Without
-            targets the embeddings of the clean images take their place, to get away from.
+        task: What to attack; its guide is a :class:`SimilarityGuide` of the persons aimed at; without targets of the
+            own ones, to get away from.
         arguments: Steps, restarts, form of the gate, goal.
 
     Returns:
@@ -90,10 +90,6 @@ def second_opinion(model: EndToEndModel, task: AdaptiveTask, arguments: SecondOp
         raise ConfigurationError(
             "guide: this attack moves images towards a guide with levels of similarity, got none; give the task one"
         )
-    if task.targets is None:
-        with torch.no_grad():
-            own = task.guide.describe(task.images)[2]
-        task = replace(task, guide=replace(task.guide, values=own))
     tracker = Tracker(task)
 
     def choose(evaluation: Evaluation, batch: AdaptiveTask) -> Direction:
@@ -111,15 +107,17 @@ def second_opinion(model: EndToEndModel, task: AdaptiveTask, arguments: SecondOp
 
 
 class _GapDescent(Descent):
-    """Keeps the iterate that passes with the smallest gap of the worse network."""
+    """Keeps the iterate that passes with the smallest joint gap."""
 
     def _judge(self, rows: Tensor, evaluation: Evaluation) -> None:
         assert isinstance(self._arguments, SecondOpinionArguments)
-        gap = worst_gap(evaluation, self._task.select(rows)).detach()
+        batch = self._task.select(rows)
+        gap = worst_gap(evaluation, batch).detach()
         passed = evaluation.score <= self._task.threshold - self._arguments.detector_margin
         above = FLAGGED + (evaluation.score - self._task.threshold).clamp_min(0.0)
         self._tracker.succeed(rows, passed & (gap <= 0), self._tracker.steps)
-        self._tracker.offer(rows, evaluation.images.detach(), torch.where(passed, gap.clamp(-FLAGGED, FLAGGED), above))
+        key = joint_gap(evaluation, batch).detach().clamp(-FLAGGED, FLAGGED)
+        self._tracker.offer(rows, evaluation.images.detach(), torch.where(passed, key, above))
         if self._arguments.return_early:
             self._tracker.finish(rows, passed & (gap <= -self._arguments.goal))
 
