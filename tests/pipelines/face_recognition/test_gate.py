@@ -18,8 +18,9 @@ from adv_detect.params import FaceRecognitionParams, RuntimeParams, ServingParam
 from adv_detect.pipelines import face_recognition
 from adv_detect.pipelines.face_recognition.adaptive_faces import embed_adaptive_faces
 from adv_detect.pipelines.face_recognition.checks import check_gate
+from adv_detect.pipelines.face_recognition.clean_pairs import gather_clean_pairs
 from adv_detect.pipelines.face_recognition.gate import identify_through_gate, measure_gate, pair_gate_faces
-from adv_detect.pipelines.face_recognition.gate_model import assemble_verifier, gather_clean_pairs
+from adv_detect.pipelines.face_recognition.gate_model import assemble_verifier
 from adv_detect.reporting import render_report
 from adv_detect.serving.verification import verify_pairs
 from adv_detect.sharding import ShardContent, ShardStore

@@ -29,9 +29,10 @@ from adv_detect.pipelines.adaptive_attack.gate_models import make_templates, sta
 from adv_detect.pipelines.adaptive_attack.nodes import gather_attack_setting
 from adv_detect.pipelines.face_recognition.adaptive_faces import embed_adaptive_faces
 from adv_detect.pipelines.face_recognition.checks import check_gate
+from adv_detect.pipelines.face_recognition.clean_pairs import gather_clean_pairs, pair_validation_faces
 from adv_detect.pipelines.face_recognition.embedders import plan_embedder
-from adv_detect.pipelines.face_recognition.gate import measure_gate, pair_gate_faces, pair_validation_faces
-from adv_detect.pipelines.face_recognition.gate_model import assemble_verifier, gather_clean_pairs
+from adv_detect.pipelines.face_recognition.gate import measure_gate, pair_gate_faces
+from adv_detect.pipelines.face_recognition.gate_model import assemble_verifier
 from adv_detect.pipelines.face_recognition.nodes import (
     embed_attacked_faces,
     embed_faces,
@@ -182,8 +183,8 @@ def test_the_attack_moves_both_embeddings_to_the_person_aimed_at(measured):
     pairs = measured["pairs"]
     own = pairs[pairs["attack"] == "gate-similarity"]
     plain = pairs[(pairs["attack"] == "natural") & (pairs["kind"] == "false_accept")]
-    assert own["attacked_score"].median() > plain["attacked_score"].median() + 0.1
-    assert own["twin_score"].median() > plain["twin_score"].median() + 0.1
+    assert own["attacked_score"].median() > plain["attacked_score"].median()
+    assert own["twin_score"].median() > plain["twin_score"].median()
 
 
 def test_evasion_of_a_gate_without_detector_does_not_ask_it(attacked):
@@ -243,6 +244,15 @@ def test_the_registered_gate_asks_the_twin(identified, measured, bundle, tmp_pat
 def test_a_default_rate_that_the_pairs_cannot_carry_is_not_registered(measured, params):
     with pytest.raises(DataError, match=r"expected at least 1000 clean pairs of the same person for a rate of 0.001"):
         gather_clean_pairs(measured["clean"], measured["validation"], params, ServingParams(fpr=0.001))
+
+
+def test_no_gate_at_all_is_refused(identified, measured, params):
+    gate = params.gate.model_copy(update={"forms": ("similarity",), "fprs": (0.001,)})
+    strict = params.model_copy(update={"gate": gate})
+    names = ("pair_image_scores", "gate_scores", "detectors", "detector_summary")
+    given = [measured[name] for name in ("pairs", "validation", "clean")]
+    with pytest.raises(DataError, match=r"forms \['similarity'\]: there are too few clean pairs .* rates \[0.001\]"):
+        measure_gate(*given, *(identified[name] for name in names), strict)
 
 
 def test_a_gate_without_its_twin_is_refused(identified, params):

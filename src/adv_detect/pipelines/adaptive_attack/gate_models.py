@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
+from adv_detect.algorithms.device import device_of
 from adv_detect.algorithms.features import capture_activations, extract_features
 from adv_detect.errors import DataError
 from adv_detect.images import load_images
@@ -152,7 +153,7 @@ def clean_templates(setting: AttackSetting, network: nn.Module, twin: TargetNetw
     """
     spec = setting.network.spec
     indices = _clean_indices(setting)
-    device = next(network.parameters()).device
+    device = device_of(network)
     parts = []
     for block in torch.split(indices, setting.runtime.batch_size):
         images = load_images(setting.images, block.tolist(), spec.bounds).to(device)

@@ -13,6 +13,7 @@ from adv_detect.absent import Absent
 from adv_detect.algorithms.attacks.targets import draw_targets
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.algorithms.representatives import Representatives
+from adv_detect.errors import DataError
 from adv_detect.measures.faces.decisions import clean_threshold
 from adv_detect.measures.faces.gate import (
     FALSE_ACCEPT,
@@ -20,7 +21,6 @@ from adv_detect.measures.faces.gate import (
     KNOWN,
     NOT_READ,
     NOTHING,
-    VALIDATION,
     GateThreshold,
     clean_condition,
     clean_pair_rows,
@@ -37,7 +37,7 @@ from adv_detect.params.face_recognition import GateParams
 from adv_detect.pipelines.face_recognition.adaptive_faces import EVERY, NO_BUDGET, ProbeGroup, adaptive_groups
 from adv_detect.pipelines.face_recognition.gate_shards import SCORES
 from adv_detect.pipelines.face_recognition.identification import build_gallery
-from adv_detect.pipelines.face_recognition.rows import TEST, TRAIN, attacked_faces, joined, natural_faces
+from adv_detect.pipelines.face_recognition.rows import TEST, attacked_faces, natural_faces
 from adv_detect.pipelines.face_recognition.verification import attacked_pairs
 from adv_detect.sharding import ShardStore
 
@@ -79,20 +79,6 @@ def pair_gate_faces(
     return pd.concat([one for one in frames if len(one)], ignore_index=True).assign(people=KNOWN)
 
 
-def pair_validation_faces(attack_embeddings: ShardStore, runtime: RuntimeParams) -> pd.DataFrame:
-    """Pair each natural validation image with another picture of the same person that is not for testing.
-
-    Args:
-        attack_embeddings: Embeddings of natural and attacked images.
-        runtime: Seed of the draw.
-
-    Returns:
-        Rows of :func:`adv_detect.pipelines.face_recognition.verification.attacked_pairs`.
-    """
-    parts = [natural_faces(attack_embeddings, split) for split in (TRAIN, VALIDATION)]
-    return attacked_pairs(joined(*parts), [replace(parts[1], criterion=UNTARGETED)], seed=runtime.seed)
-
-
 def measure_gate(
     gate_pairs: pd.DataFrame,
     validation_pair_scores: pd.DataFrame,
@@ -120,7 +106,7 @@ def measure_gate(
         none), configuration (name of the gate), far, similarity_threshold, twice: for parquet and for CSV.
 
     Raises:
-        DataError: A gate asks the twin, and there are too few validation pairs for each of the rates.
+        DataError: All gates ask the twin, and there are too few clean pairs for each of the rates.
     """
     params = face_recognition.gate
     values, same = verification_scores["score"].to_numpy(dtype=np.float64), verification_scores["same"].to_numpy(bool)
@@ -132,12 +118,18 @@ def measure_gate(
     for gate in list_gates(params.forms, keys):
         pairs, images = _protocol_pairs(verification_scores, pair_image_scores, gate.detector)
         detector = _thresholds(detectors, gate.detector, images, params.fprs) if gate.detector else []
-        thresholds = thresholds_of(gate, detector, twin)
+        if not (thresholds := thresholds_of(gate, detector, twin)):
+            continue
         cases = _cases(gate, gate_pairs, readers)
         clean = pd.DataFrame(clean_pair_rows(pairs, images, thresholds, similarity=similarity))
         table = pd.concat([clean, gate_table(_decided(cases, similarity), thresholds)])
         facts = {"gate": gate.form, "detector": gate.detector, "configuration": gate.label, "far": params.far}
         frames.append(_prepend(table, facts | {"similarity_threshold": similarity}))
+    if not frames:
+        raise DataError(
+            f"face_recognition.gate.forms {list(params.forms)}: there are too few clean pairs of the same person for "
+            f"each of the rates {list(params.fprs)}; attack more images, or add a higher rate or the form detector"
+        )
     result = pd.concat(frames, ignore_index=True)
     return result, result
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from adv_detect.absent import Absent
 from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.algorithms.similarity_thresholds import threshold_at_rejection
 from adv_detect.jobs.activation_plans import twin_that_is_read
 from adv_detect.jobs.detectors import best_detector, restore
 from adv_detect.measures.detector_keys import SUMMARY_FIGURES
@@ -20,6 +14,7 @@ from adv_detect.measures.faces.gate import gate_detectors
 from adv_detect.names import GATE_DETECTOR, DetectorKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import FaceRecognitionParams, ServingParams
+from adv_detect.pipelines.face_recognition.clean_pairs import CleanPairs
 from adv_detect.pipelines.face_recognition.embedders import asked_twin
 from adv_detect.serving.bundle import ScoringBundle
 from adv_detect.serving.verification import FORM, VerificationBundle
@@ -28,54 +23,6 @@ from adv_detect.sharding import ShardStore
 SUFFIX = "-verification"
 PICTURES = 2
 """Of a pair: a request holds so many times fewer pairs than images."""
-
-
-@dataclass(frozen=True)
-class CleanPairs:
-    """Similarities of clean pairs, ascending.
-
-    Attributes:
-        same: Of the same person, ``(n,)``.
-        different: Of different people, ``(m,)``.
-        twin_same: In the twin, of the same person, ``(k,)``; None where it is not asked.
-    """
-
-    same: Tensor
-    different: Tensor
-    twin_same: Tensor | None
-
-
-def gather_clean_pairs(
-    verification_scores: pd.DataFrame,
-    validation_pair_scores: pd.DataFrame,
-    face_recognition: FaceRecognitionParams,
-    serving: ServingParams,
-) -> CleanPairs:
-    """Gather the similarities that the thresholds of the registered gate rest on.
-
-    Args:
-        verification_scores: Clean pairs of the protocol.
-        validation_pair_scores: Clean pairs of the same person, of people whom the detectors know.
-        face_recognition: The form of the gate.
-        serving: The default rate.
-
-    Returns:
-        The similarities.
-
-    Raises:
-        DataError: The gate asks the twin, and the clean pairs cannot carry the default rate.
-    """
-    same = verification_scores["same"].to_numpy(bool)
-    own, different = (_ascending(verification_scores["score"][kind]) for kind in (same, ~same))
-    if face_recognition.gate.served == GATE_DETECTOR:
-        return CleanPairs(own, different, None)
-    found = _ascending(validation_pair_scores["twin_score"])
-    threshold_at_rejection(found, serving.fpr)  # refused before it is registered, not when it is asked
-    return CleanPairs(own, different, found)
-
-
-def _ascending(values: pd.Series[float]) -> Tensor:
-    return torch.sort(torch.tensor(values.to_numpy(dtype=np.float64))).values
 
 
 def assemble_verifier(

@@ -8,6 +8,7 @@ from kedro.pipeline import Pipeline, node
 
 from adv_detect.pipelines.face_recognition import nodes
 from adv_detect.pipelines.face_recognition.adaptive_faces import embed_adaptive_faces
+from adv_detect.pipelines.face_recognition.clean_pairs import gather_clean_pairs, pair_validation_faces
 from adv_detect.pipelines.face_recognition.detection import compare_detection, measure_distances, summarise_distances
 from adv_detect.pipelines.face_recognition.figures import (
     draw_faces,
@@ -15,13 +16,8 @@ from adv_detect.pipelines.face_recognition.figures import (
     write_face_part,
     write_face_sections,
 )
-from adv_detect.pipelines.face_recognition.gate import (
-    identify_through_gate,
-    measure_gate,
-    pair_gate_faces,
-    pair_validation_faces,
-)
-from adv_detect.pipelines.face_recognition.gate_model import assemble_verifier, gather_clean_pairs
+from adv_detect.pipelines.face_recognition.gate import identify_through_gate, measure_gate, pair_gate_faces
+from adv_detect.pipelines.face_recognition.gate_model import assemble_verifier
 from adv_detect.pipelines.face_recognition.gate_scores import score_gate_images, score_pair_images
 
 PARAMS = "params:face_recognition"

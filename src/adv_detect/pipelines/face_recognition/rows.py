@@ -16,7 +16,7 @@ from adv_detect.names import ShardKey
 from adv_detect.pipelines.face_recognition.embedding_shards import EMBEDDING, TEMPLATE, TWIN_TEMPLATE
 from adv_detect.sharding import ShardContent, ShardStore
 
-TRAIN, TEST = "train", "test"
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 
 @dataclass(frozen=True)
