@@ -25,7 +25,6 @@ from adv_detect.pipelines.adaptive_attack.attack_shards import AdaptiveBlock, Ad
 from adv_detect.pipelines.adaptive_attack.attacking import asked_twin
 from adv_detect.pipelines.adaptive_attack.checks import check_twin
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, check_adaptive
-from adv_detect.pipelines.adaptive_attack.gate_models import make_templates, stack_embeddings
 from adv_detect.pipelines.adaptive_attack.nodes import gather_attack_setting
 from adv_detect.pipelines.face_recognition.adaptive_faces import embed_adaptive_faces
 from adv_detect.pipelines.face_recognition.checks import check_gate
@@ -283,20 +282,3 @@ def test_an_attack_on_a_gate_without_its_twin_is_refused(identified):
         check_adaptive(adaptive(classifier="network"), training, (0.0, 1.0))
     with pytest.raises(ConfigurationError, match="classifier: expected network or nearest_medoid for selective, got b"):
         check_adaptive(adaptive(attack="selective"), training, (0.0, 1.0))
-
-
-def test_templates_by_hand():
-    first = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 3.0]])  # class 0 twice, class 1 once
-    second = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    found = make_templates(stack_embeddings(first, second), torch.tensor([0, 0, 1]), 3)
-    half = 0.5**0.5
-    expected = [
-        [[half, half, 0.0], [1.0, 0.0, 0.0]],
-        [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
-        [[0.0] * 3] * 2,
-    ]
-    torch.testing.assert_close(found.values, torch.tensor(expected))
-    # the two pictures of class 0 are at a right angle in the one network and alike in the other
-    torch.testing.assert_close(found.levels, torch.tensor([[0.0, 1e-3], [1.0, 1e-3]]))
-    with pytest.raises(DataError, match="needs a class with two clean images"):
-        make_templates(stack_embeddings(first[1:], second[1:]), torch.tensor([0, 1]), 2)
