@@ -139,7 +139,7 @@ def test_a_guide_without_levels_is_refused():
 def test_an_image_does_not_feel_its_neighbours_and_keeps_its_budget():
     model = TwoNetworks()
     images = (DARK + torch.tensor([-0.1, 0.0, 0.05])[:, None, None, None]).clone()
-    task = make_task(model, images=images, epsilon=0.1, threshold=1.0)
+    task = make_task(model, images=images, epsilon=0.1)
     build = build_adaptive_attack("second_opinion", {"steps": 10, "restarts": 2})
     together = run_adaptive_attack(build, model, task)
     alone = run_adaptive_attack(build, model, task.select(torch.tensor([2, 1, 0])), batch_size=1)

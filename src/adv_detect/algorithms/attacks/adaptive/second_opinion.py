@@ -2,8 +2,8 @@
 
 Such a gate accepts a pair if both find the same person and, in the form ``both``, a detector flags no picture. The
 attack follows all that the form reads: the similarities in both networks, each measured against what clean pictures of
-a person have, through a smooth maximum that gives either of them a gradient; and where these suffice and the detector
-does not pass, the detector. Kept is the iterate that passes with the smallest joint shortfall. Each run
+a person have, through a smooth maximum that gives either of them a gradient; and where these suffice, or the
+person aimed at is the most similar one, and the detector does not pass, the detector. Kept is the iterate that passes with the smallest joint shortfall. Each run
 is made again within smaller budgets, so that a larger one does not do worse.
 """
 
@@ -95,7 +95,8 @@ def second_opinion(model: EndToEndModel, task: AdaptiveTask, arguments: SecondOp
     def choose(evaluation: Evaluation, batch: AdaptiveTask) -> Direction:
         gap = joint_gap(evaluation, batch)
         caught = evaluation.score > batch.threshold - arguments.detector_margin
-        to_detector = caught & (worst_gap(evaluation, batch).detach() <= 0)
+        there = (worst_gap(evaluation, batch).detach() <= 0) | (evaluation.margin > arguments.confidence)
+        to_detector = caught & there
         values, absent = unit_gradient(torch.where(to_detector, evaluation.evasion, gap), evaluation.images)
         evaluated, zero = counts(torch.where(to_detector, DETECTOR, CLASSIFIER), absent)
         return Direction(values=values, evaluated=evaluated, zero=zero)
