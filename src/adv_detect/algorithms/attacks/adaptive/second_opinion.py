@@ -2,9 +2,9 @@
 
 Such a gate accepts a pair if both find the same person and, in the form ``both``, a detector flags no picture. The
 attack follows all that the form reads: the similarities in both networks, each measured against what clean pictures of
-a person have, through a smooth maximum that gives either of them a gradient; and where these suffice, or the
-person aimed at is the most similar one, and the detector does not pass, the detector. Kept is the iterate that passes with the smallest joint shortfall. Each run
-is made again within smaller budgets, so that a larger one does not do worse.
+a person have, through a smooth maximum that gives either of them a gradient; and, where these suffice or the person
+aimed at is the most similar one, the detector as long as it does not pass. Kept is the iterate that passes with the
+smallest joint shortfall. Each run is made again within smaller budgets, so that a larger one does not do worse.
 """
 
 from __future__ import annotations
