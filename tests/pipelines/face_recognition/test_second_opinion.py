@@ -264,7 +264,12 @@ def test_a_gate_without_its_twin_is_refused(identified, params):
 
 
 def adaptive(**attack):
-    spec = {"detectors": ["cosine"], "budgets": {"linf": [0.1]}, "attacks": {"gate": ATTACK | attack}}
+    spec = {
+        "detectors": ["cosine"],
+        "trained_criteria": ["targeted"],
+        "budgets": {"linf": [0.1]},
+        "attacks": {"gate": ATTACK | attack},
+    }
     return AdaptiveAttackParams.model_validate(spec | {"hardening": {"rounds": 0}})
 
 
