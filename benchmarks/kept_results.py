@@ -26,7 +26,7 @@ KEEP = {
     ),
     "benign_changes.csv": (lambda table: table, ["detector", "change", "train", "n", "accuracy"], ["fpr_01", "fpr_05"]),
     "face_gate.csv": (
-        lambda table: table[(table["calibrated_on"] == "validation") & (table["fpr"] == FPR)],
+        lambda table: _of_gates(table[(table["calibrated_on"] == "validation") & (table["fpr"] == FPR)]),
         ["configuration", "kind", "attack", "form", "norm", "epsilon", "people", "n"],
         ["before", "before_low", "before_high", "after", "after_low", "after_high"],
     ),
@@ -59,6 +59,16 @@ def keep(reporting: Path, folder: Path) -> list[Path]:
             folder / name, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n"
         )
     return [folder / name for name in found]
+
+
+def _of_gates(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep all rows of detectors, and of gates that ask the twin clean pairs and impersonation."""
+    if "gate" not in table:
+        return table
+    clean = table["attack"] == "natural"
+    similar = (table["gate"] == "similarity") & (table["kind"] == "impersonation")
+    both = (table["gate"] == "both") & (table["knows"] != "nothing") & (table["kind"] == "impersonation")
+    return table[(table["gate"] == "detector") | clean | similar | both]
 
 
 def _small(

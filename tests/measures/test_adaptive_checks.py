@@ -169,3 +169,14 @@ def test_one_step_may_overshoot():
     checks = run_checks(table({("one", 1.0): 0.8, ("one", 2.0): 0.2, ("many", 1.0): 0.9, ("many", 2.0): 0.9}),
                         single_step={"one": ["many"]})  # fmt: skip
     assert all(check.passed for check in checks)
+
+
+def test_a_weak_attack_on_one_judge_says_nothing_of_the_figures_of_another():
+    good = table({("pgd", 1.0): 0.2, ("pgd", 2.0): 0.6})
+    bad = table({("verification", 1.0): 0.6, ("verification", 2.0): 0.2}).assign(classifier="nearest_medoid")
+    results = run_checks(pd.concat([good, bad], ignore_index=True))
+    assert {one.judge for one in results} == {"network", "nearest_medoid"}
+    assert unreliable_detectors(results, "network") == {}
+    ((reason,),) = unreliable_detectors(results, "nearest_medoid").values()
+    assert reason.startswith("epsilon never hurts: nearest_medoid verification")
+    assert unreliable_detectors(results) == unreliable_detectors(results, "nearest_medoid")

@@ -11,9 +11,11 @@ from adv_detect.plots import flag_rate_figure, gate_figure
 
 def gate(configuration, flagged):
     bim = {"attack": "bim", "criterion": "targeted", "form": "early", "norm": "none", "epsilon": np.nan}
+    bim |= {"knows": "nothing", "twin_score": np.nan}
     about = {**bim, "people": "known", "wrong": [True] * 4, "score": [1.0] * flagged + [0.0] * (4 - flagged)}
     parts = [pd.DataFrame({**about, "kind": kind}) for kind in ("impersonation", "dodging")]
     clean = {**clean_condition(FALSE_REJECT, "known"), "wrong": [False] * 10, "score": [1.0] + [0.0] * 9}
+    clean |= {"twin_score": np.nan}
     table = gate_table(pd.concat([*parts, pd.DataFrame(clean)]), [GateThreshold("validation", 0.05, 0.5, 20)])
     return table.assign(configuration=configuration)
 

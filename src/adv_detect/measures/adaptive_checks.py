@@ -8,6 +8,7 @@ gradients give a false sense of security", 2018. Record tables are those of
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -39,7 +40,9 @@ def run_checks(
     natural_scores: Mapping[str, ArrayLike] | None = None,
     pixel_range: float | None = None,
 ) -> list[CheckResult]:
-    """Run all checks that the records allow.
+    """Run all checks that the records allow, for each judge by itself.
+
+    What names the class of an image judges attacks of another kind: one of them that fails says nothing of the others.
 
     Args:
         records: The record table.
@@ -51,30 +54,57 @@ def run_checks(
     Returns:
         One result per check and condition.
     """
-    without = [name for names in (blind or {}).values() for name in names]
-    many_steps = records[~records["attack"].isin([*(single_step or {}), *without])]
+    results = []
+    for judge, part in records.groupby("classifier", sort=True):
+        present = set(part["attack"])
+        singles, unguided = (
+            {name: [one for one in many if one in present] for name, many in (given or {}).items()}
+            for given in (single_step, blind)
+        )
+        found = _checks_of_judge(
+            part,
+            single_step={name: many for name, many in singles.items() if name in present},
+            blind=unguided,
+            natural_scores=natural_scores,
+            pixel_range=pixel_range,
+        )
+        results += [replace(one, judge=str(judge)) for one in found]
+    return results
+
+
+def _checks_of_judge(
+    records: pd.DataFrame,
+    *,
+    single_step: Mapping[str, Sequence[str]],
+    blind: Mapping[str, Sequence[str]],
+    natural_scores: Mapping[str, ArrayLike] | None,
+    pixel_range: float | None,
+) -> list[CheckResult]:
+    without = [name for names in blind.values() for name in names]
+    many_steps = records[~records["attack"].isin([*single_step, *without])]
     return [
         *(epsilon_never_hurts(many_steps) if len(many_steps) else []),
-        *iterative_beats_single_step(records, single_step or {}),
-        *gradients_beat(records, blind or {}),
+        *iterative_beats_single_step(records, single_step),
+        *gradients_beat(records, blind),
         *(unbounded_succeeds(many_steps, pixel_range) if len(many_steps) and pixel_range is not None else []),
         *gradients_present(records, blind=without),
         *scores_vary(records, natural_scores=natural_scores),
     ]
 
 
-def unreliable_detectors(results: Iterable[CheckResult]) -> dict[str, list[str]]:
+def unreliable_detectors(results: Iterable[CheckResult], judge: str | None = None) -> dict[str, list[str]]:
     """Collect the reasons why a detector's figures must not be read as robustness.
 
     Args:
         results: From the checks.
+        judge: Column ``classifier`` of the figures; None for those of any.
 
     Returns:
         Details of the failed checks per detector; detectors without a failure are absent.
     """
     reasons: dict[str, list[str]] = {}
     for result in results:
-        if not result.passed:
+        if not result.passed and (judge is None or result.judge in ("", judge)):
             reasons.setdefault(result.detector, []).append(f"{result.name}: {result.detail}")
     return reasons
 

@@ -22,12 +22,14 @@ class CheckResult:
         passed: Whether the figures of ``detector`` may be believed in this respect.
         detail: The numbers behind it, and what a failure means.
         detector: Whose figures are unreliable if it failed.
+        judge: Column ``classifier`` of these figures; empty for those of any.
     """
 
     name: str
     passed: bool
     detail: str
     detector: str
+    judge: str = ""
 
 
 def check_result(name: str, passed: bool, detail: str, detector: object) -> CheckResult:

@@ -33,8 +33,10 @@ class AdaptiveAttackSpec(Block):
     """correct looks at network and detector when it stops; reference keeps the published stopping rule and
     threshold (probability 0.5).
     """
-    classifier: Literal["network", "nearest_medoid"] = "network"
-    """What names the class of an image; nearest_medoid: the nearest medoid of the last layer."""
+    classifier: Literal["network", "nearest_medoid", "both_similarities"] = "network"
+    """What names the class of an image; nearest_medoid: the nearest medoid of the last layer; both_similarities: the
+    class that is most similar in network and twin, by the worse of both, for attacks on a gate that asks the twin.
+    """
     budgets: Budgets | None = None
     """Norms and epsilons; null = those of the block."""
     criteria: Criteria | None = None

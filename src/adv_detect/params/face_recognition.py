@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from adv_detect.fields import LARGEST, Block, Count, Once, Rate
+from adv_detect.names import GATE_DETECTOR
 
 
 class FacePairsParams(Block):
@@ -26,12 +27,22 @@ class FacePairsParams(Block):
         return self
 
 
+GateForm = Literal["detector", "similarity", "both"]
+
+
 class GateParams(Block):
-    """Verification behind a detector."""
+    """Verification behind a detector, behind the twin's opinion on the similarity, or behind both."""
 
     far: Rate = 0.01
     fprs: Annotated[tuple[Rate, ...], Field(min_length=1), Once] = (0.01, 0.05)
+    forms: Annotated[tuple[GateForm, ...], Field(min_length=1), Once] = ("detector",)
+    served: GateForm = "detector"
     detector: str | None = None
+
+    @property
+    def asks_twin(self) -> bool:
+        """Tell whether the twin is asked for the similarity."""
+        return any(form != GATE_DETECTOR for form in (*self.forms, self.served))
 
 
 class FaceRecognitionParams(Block):

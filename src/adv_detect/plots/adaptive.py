@@ -72,7 +72,7 @@ def success_curves(curves: pd.DataFrame, *, fpr: str = "05", title: str = "") ->
         for name in (*names, UNION):
             _curve(axes, part[part["attack"] == name].sort_values("epsilon"), fpr, name, styles)
         configuration, _, training = str(detector).partition("/")
-        judged = ", nearest medoid" if classifier == "nearest_medoid" else ""
+        judged = "" if classifier == "network" else f", {str(classifier).replace('_', ' ')}"
         style.tidy(
             axes,
             title=f"{configuration}\n{training + ', ' if training else ''}{criterion}{judged}",

@@ -41,7 +41,7 @@ so read the row of an attack that takes all steps (`selective-full`).
 CHECKS_CAPTION = prose("""
 Where attacks work, a larger epsilon never helps the defender, many steps do better than one, and knowing the detector
 does better than a substitute, queries and random noise; without a bound every image is lost; gradients are not zero;
-scores vary. One failure marks every figure of that detector as unreliable.
+scores vary. One failure marks every figure of that detector and judge as unreliable.
 """)
 REFERENCE = prose("""
 The published white-box attack keeps the smallest misclassified image without looking at the detector (on faces: stops

@@ -24,29 +24,34 @@ TEXTS = {
     name: prose(text)
     for name, text in {
         "gate": """
-            A **gate** accepts a pair only if its two pictures show the same person **and** the detector flags neither.
-            An attack gets through if it reaches its aim and no picture is flagged. The similarity threshold is fixed on
-            clean pairs at a false-accept rate of {far:g} (similarity {similarity:.3f}). Detectors know the people of
-            the classifier only; a stranger has no class of his own, and a detector that asks how well a picture fits
-            its class may flag his pictures. So the cost stands for both: pairs of the protocol, and test images of
-            people whom the detector knows; and thresholds for both: fixed on validation images, and on the images of
-            the pairs, each fold by those of the others.
+            A **gate** accepts a pair only if its two pictures show the same person **and** it agrees. There are three
+            forms: a **detector** asks of each picture whether it fits its class; **similarity** asks the twin, a second
+            network that is harder to mislead, whether the two show the same person; a detector **and similarity** turn
+            away what either does. An attack gets through if it reaches its aim and no picture is flagged. A person whom
+            the twin does not recognise is not accepted either: against dodging the twin is no help. The similarity
+            threshold is fixed on clean pairs at a false-accept rate of {far:g} (similarity {similarity:.3f}). Detectors
+            know the people of the classifier only; a stranger has no class of his own, and a detector that asks how
+            well a picture fits its class may flag his pictures. The twin asks for no class. So the cost stands for
+            both: pairs of the protocol, and test images of people whom the detector knows; and thresholds for both:
+            fixed on validation images, and on the images of the pairs, each fold by those of the others; those of the
+            twin on pairs of the same person among them.
         """,
         "figure": """
-            Attacked pairs that get through, without a gate and behind each detector at a false-positive rate of
+            Attacked pairs that get through, without a gate and behind each gate at a rate of
             {fpr:g}, thresholds from validation images, with 95 % intervals. In brackets: how many more clean pairs of
             a person whom the detector knows are turned away, in percentage points. The ring of an adaptive attack is
-            that on the first detector.
+            that on the first gate.
         """,
         "costs": """
             Clean pairs and the gate: share decided wrongly without it; share turned away, or accepted, with it, and
             how much that changes, in percentage points.
         """,
         "through": """
-            {kind}: share of all attacked {what} without a gate, and with each detector at a false-positive rate of
-            {fpr:g}, thresholds from {calibrated}; in brackets the 95 % interval. Adaptive attacks, each with its
-            budget, know the detector of the column and start from other images for each; so n and the share without a
-            gate stand in the cell. Where none was made it is empty.
+            {kind}: share of all attacked {what} without a gate, and with each gate at a rate of {fpr:g}, thresholds
+            from {calibrated}; in brackets the 95 % interval. Adaptive attacks, each with its budget, were
+            made against one form of the gate: `detector`, that of the column, `similarity`, the twin, or `both`. They
+            start from other images for each; so n and the share without a gate stand in the cell. Where none was made
+            it is empty.
         """,
         "identification": """
             The same for **identification** in the gallery `{gallery}`: what is flagged is not named. Clean test images
@@ -70,7 +75,7 @@ def gate_section(table: pd.DataFrame, identification: pd.DataFrame, figure: byte
     first, fpr = table.iloc[0], float(table["fpr"].max())
     blocks: list[Block] = [
         Text(TEXTS["gate"].format(far=first["far"], similarity=first["similarity_threshold"])),
-        Figure(figure, TEXTS["figure"].format(fpr=fpr), "share of attacked pairs that get through each detector"),
+        Figure(figure, TEXTS["figure"].format(fpr=fpr), "share of attacked pairs that get through each gate"),
         Table(_costs(table), TEXTS["costs"]),
     ]
     blocks += _through(table, "pairs", fpr)
@@ -87,7 +92,7 @@ def _costs(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[table["kind"].isin(CLEAN_KINDS)]
     return pd.DataFrame(
         {
-            "detector": rows["configuration"],
+            "gate": rows["configuration"],
             "rate": rows["fpr"].map("{:g}".format),
             "thresholds from": rows["calibrated_on"].map(CALIBRATED),
             "pairs": rows["people"].map(PEOPLE),
@@ -116,7 +121,8 @@ def _through(table: pd.DataFrame, what: str, fpr: float, *, calibrated: str = VA
         labelled = rows.assign(attack=attack_label(rows), cell=cells, adaptive=adaptive)
         first = labelled.drop_duplicates("attack").set_index("attack")
         shared = {"n": first["n"].astype(str), "no gate": first["before"].map("{:.1%}".format)}
-        frame = pd.DataFrame({name: one.where(~first["adaptive"], "") for name, one in shared.items()})
+        shown = {name: one.where(~first["adaptive"], "") for name, one in shared.items()}
+        frame = pd.DataFrame({"made against": first["knows"], **shown})
         by_detector = labelled.pivot(index="attack", columns="configuration", values="cell")
         joined = frame.join(by_detector[list(labelled["configuration"].unique())]).fillna("").rename_axis("attack")
         words = {"kind": KINDS[str(kind)], "what": what, "fpr": fpr, "calibrated": CALIBRATED[calibrated]}

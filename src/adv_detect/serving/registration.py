@@ -57,9 +57,14 @@ PAIR_OUTPUT_TYPES = {
     "threshold": "double",
     "n_clean": "long",
     "n_pairs": "long",
-    "accepted": "boolean",
-    "model_version": "string",
 }
+TWIN_OUTPUT_TYPES = {
+    "twin_similarity": "double",
+    "twin_threshold": "double",
+    "twin_same_person": "boolean",
+    "n_same_pairs": "long",
+}
+VERDICT_TYPES = {"accepted": "boolean", "model_version": "string"}
 LOGGER = logging.getLogger(__name__)
 PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
@@ -70,22 +75,29 @@ class Form:
 
     Attributes:
         code: File that MLflow runs to load it.
-        outputs: Columns of an answer and their types.
+        outputs: Gives the columns of an answer and their types.
         description: Explains the model.
         version: Explains a version.
         tags: Facts on a version.
     """
 
     code: str
-    outputs: Mapping[str, str]
+    outputs: Callable[[Any], Mapping[str, str]]
     description: Callable[[Any], str]
     version: Callable[[Any], str]
     tags: Callable[[Any], dict[str, str]]
 
 
+def _pair_outputs(bundle: VerificationBundle) -> dict[str, str]:
+    """Columns and types of a gate's answer."""
+    return PAIR_OUTPUT_TYPES | ({} if bundle.twin_same is None else TWIN_OUTPUT_TYPES) | VERDICT_TYPES
+
+
 FORMS = {
-    ScoringBundle: Form("pyfunc_model.py", OUTPUT_TYPES, model_description, version_description, version_tags),
-    VerificationBundle: Form("verification_model.py", PAIR_OUTPUT_TYPES, gate_description, gate_version, gate_tags),
+    ScoringBundle: Form(
+        "pyfunc_model.py", lambda _: OUTPUT_TYPES, model_description, version_description, version_tags
+    ),
+    VerificationBundle: Form("verification_model.py", _pair_outputs, gate_description, gate_version, gate_tags),
 }
 
 
@@ -171,7 +183,7 @@ def model_signature(bundle: Servable) -> ModelSignature:
     tensors = Schema([TensorSpec(np.dtype(np.float32), (-1, *bundle.input_shape))])
     return ModelSignature(
         inputs=None if takes_pictures(bundle) else tensors,
-        outputs=Schema([ColSpec(kind, name) for name, kind in form_of(bundle).outputs.items()]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in form_of(bundle).outputs(bundle).items()]),
         params=ParamSchema(
             [
                 *(ParamSpec(rate, "double", float(bundle.metadata[rate])) for rate in bundle.rates),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
@@ -15,13 +17,18 @@ from torch.nn import functional
 
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.algorithms.device import device_of
-from adv_detect.algorithms.features import extract_features
+from adv_detect.algorithms.features import capture_activations, extract_features
+from adv_detect.algorithms.similarity_thresholds import carries, threshold_at_rejection
 from adv_detect.errors import ConfigurationError, DamagedFileError, DataError
+from adv_detect.names import GATE_DETECTOR, GATE_SIMILARITY
+from adv_detect.networks.target import TargetNetwork
 from adv_detect.serving.bundle import ScoringBundle, check_images
 from adv_detect.serving.part_files import read_part, write_part
 from adv_detect.serving.passes import check_scores, chunked
 from adv_detect.serving.servable import with_version
 
+FORM = "gate"
+"""Metadatum of a model: the form of the gate."""
 PART = "pairs"
 """Name of the part beside those of a scoring bundle."""
 SIDES = ("first", "second")
@@ -37,11 +44,14 @@ class VerificationBundle:
             false-accept rate) and ``mirror`` (whether the embedding of the mirror image is added).
         same: Similarities of clean pairs of the same person, ``(n,)``, ascending.
         different: Similarities of clean pairs of different people, ``(m,)``, ascending.
+        twin_same: Similarities in the twin of clean pairs of the same person, ``(k,)``, ascending; None where it is not
+            asked.
     """
 
     gate: ScoringBundle
     same: Tensor
     different: Tensor
+    twin_same: Tensor | None = None
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -84,8 +94,34 @@ class VerificationBundle:
         allowed = seen[accepted / len(self.different) <= rate]
         return float(allowed[0]) if len(allowed) else float("inf")
 
+    @property
+    def form(self) -> str:
+        """Return the form of the gate: ``detector``, ``similarity`` or ``both``."""
+        return str(self.metadata.get(FORM, GATE_DETECTOR))
+
+    def twin_threshold(self, fpr: float | None = None) -> float:
+        """Return the similarity in the twin from which two pictures pass.
+
+        Args:
+            fpr: Share of clean pairs of the same person that may be turned away; None means the default of the bundle.
+
+        Returns:
+            The threshold.
+
+        Raises:
+            ConfigurationError: The clean pairs cannot carry the rate.
+        """
+        assert self.twin_same is not None
+        rate = float(self.metadata["fpr"] if fpr is None else fpr)
+        if not carries(len(self.twin_same), rate):
+            raise ConfigurationError(
+                f"fpr: the twin's threshold rests on {len(self.twin_same)} clean pairs, expected a rate of at least "
+                f"{1 / len(self.twin_same):.2g}, got {rate:g}"
+            )
+        return threshold_at_rejection(self.twin_same, rate)
+
     def model(self) -> DetectionModel:
-        """Join network and detector."""
+        """Join networks and detector."""
         return self.gate.model()
 
     def score(
@@ -106,7 +142,9 @@ class VerificationBundle:
             folder: Existing folder to write into.
         """
         self.gate.save(folder)
-        write_part(folder, PART, {"same": self.same, "different": self.different}, {"of": "clean pairs"})
+        tensors = {"same": self.same, "different": self.different}
+        tensors |= {} if self.twin_same is None else {"twin_same": self.twin_same}
+        write_part(folder, PART, tensors, {"of": "clean pairs"})
 
     @classmethod
     def load(cls, folder: Path) -> VerificationBundle:
@@ -126,9 +164,12 @@ class VerificationBundle:
             raise DataError(f"{folder}: expected the files of a verification bundle, missing: {missing}")
         try:
             tensors, _ = read_part(folder, PART)
-            return cls(ScoringBundle.load(folder), tensors["same"], tensors["different"])
+            found = cls(ScoringBundle.load(folder), tensors["same"], tensors["different"], tensors.get("twin_same"))
         except DamagedFileError as exc:
             raise exc.remade_by(REMEDY) from exc
+        if found.form != GATE_DETECTOR and (found.twin_same is None or found.gate.twin is None):
+            raise DataError(f"{folder}: expected the twin and its clean pairs, as the gate asks it; {REMEDY}")
+        return found
 
 
 def verify_pairs(
@@ -152,7 +193,10 @@ def verify_pairs(
         One row per pair: ``similarity`` (cosine), ``similarity_threshold``, ``same_person``, for each picture
         ``first_score``, ``first_p_value``, ``first_is_adversarial``, ``second_...``, the detector's ``threshold``,
         ``n_clean`` (clean images that it rests on), ``n_pairs`` (pairs of different people that the similarity
-        threshold rests on), ``accepted`` (the same person, and neither picture flagged).
+        threshold rests on), ``accepted`` (the same person, and neither picture flagged). Where the gate asks the twin
+        also ``twin_similarity``, ``twin_threshold``, ``twin_same_person`` and ``n_same_pairs`` (pairs of the same
+        person that its threshold rests on); ``accepted`` asks for ``twin_same_person`` then, and in the form
+        ``similarity`` whatever the detector says.
 
     Raises:
         DataError: The pairs are not usable, or get a score that is not finite.
@@ -162,10 +206,11 @@ def verify_pairs(
     images = check_images(_sides(pairs, bundle.input_shape), bundle.gate.network.spec)
     threshold, similarity = bundle.gate.threshold(rates.get("fpr")), bundle.similarity_threshold(rates.get("far"))
     model = bundle.model().eval() if model is None else model
-    scores, templates = _pass(model, images, mirror=bool(bundle.metadata["mirror"]), unwanted=unwanted)
+    second = None if bundle.form == GATE_DETECTOR else bundle.twin_threshold(rates.get("fpr"))
+    seen = _pass(model, images, mirror=bool(bundle.metadata["mirror"]), twin=second is not None, unwanted=unwanted)
+    scores = seen.scores
     check_scores(scores.numpy())
-    first, second = templates[0::2].double(), templates[1::2].double()
-    found = functional.cosine_similarity(first, second, dim=1).numpy()
+    found = _similarities(seen.templates)
     flagged, p_values = (scores > threshold).numpy(), bundle.gate.stored.p_values(scores).numpy()
     columns: dict[str, Any] = {"similarity": found, "similarity_threshold": similarity}
     columns["same_person"] = found >= similarity
@@ -177,7 +222,23 @@ def verify_pairs(
         }
     columns |= {"threshold": threshold, "n_clean": len(bundle.gate.stored.clean_scores)}
     columns |= {"n_pairs": len(bundle.different)}
-    return pd.DataFrame(columns | {"accepted": columns["same_person"] & ~flagged[0::2] & ~flagged[1::2]})
+    accepted = columns["same_person"]
+    if bundle.form != GATE_SIMILARITY:
+        accepted = accepted & ~flagged[0::2] & ~flagged[1::2]
+    if second is not None and bundle.twin_same is not None:
+        in_twin = _similarities(seen.twin)
+        columns |= {"twin_similarity": in_twin, "twin_threshold": second, "twin_same_person": in_twin >= second}
+        columns |= {"n_same_pairs": len(bundle.twin_same)}
+        accepted = accepted & columns["twin_same_person"]
+    return pd.DataFrame(columns | {"accepted": accepted})
+
+
+def _similarities(templates: Tensor) -> NDArray[np.float64]:
+    """Cosine similarities ``(N,)`` of templates ``(2 N, D)``, the sides of a pair below each other."""
+    found: NDArray[np.float64] = functional.cosine_similarity(
+        templates[0::2].double(), templates[1::2].double(), dim=1
+    ).numpy()
+    return found
 
 
 def _sides(pairs: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -187,18 +248,34 @@ def _sides(pairs: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return pairs.reshape(-1, *shape[1:])
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """Scores ``(N,)``, float64, and templates ``(N, D)`` of network and twin."""
+
+    scores: Tensor
+    templates: Tensor
+    twin: Tensor
+
+
 @torch.no_grad()
-def _pass(
-    model: DetectionModel, images: Tensor, *, mirror: bool, unwanted: Callable[[], bool]
-) -> tuple[Tensor, Tensor]:
-    """Scores ``(N,)``, float64, and templates ``(N, D)``: the last layer's features, with those of the mirror image."""
-    last = model.layers[-1:]
-    scores, templates = [torch.zeros(0)], []
+def _pass(model: DetectionModel, images: Tensor, *, mirror: bool, twin: bool, unwanted: Callable[[], bool]) -> _Seen:
+    """Score images and embed them in the last layer, together with their mirror images where these count."""
+    scores, templates, seconds = [torch.zeros(0)], [], [torch.zeros(0)]
     for batch in chunked(images, device_of(model.network), unwanted=unwanted):
-        seen = model.activations(batch)
+        with _last_of(model.twin if twin else None) as second:
+            seen = model.activations(batch)
         template = seen.features[model.layers[-1]]
         if mirror:
-            template = template + extract_features(model.network, batch.flip(-1), last)[1][0]
+            template = template + extract_features(model.network, batch.flip(-1), model.layers[-1:])[1][0]
         scores.append(model.detector(seen).cpu())
         templates.append(template.cpu())
-    return torch.cat(scores).double(), torch.cat(templates)
+        if twin and model.twin is not None:
+            (own,) = second.values()
+            last = model.twin.spec.layers[-1:]
+            seconds.append((own + extract_features(model.twin, batch.flip(-1), last)[1][0] if mirror else own).cpu())
+    return _Seen(torch.cat(scores).double(), torch.cat(templates), torch.cat(seconds[1:] or seconds))
+
+
+def _last_of(network: TargetNetwork | None) -> AbstractContextManager[dict[str, Tensor]]:
+    """Read the last layer of a network that runs inside the context."""
+    return nullcontext({}) if network is None else capture_activations(network, network.spec.layers[-1:])

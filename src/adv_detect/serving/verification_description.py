@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adv_detect.names import GATE_BOTH, GATE_DETECTOR, GATE_SIMILARITY
 from adv_detect.serving.description import version_description, version_tags
 from adv_detect.serving.verification import VerificationBundle
 
@@ -16,7 +17,17 @@ OUTPUTS = {
     "threshold": "of the detector, at the false-positive rate asked for",
     "n_clean": "clean images that threshold and p-values rest on",
     "n_pairs": "clean pairs of different people that similarity_threshold rests on",
-    "accepted": "the joined verdict: the same person, and neither picture flagged",
+}
+TWIN_OUTPUTS = {
+    "twin_similarity": "cosine similarity in the twin, a second network that is harder to mislead",
+    "twin_threshold": "from which the twin finds the same person, at the rate of clean pairs turned away asked for",
+    "twin_same_person": "twin_similarity >= twin_threshold",
+    "n_same_pairs": "clean pairs of the same person that twin_threshold rests on",
+}
+ACCEPTED = {
+    GATE_DETECTOR: "the joined verdict: the same person, and neither picture flagged",
+    GATE_SIMILARITY: "the joined verdict: network and twin find the same person; flagged pictures do not count",
+    GATE_BOTH: "the joined verdict: network and twin find the same person, and neither picture is flagged",
 }
 TEMPLATE = """\
 A gate for 1:1 verification: says of two pictures whether they show the same person and whether one of them looks like
@@ -27,7 +38,7 @@ as the network expects. Another shape or range is refused with a message.
 
 **Parameters**: `far`, the false-accept rate on clean pairs (default {far:g}; the threshold rests on {pairs:,} clean
 pairs of different people: below {least_far:.2g} nothing is promised), and `fpr`, the rate at which the detector flags
-clean pictures (default {fpr:g}; on {clean:,} clean images: below {least:.2g} nothing is promised).
+clean pictures (default {fpr:g}; on {clean:,} clean images: below {least:.2g} nothing is promised){asked}.
 
 **Output**, a row per pair:
 
@@ -60,6 +71,7 @@ def gate_description(bundle: VerificationBundle) -> str:
     """
     low, high = bundle.gate.network.spec.bounds
     clean, pairs = len(bundle.gate.stored.clean_scores), len(bundle.different)
+    outputs = OUTPUTS | ({} if bundle.twin_same is None else TWIN_OUTPUTS) | {"accepted": ACCEPTED[bundle.form]}
     return TEMPLATE.format(
         shape=", ".join(map(str, bundle.input_shape)),
         low=low,
@@ -71,8 +83,18 @@ def gate_description(bundle: VerificationBundle) -> str:
         least_far=1 / pairs,
         least=1 / clean,
         name=bundle.metadata["name"],
-        outputs="\n".join(f"- `{name}`: {meaning}" for name, meaning in OUTPUTS.items()),
+        asked=_asked(bundle),
+        outputs="\n".join(f"- `{name}`: {meaning}" for name, meaning in outputs.items()),
     )
+
+
+def _asked(bundle: VerificationBundle) -> str:
+    """Say what the rate means for the twin, where it is asked."""
+    if bundle.twin_same is None:
+        return ""
+    count = len(bundle.twin_same)
+    least = f"from {1 / count:.2g} on"
+    return f"; also the share of {count:,} clean pairs of a person below the threshold of the twin, {least}"
 
 
 def gate_version(bundle: VerificationBundle) -> str:
@@ -89,6 +111,8 @@ def gate_version(bundle: VerificationBundle) -> str:
     similarity = (
         f"Similarity from {bundle.similarity_threshold():.4f} on at a false-accept rate of {far:g}, on {pairs}."
     )
+    if bundle.twin_same is not None:
+        similarity += f" In the twin from {bundle.twin_threshold():.4f} on, on {len(bundle.twin_same):,} clean pairs."
     return f"{version_description(bundle.gate)}\n\n{similarity}"
 
 
@@ -102,5 +126,9 @@ def gate_tags(bundle: VerificationBundle) -> dict[str, str]:
         Tag to value.
     """
     shape = ", ".join(map(str, bundle.input_shape))
-    own = {"far_default": f"{float(bundle.metadata['far']):g}", "input_shape": f"(N, {shape}) float32"}
+    own = {
+        "gate": bundle.form,
+        "far_default": f"{float(bundle.metadata['far']):g}",
+        "input_shape": f"(N, {shape}) float32",
+    }
     return version_tags(bundle.gate) | own | {"clean_pairs": str(len(bundle.same) + len(bundle.different))}

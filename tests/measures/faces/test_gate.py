@@ -29,11 +29,12 @@ AT_HALF = GateThreshold(VALIDATION, 0.05, 0.5, 40)
 
 def cases(kind, wrong, score):
     about = clean_condition(kind, KNOWN) if kind in (FALSE_ACCEPT, FALSE_REJECT) else attacked(kind)
-    return pd.DataFrame({**about, "wrong": wrong, "score": score})
+    return pd.DataFrame({**about, "wrong": wrong, "score": score, "twin_score": float("nan")})
 
 
 def attacked(kind):
     about = {"attack": "bim", "criterion": "targeted", "form": "early", "norm": "none", "epsilon": float("nan")}
+    about |= {"knows": "nothing"}
     return about | {"people": KNOWN, "kind": kind}
 
 
@@ -97,6 +98,7 @@ def test_clean_pairs_of_the_protocol():
             "same": [True, True, True, False, False],
             "fold": 0,
             "detector_score": [0.6, 0.4, 0.4, 0.4, 0.6],
+            "twin_score": float("nan"),
         }
     )
     rejected, accepted = clean_pair_rows(pairs, images_of([0], [0], [0.0]), [AT_HALF], similarity=0.5)

@@ -42,6 +42,7 @@ TABLES = (
     "representative_distances",
     "gate_scores",
     "gate_pairs",
+    "validation_pair_scores",
     "face_gate",
     "face_gate_identification",
 )

@@ -9,6 +9,7 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
+from adv_detect.absent import ABSENT
 from adv_detect.datasets.image_folder import ImageFolderDataset
 from adv_detect.errors import CheckpointError, DataError
 from adv_detect.networks import build_network
@@ -99,6 +100,7 @@ def test_verification_images_of_another_size(identified, tmp_path):
         embed_faces(
             images,
             identified["network_weights"],
+            ABSENT,
             identified["verification_pair_table"],
             FaceRecognitionParams(),
             identified["params:runtime"],
@@ -131,6 +133,7 @@ def test_embeddings_made_on_a_gpu_come_back(identified):
     plan = embed_attacked_faces(
         identified["adversarials"],
         identified["network_weights"],
+        ABSENT,
         FaceRecognitionParams(mirror=True),
         RuntimeParams(device="cuda"),
     )

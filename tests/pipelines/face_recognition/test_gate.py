@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from adv_detect.absent import Absent
+from adv_detect.absent import ABSENT, Absent
 from adv_detect.errors import ConfigurationError
 from adv_detect.images import load_images
 from adv_detect.jobs.detectors import restore
@@ -18,6 +18,7 @@ from adv_detect.params import FaceRecognitionParams, RuntimeParams, ServingParam
 from adv_detect.pipelines import face_recognition
 from adv_detect.pipelines.face_recognition.adaptive_faces import embed_adaptive_faces
 from adv_detect.pipelines.face_recognition.checks import check_gate
+from adv_detect.pipelines.face_recognition.clean_pairs import gather_clean_pairs
 from adv_detect.pipelines.face_recognition.gate import identify_through_gate, measure_gate, pair_gate_faces
 from adv_detect.pipelines.face_recognition.gate_model import assemble_verifier
 from adv_detect.reporting import render_report
@@ -143,7 +144,7 @@ def embedded(identified, blocks, tmp_path):
         summary, runtime = identified["detector_summary"], blocks["runtime"]
         params = identified["params:face_recognition"]
         plan = embed_adaptive_faces(
-            store, identified["detectors"], summary, identified["network_weights"], params, runtime
+            store, identified["detectors"], summary, identified["network_weights"], ABSENT, params, runtime
         )
         if isinstance(plan, Absent):
             return plan
@@ -162,7 +163,7 @@ def test_attacks_that_know_the_detector_are_judged_by_its_own_score(identified, 
     pairs = pair_gate_faces(parts[0], found, parts[1], parts[2], RuntimeParams(seed=0))
     summary = identified["detector_summary"]
     summary = summary[summary["detector"].isin(KEYS[:2])]
-    names = ("verification_scores", "pair_image_scores", "gate_scores", "detectors")
+    names = ("validation_pair_scores", "verification_scores", "pair_image_scores", "gate_scores", "detectors")
     params = identified["params:face_recognition"]
     table, _ = measure_gate(pairs, *(identified[name] for name in names), summary, params)
     own = table[(table["attack"] == "selective") & (table["calibrated_on"] == "validation") & (table["fpr"] == 0.05)]
@@ -195,8 +196,11 @@ def test_attacks_on_a_detector_of_before_are_left_out(identified, embedded, tmp_
 def test_the_registered_gate_decides_as_the_table_does(identified, chosen, configurations):
     params = identified["params:face_recognition"]
     params = params.model_copy(update={"gate": params.gate.model_copy(update={"detector": chosen})})
-    names = ("verification_scores", "detectors", "detector_summary", "network_weights", "representatives", "twin")
-    bundle = assemble_verifier(*(identified[name] for name in names), params, ServingParams(name="faces", max_images=9))
+    serving = ServingParams(name="faces", max_images=9)
+    pairs = [identified[name] for name in ("verification_scores", "validation_pair_scores")]
+    names = ("detectors", "detector_summary", "network_weights", "representatives", "twin")
+    known = gather_clean_pairs(*pairs, params, serving)
+    bundle = assemble_verifier(known, *(identified[name] for name in names), params, serving)
     table = identified["face_gate"]
     assert bundle.similarity_threshold() == table["similarity_threshold"].iloc[0]
     assert bundle.gate.stored.key.split("/")[0] in configurations
@@ -224,7 +228,7 @@ def test_a_detector_that_is_not_trained_is_refused(identified):
     with pytest.raises(
         ConfigurationError, match=r"gate.detector: expected one of \[cosine, other\], got 'othr' \(did you"
     ):
-        check_gate(params, identified["params:detector_training"])
+        check_gate(params, identified["params:detector_training"], None)
 
 
 def test_nothing_is_scored_twice(identified, tmp_path):

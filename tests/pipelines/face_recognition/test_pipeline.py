@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import paired_distances
 from sklearn.neighbors import KNeighborsClassifier
 
+from adv_detect.absent import ABSENT
 from adv_detect.algorithms.features import extract_features
 from adv_detect.images import load_images
 from adv_detect.params import DetectorTrainingParams, FacePairsParams, FaceRecognitionParams, RuntimeParams
@@ -220,6 +221,7 @@ def test_a_second_run_makes_no_embedding_again(identified, tmp_path):
     plan = embed_attacked_faces(
         identified["adversarials"],
         identified["network_weights"],
+        ABSENT,
         identified["params:face_recognition"],
         identified["params:runtime"],
     )
@@ -227,6 +229,7 @@ def test_a_second_run_makes_no_embedding_again(identified, tmp_path):
     mirrored = embed_attacked_faces(
         identified["adversarials"],
         identified["network_weights"],
+        ABSENT,
         FaceRecognitionParams(mirror=True),
         identified["params:runtime"],
     )
@@ -238,6 +241,7 @@ def test_mirror_images_count_in_templates_only(identified, mirror):
     plan = embed_attacked_faces(
         identified["adversarials"],
         identified["network_weights"],
+        ABSENT,
         FaceRecognitionParams(mirror=mirror),
         RuntimeParams(device="cpu", batch_size=3),
     )
@@ -254,7 +258,7 @@ def test_a_shard_without_images_keeps_its_width(identified, tmp_path):
     nothing = type(stored)({name: value[:0] for name, value in stored.tensors.items()}, stored.metadata)
     empty.write("bim/targeted/test-0000", nothing, "mark")
     plan = embed_attacked_faces(
-        empty, identified["network_weights"], FaceRecognitionParams(), identified["params:runtime"]
+        empty, identified["network_weights"], ABSENT, FaceRecognitionParams(), identified["params:runtime"]
     )
     assert plan.work("bim/targeted/test-0000").tensors["embedding"].shape == (0, 200)
 
@@ -330,7 +334,7 @@ def test_the_protocol_of_lfw_on_the_shared_data(shared_data, tmp_path):
     text = first_pairs((shared_data / "lfw-pairs.txt").read_text(encoding="utf-8"), 30)
     pairs = choose_pairs(images, text, params, runtime)
     store = ShardStore(str(tmp_path / "embeddings"))
-    execute_plan(embed_faces(images, target.freeze(), pairs, params, runtime), store)
+    execute_plan(embed_faces(images, target.freeze(), ABSENT, pairs, params, runtime), store)
     scores, figures = verify_clean(store, pairs, params)
 
     assert len(scores) == 600

@@ -13,37 +13,56 @@ from numpy.typing import NDArray
 
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
 from adv_detect.measures.benign_changes import first_seed_detectors
+from adv_detect.measures.faces.second_opinion import crossfit_parts
 from adv_detect.measures.intervals import wilson_interval
-from adv_detect.names import BOTH_CRITERIA, NATURAL, NO_CRITERION
+from adv_detect.names import BOTH_CRITERIA, DODGING, NATURAL, NO_CRITERION
 
 FALSE_ACCEPT, FALSE_REJECT = "false_accept", "false_reject"
 """Kinds of clean pairs, or images: different people accepted; the same person, or the right one, turned away."""
-CONDITION = ("attack", "criterion", "form", "norm", "epsilon", "people", "kind")
+CONDITION = ("attack", "criterion", "form", "norm", "epsilon", "knows", "people", "kind")
 """Columns that say what was done to the images of a group of rows."""
 VALIDATION, PAIRS = "validation", "pairs"
 """Clean images that the detector's threshold rests on: validation images, or images of the verification pairs."""
 PROTOCOL, KNOWN = "protocol", "known"
 """People of clean pairs: those of the verification protocol, strangers to the detector among them; those it knows."""
 
+NOTHING = "nothing"
+"""Value of ``knows``: the attack was made without the gate; otherwise the form of the gate that it was made against."""
+
 Flags: TypeAlias = NDArray[np.bool_]
 Scores: TypeAlias = NDArray[np.float64]
+NOT_READ = float("nan")
+"""In the place of a threshold: this gate does not ask."""
 
 
 @dataclass(frozen=True)
 class GateThreshold:
-    """A detector's threshold.
+    """Thresholds of a gate at one rate.
 
     Attributes:
         calibrated_on: ``validation`` or ``pairs``.
-        fpr: False-positive rate.
-        value: Score above which an image is turned away.
+        fpr: False-positive rate of the detector, and share of clean pairs of the same person below ``twin``.
+        value: Score above which an image is turned away; `NOT_READ` for a gate without a detector.
         n: Clean images that it rests on.
+        twin: Similarity in the twin below which a pair is turned away; `NOT_READ` for a gate without it.
+        n_pairs: Clean pairs of the same person that it rests on.
     """
 
     calibrated_on: str
     fpr: float
     value: float
     n: int
+    twin: float = NOT_READ
+    n_pairs: int = 0
+
+    def flags(self, scores: Scores) -> Flags:
+        """Tell which scores ``(N,)`` of the detector are turned away."""
+        found: Flags = scores > self.value
+        return found
+
+    def parts(self, similarities: Scores) -> Flags:
+        """Tell which similarities in the twin ``(N,)`` are turned away; one that is missing is."""
+        return np.zeros(len(similarities), dtype=bool) if np.isnan(self.twin) else ~(similarities >= self.twin)
 
 
 def gate_detectors(summary: pd.DataFrame) -> dict[str, str]:
@@ -90,25 +109,29 @@ def gate_thresholds(validation: Scores, pairs: Scores, fprs: Iterable[float]) ->
 def gate_table(cases: pd.DataFrame, thresholds: Iterable[GateThreshold]) -> pd.DataFrame:
     """Count decisions before and after the gate.
 
-    An attack gets through the gate if the decision is the one that it wants and no image is flagged. A clean pair is
-    turned away by the gate if it was before, or an image is flagged.
+    The gate accepts a pair if network and twin find the same person and no image is flagged. An attack gets through if
+    the decision is the one that it wants and no image is flagged: people told apart by the twin are not accepted, which
+    ends an impersonation and is what dodging wants. A clean pair is turned away if it was before, if the twin tells its
+    images apart, or if one is flagged.
 
     Args:
         cases: One row per pair or image: the columns of `CONDITION`, ``wrong`` (decided as the attack wants, or for
-            clean ones wrongly, without the gate) and ``score`` (the detector's, the highest of the images).
-        thresholds: Of one detector.
+            clean ones wrongly, without the gate), ``score`` (the detector's, the highest of the images) and
+            ``twin_score`` (the pair's similarity in the twin, NaN for none).
+        thresholds: Of one gate.
 
     Returns:
         One row per condition and threshold: the columns of `CONDITION`, calibrated_on, fpr, threshold, n_calibration,
-        n, before, before_low, before_high (share decided wrongly, 95 %, Wilson), after, after_low, after_high,
-        flagged (share with a flagged image).
+        twin_threshold, n_twin_pairs, n, before, before_low, before_high (share decided wrongly, 95 %, Wilson), after,
+        after_low, after_high, flagged (share with a flagged image), parted (share that the twin tells apart).
     """
     rows = []
     for condition, group in cases.groupby(list(CONDITION), sort=False, dropna=False):
         facts = dict(zip(CONDITION, condition, strict=True))
         wrong = group["wrong"].to_numpy(dtype=bool)
-        scores = group["score"].to_numpy(dtype=np.float64)
-        rows += [facts | _row(str(facts["kind"]), wrong, scores > one.value, one) for one in thresholds]
+        scores, twin = (group[name].to_numpy(dtype=np.float64) for name in ("score", "twin_score"))
+        kind = str(facts["kind"])
+        rows += [facts | _row(kind, wrong, one.flags(scores), one.parts(twin), one) for one in thresholds]
     return pd.DataFrame(rows)
 
 
@@ -141,9 +164,9 @@ def clean_pair_rows(
 
     Args:
         pairs: One row per clean pair: ``score`` (similarity), ``same``, ``fold``, ``detector_score`` (the higher one of
-            its images).
+            its images), ``twin_score`` (similarity in the twin).
         images: One row per image of the pairs, as for :func:`crossfit_flags`.
-        thresholds: Of one detector; at those calibrated on pairs each fold is judged by the images of the others.
+        thresholds: Of one gate; at those calibrated on pairs each fold is judged by the images and pairs of the others.
         similarity: Similarity from which a pair is accepted.
 
     Yields:
@@ -151,12 +174,16 @@ def clean_pair_rows(
     """
     scores, folds = pairs["detector_score"].to_numpy(dtype=np.float64), pairs["fold"].to_numpy(dtype=np.int64)
     accepted, same = pairs["score"].to_numpy() >= similarity, pairs["same"].to_numpy(dtype=bool)
+    twin = pairs["twin_score"].to_numpy(dtype=np.float64)
     for one in thresholds:
-        flags = crossfit_flags(scores, images, folds, one.fpr) if one.calibrated_on == PAIRS else scores > one.value
+        flags, parted = one.flags(scores), one.parts(twin)
+        if one.calibrated_on == PAIRS:
+            flags = flags if np.isnan(one.value) else crossfit_flags(scores, images, folds, one.fpr)
+            parted = parted if np.isnan(one.twin) else crossfit_parts(twin, same, folds, one.fpr)
         for kind, rows in ((FALSE_REJECT, same), (FALSE_ACCEPT, ~same)):
             if rows.any():
                 facts = clean_condition(kind, PROTOCOL)
-                yield facts | _row(kind, (accepted != same)[rows], flags[rows], one)
+                yield facts | _row(kind, (accepted != same)[rows], flags[rows], parted[rows], one)
 
 
 def attack_label(table: pd.DataFrame) -> pd.Series[str]:
@@ -175,7 +202,7 @@ def attack_label(table: pd.DataFrame) -> pd.Series[str]:
 
 def clean_condition(kind: str, people: str) -> dict[str, Any]:
     """Give the columns of `CONDITION` of clean pairs or images."""
-    nothing = {"criterion": "none", "form": "none", "norm": "none", "epsilon": float("nan")}
+    nothing = {"criterion": "none", "form": "none", "norm": "none", "epsilon": float("nan"), "knows": NOTHING}
     return {"attack": NATURAL, **nothing, "people": people, "kind": kind}
 
 
@@ -194,11 +221,16 @@ def higher_scores(known: Mapping[Any, float], *sides: Iterable[Any]) -> Scores:
     return highest
 
 
-def _row(kind: str, wrong: Flags, flagged: Flags, threshold: GateThreshold) -> dict[str, Any]:
-    after = wrong | flagged if kind == FALSE_REJECT else wrong & ~flagged
+def _row(kind: str, wrong: Flags, flagged: Flags, parted: Flags, threshold: GateThreshold) -> dict[str, Any]:
+    after = {
+        FALSE_REJECT: wrong | parted | flagged,
+        DODGING: (wrong | parted) & ~flagged,
+    }.get(kind, wrong & ~parted & ~flagged)
     facts = {"calibrated_on": threshold.calibrated_on, "fpr": threshold.fpr, "threshold": threshold.value}
+    facts |= {"n_calibration": threshold.n, "twin_threshold": threshold.twin, "n_twin_pairs": threshold.n_pairs}
     shares = _share("before", wrong) | _share("after", after)
-    return facts | {"n_calibration": threshold.n, "n": len(wrong)} | shares | {"flagged": float(flagged.mean())}
+    told = {"flagged": float(flagged.mean()), "parted": float(parted.mean())}
+    return facts | {"n": len(wrong)} | shares | told
 
 
 def _share(name: str, happened: Flags) -> dict[str, float]:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.jobs.detectors import restore
+from adv_detect.names import KNOWS, TWIN_DIGEST
+from adv_detect.networks.target import target_digest
 from adv_detect.pipelines.adaptive_attack.attacking import Attacked, AttackSetting, attack_images
 from adv_detect.pipelines.adaptive_attack.conditions import Condition
 from adv_detect.pipelines.adaptive_attack.guides import describe_in_batches
@@ -49,7 +51,7 @@ class AdaptiveWork:
         stored = restore(self.detectors, block.detector, self.setting.representatives)
         surrogate = block.surrogate and restore(self.detectors, block.surrogate, self.setting.representatives)
         attacked = attack_images(self.setting, stored, block.condition, block.indices, surrogate=surrogate or None)
-        tensors = self._tensors(attacked, stored)
+        tensors = self._tensors(attacked, stored, asks_detector=block.condition.asks_detector)
         spec = block.condition.spec
         return ShardContent(
             tensors=tensors,
@@ -63,6 +65,8 @@ class AdaptiveWork:
                 "norm": block.condition.norm,
                 "epsilon": block.condition.epsilon,
                 "criterion": block.condition.criterion,
+                KNOWS: block.condition.knows,
+                **self._twin(block.condition),
                 "threshold_fpr_01": stored.threshold(STRICT),
                 "threshold_fpr_05": stored.threshold(USUAL),
                 "rounds": len(stored.facts.get("rounds", [])),
@@ -72,16 +76,23 @@ class AdaptiveWork:
             },
         )
 
-    def _tensors(self, attacked: Attacked, stored: StoredDetector) -> dict[str, Tensor]:
+    def _twin(self, condition: Condition) -> dict[str, str]:
+        """What says whether the twin is still the attacked one."""
+        if condition.kind.guide != "templates" or self.setting.twin is None:
+            return {}
+        return {TWIN_DIGEST: target_digest(self.setting.twin, layers=False)}
+
+    def _tensors(self, attacked: Attacked, stored: StoredDetector, *, asks_detector: bool) -> dict[str, Tensor]:
         result, task = attacked.result, attacked.task
         logits, _ = describe_in_batches(attacked.model.describe, result.images, self.setting.runtime.batch_size)
         score, fooled = result.detector_score, result.fooled
+        blind = torch.full_like(fooled, not asks_detector)  # the gate does without the detector
         tensors = {
             "images": result.images,
             "fooled": fooled,
-            "evaded_fpr_01": fooled & (score <= stored.threshold(STRICT)),
-            "evaded_fpr_05": fooled & (score <= stored.threshold(USUAL)),
-            "evaded_reference": fooled & (score < REFERENCE_THRESHOLD),
+            "evaded_fpr_01": fooled & (blind | (score <= stored.threshold(STRICT))),
+            "evaded_fpr_05": fooled & (blind | (score <= stored.threshold(USUAL))),
+            "evaded_reference": fooled & (blind | (score < REFERENCE_THRESHOLD)),
             "detector_score": score,
             "l2": result.l2,
             "linf": result.linf,

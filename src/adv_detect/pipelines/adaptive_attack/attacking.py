@@ -19,19 +19,20 @@ from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.errors import DataError
+from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.images import ImageSet, load_images
 from adv_detect.jobs.joint_models import join
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import RuntimeParams
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, threshold_of
+from adv_detect.pipelines.adaptive_attack.gate_models import GateModel, clean_templates, no_twin
 from adv_detect.pipelines.adaptive_attack.guides import with_guide
 from adv_detect.pipelines.adaptive_attack.models import USUAL, FeatureModel
 from adv_detect.pipelines.adaptive_attack.substitute import Substitute, restore_substitute
 from adv_detect.sharding import ShardStore
 
-JointModel = DetectionModel | FeatureModel
+JointModel = DetectionModel | FeatureModel | GateModel
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,33 @@ def attack_images(
 
 
 def _model(setting: AttackSetting, stored: StoredDetector, condition: Condition, device: torch.device) -> JointModel:
-    joint = join(stored, working_form(setting.network.freeze(), device), device, twin=setting.twin)
+    network = working_form(setting.network.freeze(), device)
+    joint = join(stored, network, device, twin=setting.twin)
+    if condition.kind.guide == "templates":
+        twin = working_form(asked_twin(setting.twin, condition.name).freeze(), device)
+        return GateModel(joint, twin, clean_templates(setting, network, twin)).eval().requires_grad_(False)
     nearest = condition.spec.classifier == "nearest_medoid"
     if condition.kind.guide != "medoids" and not nearest:
         return joint
     return FeatureModel(joint, setting.representatives.medoids[-1].to(device), nearest=nearest).eval()
+
+
+def asked_twin(twin: TargetNetwork | None, name: str) -> TargetNetwork:
+    """Return the twin for an attack on a gate that asks it.
+
+    Args:
+        twin: The second network; None where there is none.
+        name: Name of the attack, for the error.
+
+    Returns:
+        The twin.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if twin is None:
+        raise ConfigurationError(no_twin(name))
+    return twin
 
 
 def _task(
@@ -133,7 +156,7 @@ def _task(
         images=load_images(setting.images, indices, spec.bounds).to(device),
         labels=labels.to(device),
         targets=targets,
-        threshold=threshold_of(condition.spec, stored),
+        threshold=threshold_of(condition.spec, stored) if condition.asks_detector else float("inf"),
         bounds=spec.bounds,
         norm=cast(Literal["l2", "linf"], condition.norm),
         epsilon=condition.epsilon,

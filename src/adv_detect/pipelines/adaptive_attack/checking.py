@@ -62,15 +62,16 @@ def check_attacks(
 
 
 def with_reliability(summary: pd.DataFrame, checks: list[CheckResult]) -> pd.DataFrame:
-    """Mark all figures of a detector for which a check failed.
+    """Mark all figures of a detector and judge for which a check failed.
 
     Args:
-        summary: A row per detector and attack.
+        summary: A row per detector, judge (``classifier``) and attack.
         checks: Outcomes of the checks.
 
     Returns:
         The table with the columns ``reliable`` and ``reasons``.
     """
-    reasons = {key: "; ".join(found) for key, found in unreliable_detectors(checks).items()}
-    texts = [reasons.get(key, "") for key in summary["detector"]]
+    reasons = {judge: unreliable_detectors(checks, judge) for judge in summary["classifier"].unique()}
+    rows = zip(summary["detector"], summary["classifier"], strict=True)
+    texts = ["; ".join(reasons[judge].get(key, [])) for key, judge in rows]
     return summary.assign(reliable=[not text for text in texts], reasons=texts)

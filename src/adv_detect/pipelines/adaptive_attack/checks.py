@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container
 
+from adv_detect.algorithms.attacks.adaptive import attack_kind
 from adv_detect.errors import AdvDetectError, ConfigurationError, DataError
 from adv_detect.images import shape_of
 from adv_detect.jobs.detectors import LEARNING_SPLITS
@@ -16,8 +17,10 @@ from adv_detect.params import (
     AdversarialGenerationParams,
     DetectorTrainingParams,
     NetworkParams,
+    TwinTrainingParams,
 )
 from adv_detect.pipelines.adaptive_attack.conditions import check_adaptive, detector_keys
+from adv_detect.pipelines.adaptive_attack.gate_models import no_twin
 from adv_detect.validation.attacks import check_attacks
 from adv_detect.validation.detectors import check_kinds
 from adv_detect.validation.numbers import LEAST_IMAGES
@@ -45,6 +48,7 @@ def check(run: Run) -> None:
         check_attacks(attacks, network)
     check_kinds(training)
     check_adaptive_block(params, training=training, attacks=attacks, network=network)
+    check_twin(params, run.block(TwinTrainingParams))
     if any(spec.needs_substitute for spec in params.active.values()):
         _check_substitute_network(params, network or NetworkParams(), run)
     if "detectors" in run.from_disk:  # trained by an earlier run
@@ -80,6 +84,21 @@ def check_adaptive_block(
     if attacks is not None and any(spec.needs_substitute for spec in params.active.values()):
         _check_substitute(params, attacks)
     _warn_of_idle(params)
+
+
+def check_twin(params: AdaptiveAttackParams, twin: TwinTrainingParams | None) -> None:
+    """Check that attacks on a gate that asks the twin have one.
+
+    Args:
+        params: The attacks.
+        twin: The twin; None where that is not known.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    for name, spec in params.active.items() if twin is not None and twin.network is None else ():
+        if attack_kind(spec.attack).guide == "templates":
+            raise ConfigurationError(no_twin(name))
 
 
 def check_trained(params: AdaptiveAttackParams, training: DetectorTrainingParams, detectors: Container[str]) -> None:

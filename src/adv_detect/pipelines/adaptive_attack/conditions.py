@@ -19,6 +19,7 @@ from adv_detect.algorithms.detectors import (
 )
 from adv_detect.errors import ConfigurationError
 from adv_detect.jobs.detectors import CRITERIA, DetectorJob, plan_jobs
+from adv_detect.names import BOTH_SIMILARITIES, GATE_BOTH, GATE_DETECTOR, GATE_SIMILARITY
 from adv_detect.params import AdaptiveAttackParams, AdaptiveAttackSpec, Criterion, DetectorTrainingParams
 from adv_detect.pipelines.adaptive_attack.models import REFERENCE_THRESHOLD, USUAL
 
@@ -45,6 +46,16 @@ class Condition:
     def kind(self) -> AttackKind[Any]:
         """The attack with what it needs."""
         return attack_kind(self.spec.attack)
+
+    @property
+    def knows(self) -> str:
+        """Form of the gate that the attack is made against."""
+        return str(self.spec.arguments.get("gate", GATE_BOTH)) if self.kind.guide == "templates" else GATE_DETECTOR
+
+    @property
+    def asks_detector(self) -> bool:
+        """Whether the detector has to pass an image."""
+        return self.knows != GATE_SIMILARITY
 
     @property
     def key(self) -> str:
@@ -197,6 +208,9 @@ def _check_needs(place: str, spec: AdaptiveAttackSpec) -> None:
         )
     if spec.role == "transfer" and (kind.guide != "none" or spec.form == "reference"):
         raise ConfigurationError(f"{place}: an attack with a guide or in the reference form cannot be transferred")
+    if (kind.guide == "templates") != (spec.classifier == BOTH_SIMILARITIES):
+        expected = BOTH_SIMILARITIES if kind.guide == "templates" else "network or nearest_medoid"
+        raise ConfigurationError(f"{place}.classifier: expected {expected} for {spec.attack}, got {spec.classifier}")
     if kind.guide == "clean_images" and spec.classifier == "nearest_medoid":
         raise ConfigurationError(
             f"{place}.classifier: {spec.attack} moves towards clean images as the detector describes them; use "
@@ -253,7 +267,7 @@ def choose_sources(
     Returns:
         Source indices.
     """
-    column = "nearest" if spec.classifier == "nearest_medoid" else "predicted"
+    column = "predicted" if spec.classifier == "network" else "nearest"
     order = torch.randperm(len(scored), generator=torch.Generator().manual_seed(seed)).numpy()
     drawn = scored.iloc[order]
     usable = drawn[(drawn[column] == drawn["label"]) & (drawn["score"] <= _passing(spec, stored))]

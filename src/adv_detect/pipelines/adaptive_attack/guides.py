@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.adaptive import AdaptiveTask, Guide, nearest_guides
+from adv_detect.algorithms.attacks.adaptive.second_opinion import SimilarityGuide
 from adv_detect.algorithms.attacks.adaptive.task import DescribingModel
 from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.detectors.end_to_end import DetectionModel
@@ -17,6 +18,7 @@ from adv_detect.images import load_images
 from adv_detect.jobs.activations import read_activations
 from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
 from adv_detect.pipelines.adaptive_attack.conditions import Condition
+from adv_detect.pipelines.adaptive_attack.gate_models import GateModel
 from adv_detect.pipelines.adaptive_attack.models import USUAL, FeatureModel
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def with_guide(
     stored: StoredDetector,
     *,
     condition: Condition,
-    model: DetectionModel | FeatureModel,
+    model: DetectionModel | FeatureModel | GateModel,
 ) -> AdaptiveTask:
     """Give a task the guide that its attack needs, from clean images of the train split.
 
@@ -52,6 +54,8 @@ def with_guide(
     """
     source = condition.kind.guide
     describe: DescribingModel = model.describe
+    if isinstance(model, GateModel):
+        return replace(task, guide=_templates(task, model))
     if source == "starting_points":
         return replace(task, guide=Guide(values=_starting_points(task, setting, stored), describe=describe))
     if source == "clean_images" and isinstance(model, DetectionModel):
@@ -66,6 +70,13 @@ def with_guide(
     values = nearest_guides(own, candidates.to(device), classes.to(device), labels=task.labels, targets=task.targets)
     evade = model.evade if isinstance(model, FeatureModel) else None
     return replace(task, guide=Guide(values=values, describe=describe, evade=evade))
+
+
+def _templates(task: AdaptiveTask, model: GateModel) -> Guide:
+    """Templates of the classes aimed at; without targets those of the own ones, to get away from."""
+    values = model.templates[task.labels if task.targets is None else task.targets]
+    levels = model.levels.expand(len(task), *model.levels.shape)
+    return SimilarityGuide(values=values, describe=model.describe, evade=model.evade, levels=levels)
 
 
 def describe_in_batches(describe: DescribingModel, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from adv_detect.algorithms.detectors import Activations, StoredDetector, build_detector, score_activations
+from adv_detect.algorithms.detectors.end_to_end import DetectionModel
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.jobs.activations import natural_activations
 from adv_detect.jobs.detector_fitting import train_detector
@@ -17,7 +18,6 @@ from adv_detect.params import DetectorFitParams, HardeningParams, Split
 from adv_detect.pipelines.adaptive_attack.attacking import Attacked, AttackSetting, attack_images
 from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources
-from adv_detect.pipelines.adaptive_attack.models import FeatureModel
 from adv_detect.sharding import ShardContent, ShardStore
 
 
@@ -78,7 +78,7 @@ class HardeningWork:
         facts[split] = {"attacked": attacked, "fooled": fooled, "evaded": evaded, "source_ids": names}
 
     def _seen(self, outcome: Attacked, number: int) -> Activations:
-        joint = outcome.model.model if isinstance(outcome.model, FeatureModel) else outcome.model
+        joint = outcome.model if isinstance(outcome.model, DetectionModel) else outcome.model.model
         images = outcome.result.images[outcome.result.fooled]
         with torch.no_grad():
             parts = [joint.activations(one).to("cpu") for one in torch.split(images, self.setting.runtime.batch_size)]

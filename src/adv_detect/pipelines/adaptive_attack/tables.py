@@ -166,7 +166,7 @@ def adaptive_metrics(adaptive_tables: dict[str, pd.DataFrame]) -> dict[str, floa
         place = f"adaptive/{row['detector']}/{judge}{row['criterion']}/{row['norm']}-{size}/{row['attack']}"
         values |= {f"{place}/{name}": float(row[name]) for name in SUMMARY_METRICS if pd.notna(row[name])}
     values |= _single_figures(adaptive_tables)
-    reliable = summary.groupby("detector")["reliable"].first()
+    reliable = summary.groupby("detector")["reliable"].all()
     values["adaptive/unreliable_detectors"] = float((~reliable).sum())
     for row in hardening.to_dict("records"):
         figures = {name: row[name] for name in ("fpr_01", "fpr_05", "macro_auc") if pd.notna(row[name])}

@@ -14,10 +14,12 @@ import torch
 from adv_detect.absent import ABSENT, Absent
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
-from adv_detect.measures.faces.gate import gate_detectors
+from adv_detect.measures.faces.gate import NOTHING, gate_detectors
+from adv_detect.names import GATE_DETECTOR, KNOWS, TWIN_DIGEST
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import FaceRecognitionParams, RuntimeParams
-from adv_detect.pipelines.face_recognition.embedding_shards import AdaptiveFaceWork, Embedder
+from adv_detect.pipelines.face_recognition.embedders import plan_embedder
+from adv_detect.pipelines.face_recognition.embedding_shards import AdaptiveFaceWork
 from adv_detect.pipelines.face_recognition.rows import FaceRows
 from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
@@ -34,6 +36,7 @@ def embed_adaptive_faces(
     detectors: ShardStore,
     detector_summary: pd.DataFrame,
     network_weights: TargetNetwork,
+    twin: TargetNetwork | Absent,
     face_recognition: FaceRecognitionParams,
     runtime: RuntimeParams,
 ) -> ShardPlan | Absent:
@@ -44,7 +47,8 @@ def embed_adaptive_faces(
         detectors: The trained detectors.
         detector_summary: One row per trained detector.
         network_weights: The network whose last layer is the embedding.
-        face_recognition: Whether mirror images count.
+        twin: The second network, which a gate may ask.
+        face_recognition: Whether mirror images count, and whether the twin is asked.
         runtime: Batch size, device, engine.
 
     Returns:
@@ -53,18 +57,19 @@ def embed_adaptive_faces(
     """
     if isinstance(known_adversarials, Absent):
         return ABSENT
-    keys = _current(known_adversarials, detectors, set(gate_detectors(detector_summary)))
-    made_from = (target_digest(network_weights), face_recognition.mirror)
-    work = AdaptiveFaceWork(known_adversarials, Embedder(network_weights, face_recognition.mirror, runtime))
+    embedder = plan_embedder(network_weights, twin, face_recognition, runtime)
+    second = None if isinstance(twin, Absent) else target_digest(twin, layers=False)
+    keys = _current(known_adversarials, detectors, set(gate_detectors(detector_summary)), second)
+    work = AdaptiveFaceWork(known_adversarials, embedder)
     shards = tuple(
-        ShardSpec(key, fingerprint(made_from, known_adversarials.fingerprint(key)), key) for key in sorted(keys)
+        ShardSpec(key, fingerprint(embedder.identity, known_adversarials.fingerprint(key)), key) for key in sorted(keys)
     )
     plan = ShardPlan(work=work, shards=shards, runtime=runtime, description="embeddings of adaptively attacked faces")
     return plan if shards else ABSENT
 
 
-def _current(store: ShardStore, detectors: ShardStore, wanted: set[str]) -> list[str]:
-    """Find the shards of attacks on detectors of the gate as they are now."""
+def _current(store: ShardStore, detectors: ShardStore, wanted: set[str], twin: str | None) -> list[str]:
+    """Find the shards of attacks on detectors of the gate, and where they ask it on the twin, as they are now."""
     clean = detectors.only(CLEAN_SCORES)
     found, old = [], set()
     for key in store:
@@ -73,14 +78,15 @@ def _current(store: ShardStore, detectors: ShardStore, wanted: set[str]) -> list
         if name not in wanted:
             continue
         threshold = thresholds_at_fpr(clean[name].tensors[CLEAN_SCORES], [USUAL])[USUAL]
-        if np.isclose(threshold, float(facts["threshold_fpr_05"]), rtol=1e-6, atol=1e-9):
+        same = np.isclose(threshold, float(facts["threshold_fpr_05"]), rtol=1e-6, atol=1e-9)
+        if same and facts.get(TWIN_DIGEST, twin) == twin:
             found.append(key)
         else:
             old.add(name)
     if old:
         LOGGER.warning(
-            "face_recognition: adaptive attacks on %s are left out of the gate: these detectors were trained anew "
-            "since; attack them with: kedro run --pipeline=adaptive_attack",
+            "face_recognition: adaptive attacks on %s are left out of the gate: these detectors, or the twin, were "
+            "trained anew since; attack them with: kedro run --pipeline=adaptive_attack",
             ", ".join(sorted(old)),
         )
     return found
@@ -95,12 +101,14 @@ class ProbeGroup:
         detector: Key of the detector that the attack knew; empty where it knew none.
         budget: ``norm`` and ``epsilon``.
         scores: Scores of that detector ``(n,)``; empty where the attack knew none.
+        knows: Form of the gate that the attack was made against.
     """
 
     rows: FaceRows
     detector: str
     budget: dict[str, Any]
     scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    knows: str = NOTHING
 
 
 def adaptive_groups(store: ShardStore) -> Iterator[ProbeGroup]:
@@ -114,9 +122,9 @@ def adaptive_groups(store: ShardStore) -> Iterator[ProbeGroup]:
     """
     grouped: dict[tuple[Any, ...], list[Any]] = {}
     for content in store.values():
-        key = tuple(content.metadata[name] for name in GROUP)
+        key = (*(content.metadata[name] for name in GROUP), content.metadata.get(KNOWS, GATE_DETECTOR))
         grouped.setdefault(key, []).append(content)
-    for (detector, _, norm, epsilon, _), contents in grouped.items():
+    for (detector, _, norm, epsilon, _, knows), contents in grouped.items():
         scores = torch.cat([one.tensors["detector_score"] for one in contents]).double().numpy()
         budget = {"norm": norm, "epsilon": float("nan") if epsilon is None else float(epsilon)}
-        yield ProbeGroup(FaceRows.of(contents), detector, budget, scores)
+        yield ProbeGroup(FaceRows.of(contents), detector, budget, scores, knows)

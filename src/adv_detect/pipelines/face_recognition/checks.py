@@ -8,7 +8,8 @@ from adv_detect.errors import AdvDetectError, ConfigurationError, DataError, unk
 from adv_detect.images import ImageSet
 from adv_detect.measures.faces.draw import draw_pairs
 from adv_detect.measures.faces.pairs import locate_pairs, parse_pairs
-from adv_detect.params import DetectorTrainingParams, FaceRecognitionParams, RuntimeParams
+from adv_detect.params import DetectorTrainingParams, FaceRecognitionParams, RuntimeParams, TwinTrainingParams
+from adv_detect.pipelines.face_recognition.embedders import no_twin
 from adv_detect.pipelines.face_recognition.nodes import PAIRS_FILE
 from adv_detect.validation.run import Run
 
@@ -26,7 +27,7 @@ def check(run: Run) -> None:
     params = run.read_block(FaceRecognitionParams)
     if params is None:
         return
-    check_gate(params, run.block(DetectorTrainingParams))
+    check_gate(params, run.block(DetectorTrainingParams), run.block(TwinTrainingParams))
     if "verification_images" not in run.inputs:
         return
     check_faces(
@@ -38,16 +39,21 @@ def check(run: Run) -> None:
     )
 
 
-def check_gate(params: FaceRecognitionParams, training: DetectorTrainingParams | None) -> None:
-    """Check that the detector of the registered gate is trained.
+def check_gate(
+    params: FaceRecognitionParams, training: DetectorTrainingParams | None, twin: TwinTrainingParams | None
+) -> None:
+    """Check that the detector of the registered gate is trained, and the twin that the gate asks.
 
     Args:
         params: The gate.
         training: The configurations; None where they are not known.
+        twin: The twin; None where that is not known.
 
     Raises:
-        ConfigurationError: There is no such configuration.
+        ConfigurationError: There is no such configuration, or no twin.
     """
+    if params.gate.asks_twin and twin is not None and twin.network is None:
+        raise ConfigurationError(no_twin(params))
     chosen = params.gate.detector
     if chosen is not None and training is not None and chosen not in training.active:
         raise unknown_choice("face_recognition.gate.detector", chosen, training.active)

@@ -12,8 +12,9 @@ from adv_detect.algorithms.attacks.deep_features import last_features
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.images import ImageSet, load_images
 from adv_detect.measures.faces.verification import add_mirrored
+from adv_detect.names import GATE_DETECTOR, KNOWS
 from adv_detect.networks.frozen import working_form
-from adv_detect.networks.target import TargetNetwork
+from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import RuntimeParams
 from adv_detect.sharding import ShardContent, ShardSpec, ShardStore, fingerprint
 
@@ -21,6 +22,7 @@ MISSING = -1
 """In the place of an index: the image of a pair does not exist."""
 EMBEDDING = "embedding"
 TEMPLATE = "template"
+TWIN_TEMPLATE = "twin_template"
 ADAPTIVE = "adaptive"
 """Form of attacks that know the detector."""
 ADAPTIVE_KEPT = ("source_index", "label", "target", "detector_score")
@@ -60,11 +62,19 @@ class Embedder:
         network: The network under attack.
         mirror: Whether the template is the embedding of the image plus that of its mirror image.
         runtime: Batch size, device.
+        twin: The second network, of which the last layer is read too; None where the gate does not ask it.
     """
 
     network: TargetNetwork
     mirror: bool
     runtime: RuntimeParams
+    twin: TargetNetwork | None = None
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What decides the embeddings of an image."""
+        own = (target_digest(self.network), self.mirror)
+        return own if self.twin is None else (*own, target_digest(self.twin))
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
@@ -72,17 +82,23 @@ class Embedder:
 
         Returns:
             ``embedding``, the pooled features of the last layer, and ``template``, what verification compares; both
-            ``(N, D)``, on the CPU.
+            ``(N, D)``, on the CPU; with a twin its ``twin_template`` ``(N, D')``.
         """
+        embedding, template = self._embed(self.network, images)
+        found = {EMBEDDING: embedding, TEMPLATE: template}
+        return found if self.twin is None else found | {TWIN_TEMPLATE: self._embed(self.twin.freeze(), images)[1]}
+
+    def _embed(self, network: TargetNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the last layer, and templates, ``(N, D)`` each."""
         device = resolve_device(self.runtime.device)
-        features = last_features(working_form(self.network, device), self.network.spec.layers)
-        parts: dict[str, list[Tensor]] = {EMBEDDING: [], TEMPLATE: []}
+        features = last_features(working_form(network, device), network.spec.layers)
+        parts: list[tuple[Tensor, Tensor]] = []
         for batch in torch.split(images, self.runtime.batch_size):
             own = features(batch.to(device))
             template = add_mirrored(own, features(batch.to(device).flip(-1))) if self.mirror else own
-            parts[EMBEDDING].append(own.cpu())
-            parts[TEMPLATE].append(template.cpu())
-        return {name: torch.cat(found) for name, found in parts.items()}
+            parts.append((own.cpu(), template.cpu()))
+        embedding, templates = (torch.cat(side) for side in zip(*parts, strict=True))
+        return embedding, templates
 
 
 @dataclass(frozen=True)
@@ -93,7 +109,7 @@ class FaceWork:
     embedder: Embedder
 
     def __call__(self, indices: tuple[int, ...]) -> ShardContent:
-        """Make one shard: ``embedding``, ``template`` ``(n, D)`` and ``source_index`` ``(n,)``."""
+        """Make one shard: ``embedding``, ``template``, with a twin ``twin_template``, and ``source_index`` ``(n,)``."""
         size = self.embedder.runtime.batch_size
         bounds = self.embedder.network.spec.bounds
         batches = [indices[start : start + size] for start in range(0, len(indices), size)]
@@ -111,7 +127,7 @@ class AttackedFaceWork:
     embedder: Embedder
 
     def __call__(self, key: str) -> ShardContent:
-        """Make one shard: ``embedding``, ``template`` ``(n, D)`` and the columns of `KEPT`."""
+        """Make one shard: ``embedding``, ``template``, with a twin ``twin_template``, and the columns of `KEPT`."""
         stored = self.adversarials[key]
         images = stored.tensors["images"]
         embedded = self.embedder(images) if len(images) else self._nothing(images)
@@ -136,4 +152,5 @@ class AdaptiveFaceWork:
         kept = {name: stored.tensors[name] for name in ADAPTIVE_KEPT}
         tensors = self.embedder(stored.tensors["images"]) | kept | {"success": stored.tensors["fooled"]}
         facts = {name: stored.metadata[name] for name in ADAPTIVE_FACTS}
-        return ShardContent(tensors, facts | {"form": ADAPTIVE})
+        known = stored.metadata.get(KNOWS, GATE_DETECTOR)
+        return ShardContent(tensors, facts | {"form": ADAPTIVE, KNOWS: known})

@@ -13,11 +13,14 @@ from adv_detect.absent import Absent
 from adv_detect.algorithms.attacks.targets import draw_targets
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.algorithms.representatives import Representatives
+from adv_detect.errors import DataError
 from adv_detect.measures.faces.decisions import clean_threshold
 from adv_detect.measures.faces.gate import (
     FALSE_ACCEPT,
     FALSE_REJECT,
     KNOWN,
+    NOT_READ,
+    NOTHING,
     GateThreshold,
     clean_condition,
     clean_pair_rows,
@@ -26,9 +29,11 @@ from adv_detect.measures.faces.gate import (
     gate_thresholds,
     higher_scores,
 )
+from adv_detect.measures.faces.gate_forms import Gate, list_gates, similarity_thresholds, thresholds_of
 from adv_detect.measures.faces.identification import identify
-from adv_detect.names import DODGING, IMPERSONATION, NATURAL, NO_CRITERION, TARGETED, UNTARGETED
+from adv_detect.names import DODGING, GATE_DETECTOR, IMPERSONATION, NATURAL, NO_CRITERION, TARGETED, UNTARGETED
 from adv_detect.params import FaceRecognitionParams, RuntimeParams
+from adv_detect.params.face_recognition import GateParams
 from adv_detect.pipelines.face_recognition.adaptive_faces import EVERY, NO_BUDGET, ProbeGroup, adaptive_groups
 from adv_detect.pipelines.face_recognition.gate_shards import SCORES
 from adv_detect.pipelines.face_recognition.identification import build_gallery
@@ -58,23 +63,25 @@ def pair_gate_faces(
 
     Returns:
         Rows of :func:`adv_detect.pipelines.face_recognition.verification.attacked_pairs` with the columns people, norm,
-        epsilon, detector (that the attack knew; empty for none) and probe_score (of that detector). Clean pairs (attack
+        epsilon, detector (that the attack knew; empty for none), knows (the form of the gate that it was made against;
+        ``nothing`` for none) and probe_score (of that detector). Clean pairs (attack
         ``natural``) are natural test images with another picture of the same, or of another, person; their kinds are
         ``false_reject`` and ``false_accept``.
     """
     unaware = [attacked_pair_scores, _clean_pairs(attack_embeddings, len(representatives.medoids[-1]), runtime.seed)]
-    frames = [one.assign(detector=EVERY, probe_score=float("nan"), **NO_BUDGET) for one in unaware]
+    frames = [one.assign(detector=EVERY, knows=NOTHING, probe_score=float("nan"), **NO_BUDGET) for one in unaware]
     natural = natural_faces(attack_embeddings)
     for one in [] if isinstance(adaptive_embeddings, Absent) else adaptive_groups(adaptive_embeddings):
         pairs = attacked_pairs(natural, [one.rows], seed=runtime.seed)
         scores = dict(zip(one.rows.source_ids, one.scores.tolist(), strict=True))
         known = pairs["source_id"].map(scores).fillna(np.inf)
-        frames.append(pairs.assign(detector=one.detector, probe_score=known, **one.budget))
+        frames.append(pairs.assign(detector=one.detector, knows=one.knows, probe_score=known, **one.budget))
     return pd.concat([one for one in frames if len(one)], ignore_index=True).assign(people=KNOWN)
 
 
 def measure_gate(
     gate_pairs: pd.DataFrame,
+    validation_pair_scores: pd.DataFrame,
     verification_scores: pd.DataFrame,
     pair_image_scores: ShardStore,
     gate_scores: pd.DataFrame,
@@ -86,30 +93,43 @@ def measure_gate(
 
     Args:
         gate_pairs: Pairs of people whom the detectors know.
+        validation_pair_scores: Clean pairs of the same person, which fix the twin's thresholds.
         verification_scores: Clean pairs of the protocol.
         pair_image_scores: Detector scores of their images.
         gate_scores: Detector scores of natural and attacked images.
         detectors: The trained detectors, for their clean scores.
         detector_summary: One row per trained detector.
-        face_recognition: False-accept rate of the similarity threshold, false-positive rates of the detectors.
+        face_recognition: Forms of the gate, false-accept rate of the similarity threshold, rates of the gates.
 
     Returns:
-        Rows of :func:`adv_detect.measures.faces.gate.gate_table` after the columns detector, configuration, far,
-        similarity_threshold, twice: for parquet and for CSV.
+        Rows of :func:`adv_detect.measures.faces.gate.gate_table` after the columns gate (its form), detector (empty for
+        none), configuration (name of the gate), far, similarity_threshold, twice: for parquet and for CSV.
+
+    Raises:
+        DataError: All gates ask the twin, and there are too few clean pairs for each of the rates.
     """
     params = face_recognition.gate
     values, same = verification_scores["score"].to_numpy(dtype=np.float64), verification_scores["same"].to_numpy(bool)
     similarity = clean_threshold(values, same, rule=params.far)
+    keys = gate_detectors(detector_summary)
+    readers = {key: _ScoresOf(gate_scores[gate_scores["detector"] == key]) for key in keys}
+    twin = _twin_thresholds(validation_pair_scores, verification_scores, params) if _asks_twin(params.forms) else []
     frames = []
-    for key, configuration in gate_detectors(detector_summary).items():
-        scores = _ScoresOf(gate_scores[gate_scores["detector"] == key])
-        pairs, images = _protocol_pairs(verification_scores, pair_image_scores, key)
-        thresholds = _thresholds(detectors, key, images, params.fprs)
-        own = gate_pairs[gate_pairs["detector"].isin((EVERY, key))]
+    for gate in list_gates(params.forms, keys):
+        pairs, images = _protocol_pairs(verification_scores, pair_image_scores, gate.detector)
+        detector = _thresholds(detectors, gate.detector, images, params.fprs) if gate.detector else []
+        if not (thresholds := thresholds_of(gate, detector, twin)):
+            continue
+        cases = _cases(gate, gate_pairs, readers)
         clean = pd.DataFrame(clean_pair_rows(pairs, images, thresholds, similarity=similarity))
-        table = pd.concat([clean, gate_table(_decided(scores.of_pairs(own), similarity), thresholds)])
-        facts = {"detector": key, "configuration": configuration, "far": params.far}
+        table = pd.concat([clean, gate_table(_decided(cases, similarity), thresholds)])
+        facts = {"gate": gate.form, "detector": gate.detector, "configuration": gate.label, "far": params.far}
         frames.append(_prepend(table, facts | {"similarity_threshold": similarity}))
+    if not frames:
+        raise DataError(
+            f"face_recognition.gate.forms {list(params.forms)}: there are too few clean pairs of the same person for "
+            f"each of the rates {list(params.fprs)}; attack more images, or add a higher rate or the form detector"
+        )
     result = pd.concat(frames, ignore_index=True)
     return result, result
 
@@ -163,6 +183,26 @@ def identify_through_gate(
     return result, result
 
 
+def _asks_twin(forms: Iterable[str]) -> bool:
+    return any(form != GATE_DETECTOR for form in forms)
+
+
+def _twin_thresholds(validation: pd.DataFrame, protocol: pd.DataFrame, params: GateParams) -> list[GateThreshold]:
+    return similarity_thresholds(validation["twin_score"].to_numpy(dtype=np.float64), protocol, params.fprs)
+
+
+def _cases(gate: Gate, pairs: pd.DataFrame, readers: dict[str, _ScoresOf]) -> pd.DataFrame:
+    """Pairs that concern a gate: unaware attacks, and those on its detector; without one those on the first detector.
+
+    Images of attacks on several detectors start from nearly the same ones, and would count several times.
+    """
+    if gate.detector:
+        return readers[gate.detector].of_pairs(pairs[pairs["detector"].isin((EVERY, gate.detector))])
+    first = pairs[pairs["detector"] != EVERY].groupby("attack", sort=False)["detector"].first()
+    own = (pairs["detector"] == EVERY) | (pairs["detector"] == pairs["attack"].map(first))
+    return pairs[own].assign(score=NOT_READ)
+
+
 class _ScoresOf:
     """Scores of one detector by image."""
 
@@ -208,6 +248,8 @@ def _decided(cases: pd.DataFrame, similarity: float) -> pd.DataFrame:
 
 def _protocol_pairs(clean: pd.DataFrame, store: ShardStore, key: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Clean pairs with the higher score of their images, and the images with their folds and scores."""
+    if not key:
+        return clean.assign(detector_score=NOT_READ), pd.DataFrame()
     scores: dict[int, float] = {}
     for content in store.values():
         column = content.metadata["detectors"].index(key)
@@ -232,11 +274,13 @@ def _named_cases(group: ProbeGroup, named: np.ndarray, scores: _ScoresOf) -> pd.
     if rows.attack == NATURAL:
         facts, wrong = clean_condition(FALSE_REJECT, KNOWN), named != rows.label.numpy()
     else:
-        facts = {"attack": rows.attack, "criterion": rows.criterion, "form": rows.form, **group.budget}
+        facts = {"attack": rows.attack, "criterion": rows.criterion, "form": rows.form, "knows": group.knows}
+        facts |= group.budget
         facts |= {"people": KNOWN, "kind": IDENTIFIED[rows.criterion]}
         aimed = rows.criterion == TARGETED
         wrong = named == rows.target.numpy() if aimed else named != rows.label.numpy()
-    return pd.DataFrame({**facts, "wrong": wrong, "score": np.nan_to_num(own, nan=np.inf, posinf=np.inf)})
+    scored = np.nan_to_num(own, nan=np.inf, posinf=np.inf)
+    return pd.DataFrame({**facts, "wrong": wrong, "score": scored, "twin_score": NOT_READ})
 
 
 def _prepend(table: pd.DataFrame, facts: dict[str, Any]) -> pd.DataFrame:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
-import torch
 
 from adv_detect.absent import Absent
+from adv_detect.algorithms.detectors import StoredDetector
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.jobs.activation_plans import twin_that_is_read
 from adv_detect.jobs.detectors import best_detector, restore
 from adv_detect.measures.detector_keys import SUMMARY_FIGURES
 from adv_detect.measures.faces.gate import gate_detectors
-from adv_detect.names import DetectorKey
+from adv_detect.names import GATE_DETECTOR, DetectorKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import FaceRecognitionParams, ServingParams
+from adv_detect.pipelines.face_recognition.clean_pairs import CleanPairs
+from adv_detect.pipelines.face_recognition.embedders import asked_twin
 from adv_detect.serving.bundle import ScoringBundle
-from adv_detect.serving.verification import VerificationBundle
+from adv_detect.serving.verification import FORM, VerificationBundle
 from adv_detect.sharding import ShardStore
 
 SUFFIX = "-verification"
@@ -25,7 +26,7 @@ PICTURES = 2
 
 
 def assemble_verifier(
-    verification_scores: pd.DataFrame,
+    clean_pairs: CleanPairs,
     detectors: ShardStore,
     detector_summary: pd.DataFrame,
     network_weights: TargetNetwork,
@@ -37,13 +38,13 @@ def assemble_verifier(
     """Bundle network, a detector and the similarities of clean pairs for serving.
 
     Args:
-        verification_scores: Clean pairs, which fix the similarity threshold at any false-accept rate.
+        clean_pairs: Similarities of clean pairs, which fix the thresholds at any rate.
         detectors: The trained detectors.
         detector_summary: Their validation figures.
         network_weights: The network whose last layer is the embedding.
         representatives: Class representatives.
-        twin: The second network, which is served where the detector reads it.
-        face_recognition: Which detector, the default false-accept rate, whether mirror images count.
+        twin: The second network, which is served where the detector reads it, or the gate asks it.
+        face_recognition: Form and detector of the gate, the default false-accept rate, whether mirror images count.
         serving: Name, default false-positive rate and limits.
 
     Returns:
@@ -57,6 +58,7 @@ def assemble_verifier(
         "name": f"{serving.name}{SUFFIX}",
         "fprs": sorted({*gate.fprs, serving.fpr}),
         "far": gate.far,
+        FORM: gate.served,
         "mirror": face_recognition.mirror,
         "max_images": max(1, serving.max_images // PICTURES),
     }
@@ -64,12 +66,17 @@ def assemble_verifier(
         network=network_weights,
         representatives=representatives,
         stored=stored,
-        twin=twin_that_is_read(twin, {key: stored.params}),
+        twin=_served_twin(twin, stored, face_recognition),
         metadata=serving.model_dump() | own | {name: float(figures[name][key]) for name in SUMMARY_FIGURES},
     )
-    scores, same = verification_scores["score"].to_numpy(dtype=np.float64), verification_scores["same"].to_numpy(bool)
-    sides = (torch.sort(torch.tensor(scores[kind])).values for kind in (same, ~same))
-    return VerificationBundle(bundle, *sides)
+    return VerificationBundle(bundle, clean_pairs.same, clean_pairs.different, clean_pairs.twin_same)
+
+
+def _served_twin(
+    twin: TargetNetwork | Absent, stored: StoredDetector, params: FaceRecognitionParams
+) -> TargetNetwork | None:
+    read = twin_that_is_read(twin, {stored.key: stored.params})
+    return read if params.gate.served == GATE_DETECTOR else asked_twin(twin, params)
 
 
 def _detector(summary: pd.DataFrame, configuration: str | None) -> str:

@@ -15,9 +15,9 @@ from adv_detect.jobs.detectors import configurations_of, restore, views_of
 from adv_detect.measures.faces.gate import gate_detectors
 from adv_detect.networks.target import TargetNetwork, target_digest
 from adv_detect.params import RuntimeParams
+from adv_detect.pipelines.face_recognition.embedders import check_shape
 from adv_detect.pipelines.face_recognition.embedding_shards import pair_shards
 from adv_detect.pipelines.face_recognition.gate_shards import PairImageWork
-from adv_detect.pipelines.face_recognition.nodes import check_shape
 from adv_detect.pipelines.face_recognition.rows import TEST
 from adv_detect.progress import track
 from adv_detect.sharding import ShardPlan, ShardStore

@@ -11,22 +11,23 @@ import numpy as np
 import pandas as pd
 import torch
 
+from adv_detect.absent import Absent
 from adv_detect.algorithms.representatives import Representatives
-from adv_detect.errors import DataError
-from adv_detect.images import ImageSet, image_set_identity, shape_of
+from adv_detect.images import ImageSet, image_set_identity
 from adv_detect.measures.faces.decisions import fold_accuracy
 from adv_detect.measures.faces.draw import draw_pairs
 from adv_detect.measures.faces.gate import attack_label
 from adv_detect.measures.faces.pairs import LocatedPairs, locate_pairs, parse_pairs
 from adv_detect.measures.faces.verification import verify
 from adv_detect.names import NATURAL
-from adv_detect.networks.target import TargetNetwork, target_digest
+from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import FaceRecognitionParams, RuntimeParams
+from adv_detect.pipelines.face_recognition.embedders import check_shape, plan_embedder
 from adv_detect.pipelines.face_recognition.embedding_shards import (
     MISSING,
     TEMPLATE,
+    TWIN_TEMPLATE,
     AttackedFaceWork,
-    Embedder,
     FaceWork,
     pair_shards,
 )
@@ -82,6 +83,7 @@ def choose_pairs(
 def embed_faces(
     verification_images: ImageSet,
     network_weights: TargetNetwork,
+    twin: TargetNetwork | Absent,
     verification_pair_table: pd.DataFrame,
     face_recognition: FaceRecognitionParams,
     runtime: RuntimeParams,
@@ -91,8 +93,9 @@ def embed_faces(
     Args:
         verification_images: Images of the people to verify.
         network_weights: The network whose last layer is the embedding.
+        twin: The second network, which a gate may ask.
         verification_pair_table: The pairs.
-        face_recognition: Whether mirror images count.
+        face_recognition: Whether mirror images count, and whether the twin is asked.
         runtime: Shard size, batch size, device, engine.
 
     Returns:
@@ -102,15 +105,18 @@ def embed_faces(
         DataError: The images have another shape than the network takes.
     """
     check_shape(verification_images, network_weights)
-    made_from = (target_digest(network_weights), image_set_identity(verification_images), face_recognition.mirror)
+    embedder = plan_embedder(network_weights, twin, face_recognition, runtime)
+    digest, mirror, *twins = embedder.identity
+    made_from = (digest, image_set_identity(verification_images), mirror, *twins)
     shards = pair_shards(verification_images, verification_pair_table, made_from, runtime)
-    work = FaceWork(verification_images, Embedder(network_weights, face_recognition.mirror, runtime))
+    work = FaceWork(verification_images, embedder)
     return ShardPlan(work=work, shards=shards, runtime=runtime, description="verification embeddings")
 
 
 def embed_attacked_faces(
     adversarials: ShardStore,
     network_weights: TargetNetwork,
+    twin: TargetNetwork | Absent,
     face_recognition: FaceRecognitionParams,
     runtime: RuntimeParams,
 ) -> ShardPlan:
@@ -119,17 +125,18 @@ def embed_attacked_faces(
     Args:
         adversarials: Attacked and natural images.
         network_weights: The network whose last layer is the embedding.
-        face_recognition: Whether mirror images count.
+        twin: The second network, which a gate may ask.
+        face_recognition: Whether mirror images count, and whether the twin is asked.
         runtime: Batch size, device, engine.
 
     Returns:
         A plan with one shard per shard of images.
     """
-    work = AttackedFaceWork(adversarials, Embedder(network_weights, face_recognition.mirror, runtime))
+    embedder = plan_embedder(network_weights, twin, face_recognition, runtime)
+    work = AttackedFaceWork(adversarials, embedder)
     wanted = {*adversarials.select(natural=True), *adversarials.select(split=TEST)}
-    made_from = (target_digest(network_weights), face_recognition.mirror)
     shards = tuple(
-        ShardSpec(key, fingerprint(made_from, of_images), key)
+        ShardSpec(key, fingerprint(embedder.identity, of_images), key)
         for key, of_images in sorted(adversarials.fingerprints().items())
         if key in wanted
     )
@@ -147,14 +154,18 @@ def verify_clean(
         face_recognition: False-accept rates.
 
     Returns:
-        ``verification_scores``: the pairs that could be compared, with their cosine similarity ``score``; and the
-        figures of the protocol: ten-fold accuracy (where there are folds), AUC, EER, TAR at FAR, counts.
+        ``verification_scores``: the pairs that could be compared, with their cosine similarity ``score`` and
+        ``twin_score``, that in the twin (NaN where it is not asked); and the figures of the protocol: ten-fold accuracy
+        (where there are folds), AUC, EER, TAR at FAR, counts.
     """
     parts = [content.tensors for content in verification_embeddings.values()]
     order = torch.cat([part["source_index"] for part in parts]).tolist()
     there = verification_pair_table[verification_pair_table["first_index"] != MISSING]
     positions = {index: row for row, index in enumerate(order)}
-    scores = score_pairs(there, torch.cat([part[TEMPLATE] for part in parts]), positions)
+    templates = torch.cat([part[TEMPLATE] for part in parts])
+    asked = all(TWIN_TEMPLATE in part for part in parts)
+    twin = torch.cat([part[TWIN_TEMPLATE] for part in parts]) if asked else templates[:, :0]
+    scores = score_pairs(there, templates, twin, positions)
     return scores, _protocol(scores, face_recognition.fars) | {
         "verification/n_missing": float(len(verification_pair_table) - len(there))
     }
@@ -279,21 +290,4 @@ def _report_missing(located: LocatedPairs, images: ImageSet) -> None:
         shown = ", ".join(names[:NAMED])
         LOGGER.warning(
             "verification: %d pairs left out, for lack of %d images: %s", len(located.missing), len(names), shown
-        )
-
-
-def check_shape(images: ImageSet, network: TargetNetwork) -> None:
-    """Refuse verification images of another shape than the network takes.
-
-    Args:
-        images: Images of the people to verify.
-        network: The network.
-
-    Raises:
-        DataError: The shapes differ.
-    """
-    if (shape := shape_of(images)) != network.spec.image_shape:
-        raise DataError(
-            f"verification_images: expected images of shape {network.spec.image_shape} (channels, height, width) as "
-            f"the network takes, got {shape}; give the entry the crop and colour of train_images"
         )

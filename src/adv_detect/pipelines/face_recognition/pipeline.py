@@ -8,6 +8,7 @@ from kedro.pipeline import Pipeline, node
 
 from adv_detect.pipelines.face_recognition import nodes
 from adv_detect.pipelines.face_recognition.adaptive_faces import embed_adaptive_faces
+from adv_detect.pipelines.face_recognition.clean_pairs import gather_clean_pairs, pair_validation_faces
 from adv_detect.pipelines.face_recognition.detection import compare_detection, measure_distances, summarise_distances
 from adv_detect.pipelines.face_recognition.figures import (
     draw_faces,
@@ -40,13 +41,13 @@ def _embedding() -> list[Any]:
         ),
         node(
             nodes.embed_faces,
-            inputs=["verification_images", "network_weights", "verification_pair_table", PARAMS, RUNTIME],
+            inputs=["verification_images", "network_weights", "twin", "verification_pair_table", PARAMS, RUNTIME],
             outputs="verification_embeddings",
             name="embed_faces",
         ),
         node(
             nodes.embed_attacked_faces,
-            inputs=["adversarials", "network_weights", PARAMS, RUNTIME],
+            inputs=["adversarials", "network_weights", "twin", PARAMS, RUNTIME],
             outputs="attack_embeddings",
             name="embed_attacked_faces",
         ),
@@ -136,7 +137,15 @@ def _scoring() -> list[Any]:
         ),
         node(
             embed_adaptive_faces,
-            inputs=["known_adversarials", "detectors", "detector_summary", "network_weights", PARAMS, RUNTIME],
+            inputs=[
+                "known_adversarials",
+                "detectors",
+                "detector_summary",
+                "network_weights",
+                "twin",
+                PARAMS,
+                RUNTIME,
+            ],
             outputs="adaptive_embeddings",
             name="embed_adaptive_faces",
         ),
@@ -152,9 +161,16 @@ def _gating() -> list[Any]:
             name="pair_gate_faces",
         ),
         node(
+            pair_validation_faces,
+            inputs=["attack_embeddings", RUNTIME],
+            outputs="validation_pair_scores",
+            name="pair_validation_faces",
+        ),
+        node(
             measure_gate,
             inputs=[
                 "gate_pairs",
+                "validation_pair_scores",
                 "verification_scores",
                 "pair_image_scores",
                 "gate_scores",
@@ -181,9 +197,15 @@ def _gating() -> list[Any]:
             name="identify_through_gate",
         ),
         node(
+            gather_clean_pairs,
+            inputs=["verification_scores", "validation_pair_scores", PARAMS, "params:serving"],
+            outputs="clean_pairs",
+            name="gather_clean_pairs",
+        ),
+        node(
             assemble_verifier,
             inputs=[
-                "verification_scores",
+                "clean_pairs",
                 "detectors",
                 "detector_summary",
                 "network_weights",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor
 
 from adv_detect.errors import DataError
 from adv_detect.names import ShardKey
-from adv_detect.pipelines.face_recognition.embedding_shards import EMBEDDING, TEMPLATE
+from adv_detect.pipelines.face_recognition.embedding_shards import EMBEDDING, TEMPLATE, TWIN_TEMPLATE
 from adv_detect.sharding import ShardContent, ShardStore
 
-TEST = "test"
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class FaceRows:
         source_index: Position of each source image, int64 ``(n,)``.
         embedding: Pooled features of the last layer, ``(n, D)``.
         template: What verification compares, ``(n, D)``.
+        twin_template: What the twin compares, ``(n, D')``; width 0 where it is not asked.
         label: Identity of each, int64 ``(n,)``.
         target: Identity aimed at, -1 for none, int64 ``(n,)``.
         success: Whether the attack reached its own aim, bool ``(n,)``.
@@ -42,6 +44,7 @@ class FaceRows:
     source_index: Tensor
     embedding: Tensor
     template: Tensor
+    twin_template: Tensor
     label: Tensor
     target: Tensor
     success: Tensor
@@ -63,6 +66,7 @@ class FaceRows:
             criterion=facts["criterion"],
             form=facts["form"],
             source_ids=tuple(name for content in contents for name in content.metadata["source_ids"]),
+            twin_template=torch.cat([_twin_template(content) for content in contents]),
             **{name: torch.cat([content.tensors[name] for content in contents]) for name in names},
         )
 
@@ -79,10 +83,29 @@ class FaceRows:
             source_index=self.source_index[index],
             embedding=self.embedding[index],
             template=self.template[index],
+            twin_template=self.twin_template[index],
             label=self.label[index],
             target=self.target[index],
             success=self.success[index],
         )
+
+
+def joined(first: FaceRows, second: FaceRows) -> FaceRows:
+    """Put rows of one kind below each other; attack, criterion and form are those of the first.
+
+    Args:
+        first: Rows.
+        second: Rows.
+
+    Returns:
+        All rows.
+    """
+    tensors: dict[str, Any] = {
+        one.name: torch.cat([getattr(first, one.name), getattr(second, one.name)])
+        for one in fields(FaceRows)
+        if isinstance(getattr(first, one.name), Tensor)
+    }
+    return replace(first, source_ids=first.source_ids + second.source_ids, **tensors)
 
 
 def natural_faces(store: ShardStore, split: str | None = None) -> FaceRows:
@@ -112,6 +135,11 @@ def attacked_faces(store: ShardStore) -> Iterator[FaceRows]:
         rows = _read(attacked.select(attack=attack, criterion=criterion))
         if len(rows):
             yield rows
+
+
+def _twin_template(content: ShardContent) -> Tensor:
+    template = content.tensors[TEMPLATE]
+    return content.tensors.get(TWIN_TEMPLATE, template.new_zeros((len(template), 0)))
 
 
 def _read(store: ShardStore) -> FaceRows:

@@ -20,6 +20,7 @@ KIND_OF = {"targeted": IMPERSONATION, "untargeted": DODGING}
 CLEAN = ("none", "none")
 PAIR_COLUMNS = (
     "attack", "criterion", "form", "kind", "source_id", "reference_id", "success", "clean_score", "attacked_score",
+    "twin_score",
 )  # fmt: skip
 
 
@@ -37,8 +38,9 @@ def attacked_pairs(natural: FaceRows, attacked: Iterable[FaceRows], *, seed: int
 
     Returns:
         One row per attacked image: attack, criterion, form, kind, source_id, reference_id, success (of the attack on
-        its own aim), clean_score (the pair before the attack), attacked_score. Images whose pair cannot be formed,
-        because there is no other clean image of that identity, are left out.
+        its own aim), clean_score (the pair before the attack), attacked_score, twin_score (similarity of the attacked
+        pair in the twin; NaN where it is not asked). Images whose pair cannot be formed, because there is no other
+        clean image of that identity, are left out.
     """
     frames = [_pair_up(natural, rows, seed) for rows in attacked]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(PAIR_COLUMNS))
@@ -62,9 +64,26 @@ def _pair_up(natural: FaceRows, rows: FaceRows, seed: int) -> pd.DataFrame:
             "success": rows.success.numpy(),
             "clean_score": cosine_similarities(sources.template, reference.template).numpy(),
             "attacked_score": cosine_similarities(rows.template, reference.template).numpy(),
+            "twin_score": twin_similarities(rows.twin_template, reference.twin_template),
         },
         columns=list(PAIR_COLUMNS),
     )
+
+
+def twin_similarities(first: torch.Tensor, second: torch.Tensor) -> Scores:
+    """Compare pairs in the twin.
+
+    Args:
+        first: Templates of the one side, ``(N, D)``; of width 0 where the twin is not asked.
+        second: Of the other side.
+
+    Returns:
+        Cosine similarities ``(N,)``; NaN where the twin is not asked.
+    """
+    if not first.shape[1]:
+        return np.full(len(first), np.nan)
+    found: Scores = cosine_similarities(first, second).numpy().astype(np.float64)
+    return found
 
 
 def _draw_references(
@@ -187,16 +206,20 @@ def _clean_arrays(clean: pd.DataFrame) -> tuple[Scores, Flags]:
     return clean["score"].to_numpy(dtype=np.float64), clean["same"].to_numpy(dtype=bool)
 
 
-def score_pairs(pairs: pd.DataFrame, templates: torch.Tensor, positions: dict[int, int]) -> pd.DataFrame:
+def score_pairs(
+    pairs: pd.DataFrame, templates: torch.Tensor, twin_templates: torch.Tensor, positions: dict[int, int]
+) -> pd.DataFrame:
     """Compare the two images of each clean pair.
 
     Args:
         pairs: Pairs with ``first_index`` and ``second_index``.
         templates: Shape ``(N, D)``.
+        twin_templates: Those of the twin, ``(N, D')``; of width 0 where it is not asked.
         positions: Row of each image in ``templates`` by its index.
 
     Returns:
-        The pairs with a column ``score``, the cosine similarity.
+        The pairs with the columns ``score``, the cosine similarity, and ``twin_score``, that in the twin.
     """
-    sides = [templates[[positions[index] for index in pairs[name]]] for name in ("first_index", "second_index")]
-    return pairs.assign(score=cosine_similarities(*sides).numpy())
+    rows = [[positions[index] for index in pairs[name]] for name in ("first_index", "second_index")]
+    own, twin = ([side[index] for index in rows] for side in (templates, twin_templates))
+    return pairs.assign(score=cosine_similarities(*own).numpy(), twin_score=twin_similarities(*twin))

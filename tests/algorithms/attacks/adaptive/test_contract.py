@@ -65,7 +65,8 @@ def _without_a_way_in(task):
 
 
 def test_every_registered_attack_is_among_the_cases():
-    assert {name for name, _, _ in CASES} == set(adaptive_attack_names())
+    apart = {"second_opinion"}  # aims at similarities, whatever the class: test_second_opinion.py
+    assert {name for name, _, _ in CASES} | apart == set(adaptive_attack_names())
 
 
 @pytest.mark.parametrize(("name", "arguments", "case"), CASES, ids=IDS)

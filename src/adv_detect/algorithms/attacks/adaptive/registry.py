@@ -15,6 +15,7 @@ from adv_detect.algorithms.attacks.adaptive.matching import MatchingArguments, m
 from adv_detect.algorithms.attacks.adaptive.multi_target import MultiTargetArguments, multi_target
 from adv_detect.algorithms.attacks.adaptive.orthogonal import OrthogonalArguments, orthogonal
 from adv_detect.algorithms.attacks.adaptive.random_noise import RandomNoiseArguments, random_noise
+from adv_detect.algorithms.attacks.adaptive.second_opinion import SecondOpinionArguments, second_opinion
 from adv_detect.algorithms.attacks.adaptive.selective import SelectiveArguments, classifier_only, selective
 from adv_detect.algorithms.attacks.adaptive.task import AdaptiveTask, BudgetNorm, Candidates, EndToEndModel
 from adv_detect.algorithms.attacks.adaptive.verification import VerificationArguments, verification
@@ -28,7 +29,7 @@ from adv_detect.sharding.sources import source_identity
 
 _Arguments = TypeVar("_Arguments", bound=Block)
 
-GuideSource = Literal["none", "clean_images", "medoids", "starting_points"]
+GuideSource = Literal["none", "clean_images", "medoids", "starting_points", "templates"]
 Follows = Literal["gradients", "queries", "random noise"]
 NORMS: tuple[BudgetNorm, ...] = get_args(BudgetNorm)
 FORM_ARGUMENT = "selection"
@@ -44,7 +45,8 @@ class AttackKind(Generic[_Arguments]):
         arguments: Checks what the configuration gives.
         guide: What the task's guide is chosen from: ``clean_images``, as the detector describes them (trajectories
             ``(N, L, K)``); ``medoids`` of the last layer, features ``(N, D)``; ``starting_points``, images
-            ``(N, K, channels, H, W)`` of other classes that pass; ``none`` leaves the task without one.
+            ``(N, K, channels, H, W)`` of other classes that pass; ``templates`` of the classes in network and twin,
+            ``(N, 2, D)``, with levels; ``none`` leaves the task without one.
         follows: ``gradients`` of network and detector; without them (``queries``, ``random noise``) it can attack any
             detector, and an attack that follows gradients must not do worse.
         takes_budget: Whether the perturbation has a bound; without one the attack searches for the smallest, in the
@@ -154,6 +156,7 @@ _KINDS: dict[str, AttackKind[Any]] = {
         published=True,
     ),
     "verification": AttackKind(attack=verification, arguments=VerificationArguments, guide="medoids"),
+    "second_opinion": AttackKind(attack=second_opinion, arguments=SecondOpinionArguments, guide="templates"),
 }
 
 
