@@ -77,7 +77,7 @@ class AdaptiveWork:
         )
 
     def _twin(self, condition: Condition) -> dict[str, str]:
-        """What says whether the twin is still the attacked one."""
+        """Give a fingerprint of the twin, which says whether it is still the attacked one."""
         if condition.kind.guide != "templates" or self.setting.twin is None:
             return {}
         return {TWIN_DIGEST: target_digest(self.setting.twin, layers=False)}

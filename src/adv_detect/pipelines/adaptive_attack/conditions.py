@@ -54,7 +54,7 @@ class Condition:
 
     @property
     def asks_detector(self) -> bool:
-        """Whether the detector has to pass an image."""
+        """Tell whether the detector has to pass an image."""
         return self.knows != GATE_SIMILARITY
 
     @property

@@ -28,7 +28,7 @@ PER_CLASS = 20
 
 @dataclass(frozen=True)
 class Templates:
-    """What an attacker knows of the people: their mean directions in network and twin.
+    """Templates of the people as an attacker knows them: their mean directions in network and twin.
 
     Attributes:
         values: Unit vectors, the narrower ones filled up with zeros, ``(C, 2, D)``; zeros for a class without pictures.

@@ -1,4 +1,4 @@
-"""Which networks embed faces, as the configured gate asks for them."""
+"""Networks that embed faces, as the configured gate asks for them."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Embedder:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What decides the embeddings of an image."""
+        """Fingerprint of all that decides the embeddings of an image."""
         own = (target_digest(self.network), self.mirror)
         return own if self.twin is None else (*own, target_digest(self.twin))
 
