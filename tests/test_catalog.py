@@ -34,6 +34,7 @@ IN_MEMORY = {
     "monitoring_picture",
     "scoring_log",
     "substitute_models",
+    "clean_pairs",
 }
 FACES_ONLY = {"verification_images", "verification_pairs"}  # such images come with the environments of faces
 
