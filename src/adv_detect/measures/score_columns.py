@@ -27,13 +27,11 @@ GROUP_COLUMNS = ("attack", "criterion", "form", "variant")
 
 
 class ScoreSource(Protocol):
-    """Scores that are read detector by detector.
+    """Scores that are read detector by detector."""
 
-    Attributes:
-        detectors: Their keys.
-    """
-
-    detectors: Sequence[str]
+    @property
+    def detectors(self) -> Sequence[str]:
+        """Keys of the detectors."""
 
     @property
     def n_sources(self) -> int:
@@ -71,7 +69,12 @@ class ScoreTable:
         if missing:
             raise DataError(f"scores: expected the columns {list(SCORE_COLUMNS)}, missing are {missing}")
         self._scores = scores
-        self.detectors = [str(key) for key in scores["detector"].unique()]
+        self._detectors = [str(key) for key in scores["detector"].unique()]
+
+    @property
+    def detectors(self) -> Sequence[str]:
+        """Keys of the detectors, as they come."""
+        return self._detectors
 
     @property
     def n_sources(self) -> int:

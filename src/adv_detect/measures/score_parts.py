@@ -8,10 +8,11 @@ its file; nothing is joined.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -113,13 +114,18 @@ class ScoreParts:
         if missing:
             raise DataError(f"scores: expected the columns {list(SCORE_COLUMNS)}, missing are {missing}")
         self._verdicts = [name for name in columns if name.startswith(VERDICT_PREFIX)]
-        self.detectors = _detectors(self._paths[0])
+        self._detectors = _detectors(self._paths[0])
         for path in self._paths[1:]:
-            if _detectors(path) != self.detectors:
+            if _detectors(path) != self._detectors:
                 raise DataError(
                     f"scores: expected all parts to be of the same detectors, got others in {path.name} than in "
                     f"{self._paths[0].name}; run evaluation again"
                 )
+
+    @property
+    def detectors(self) -> Sequence[str]:
+        """Keys of the detectors, as they come."""
+        return self._detectors
 
     @property
     def n_sources(self) -> int:
@@ -135,7 +141,7 @@ class ScoreParts:
         Returns:
             Its columns, sorted by source image.
         """
-        images, group = self._images, self.detectors.index(detector)
+        images, group = self._images, self._detectors.index(detector)
         names = ["score", *self._verdicts]
         found: dict[str, list[NDArray[np.generic]]] = {name: [] for name in names}
         for path, kept in zip(self._paths, images.kept, strict=True):
@@ -158,31 +164,36 @@ class ScoreParts:
         """Read what describes the images, part by part."""
         names: dict[str, int] = {}
         keys: dict[GroupKey, int] = {}
-        read = [_part_of_images(path, names, keys) for path in self._paths]
+        parts = [_read_images(path, names, keys) for path in self._paths]
         if not names:
             raise DataError("scores: expected rows of the split 'test', got none")
-        source, group, success, correct = (np.concatenate([one[place] for one in read]) for place in range(1, 5))
+        source = np.concatenate([part.source for part in parts])
         order = np.argsort(source, kind="stable")
-        group = group[order]
+        group = np.concatenate([part.group for part in parts])[order]
         return _Images(
-            kept=[one[0] for one in read],
+            kept=[part.kept for part in parts],
             order=order,
-            success=success[order],
-            correct=correct[order],
+            success=np.concatenate([part.success for part in parts])[order],
+            correct=np.concatenate([part.correct for part in parts])[order],
             source=source[order].astype(np.intp),
             n_sources=len(names),
             groups={key: np.flatnonzero(group == number) for key, number in keys.items()},
         )
 
 
-def _part_of_images(
-    path: Path, names: dict[str, int], keys: dict[GroupKey, int]
-) -> tuple[BoolArray, NDArray[np.int32], NDArray[np.int16], BoolArray, BoolArray]:
-    """Read the images of a part; new sources and groups get the next numbers.
+@dataclass(frozen=True)
+class _Part:
+    """Images of one part: which are of the test split, and of these source, group and facts, in few bytes."""
 
-    Returns:
-        Which are of the test split; and of these source, group, success, correct.
-    """
+    kept: BoolArray
+    source: NDArray[np.int32]
+    group: NDArray[np.int16]
+    success: BoolArray
+    correct: BoolArray
+
+
+def _read_images(path: Path, names: dict[str, int], keys: dict[GroupKey, int]) -> _Part:
+    """Read the images of a part; sources and groups that are new get the next numbers."""
     table = pq.ParquetFile(path, read_dictionary=list(TEXTS)).read_row_group(0, columns=list(OF_IMAGES))
     frame = table.to_pandas()
     kept = (frame["split"] == "test").to_numpy()
@@ -190,14 +201,19 @@ def _part_of_images(
     codes, found = pd.factorize(test["source_id"])
     numbers = np.array([names.setdefault(str(name), len(names)) for name in found], dtype=np.int32)
     group = np.zeros(len(test), dtype=np.int16)
-    for key, positions in test.groupby(list(GROUP_COLUMNS), sort=False, observed=True).indices.items():
+    indices = test.groupby(list(GROUP_COLUMNS), sort=False, observed=True).indices
+    for key, positions in cast("Mapping[GroupKey, Index]", indices).items():
         group[positions] = keys.setdefault(key, len(keys))
-    flags = (test[name].to_numpy(dtype=bool) for name in ("success", "correct"))
-    source = numbers[codes] if len(codes) else np.zeros(0, dtype=np.int32)
-    return kept, source, group, *flags
+    return _Part(
+        kept=kept,
+        source=numbers[codes] if len(codes) else np.zeros(0, dtype=np.int32),
+        group=group,
+        success=test["success"].to_numpy(dtype=bool),
+        correct=test["correct"].to_numpy(dtype=bool),
+    )
 
 
-def _detectors(path: Path) -> Sequence[str]:
+def _detectors(path: Path) -> list[str]:
     """Name the detector of each row group."""
     metadata = pq.ParquetFile(path).metadata
     place = metadata.schema.names.index("detector")
