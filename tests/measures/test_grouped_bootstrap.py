@@ -11,7 +11,7 @@ from adv_detect.measures.bootstrap import AucBootstrap
 from adv_detect.measures.grouped_bootstrap import COUNTED, GroupedBootstrap, choose_bootstrap
 
 SETTINGS = {"resamples": 1000, "confidence_level": 0.95, "seed": 4}
-N = 2000
+N = 4000
 
 
 def sample(seed: int, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
