@@ -26,6 +26,7 @@ from benchmarks.measure import Row, Settings
 from benchmarks.medoids import measure_medoids
 from benchmarks.profile import measure_profile
 from benchmarks.ray_workers import measure_ray
+from benchmarks.score_parts import measure_score_parts
 from benchmarks.scored_pictures import measure_scored_pictures
 from benchmarks.scoring import measure_scoring
 from benchmarks.serving import measure_serving
@@ -38,6 +39,7 @@ SUBJECTS: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "medoids": measure_medoids,
     "detectors": measure_training,
     "scoring": measure_scoring,
+    "score-parts": measure_score_parts,
     "scored-pictures": measure_scored_pictures,
     "serving": measure_serving,
     "latency": measure_latency,

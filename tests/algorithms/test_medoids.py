@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import pdist, squareform
 
-from adv_detect.algorithms.medoids import _approximate_sums
+from adv_detect.algorithms import medoids
 from adv_detect.algorithms.representatives import medoid_index
 from adv_detect.errors import DataError
 
@@ -45,11 +45,74 @@ def test_two_tight_clusters_far_apart():
     assert medoid_index(features) == int(sums(features).argmin())
 
 
-def test_the_bound_holds_for_the_matrix_product():
-    features = points(300, 20, seed=4).double() * 1e-4 + 50
-    approximate, bounds = _approximate_sums(features, tile=64)
+def screened(features: torch.Tensor, dtype: torch.dtype, rows: torch.Tensor | None = None, tile: int = 64):
+    """Sums by products and their bounds, in units of the features."""
+    found = features.double()
+    unit, largest = medoids._in_unit_range(found, float(found.abs().max()))
+    norms, rows = torch.linalg.vector_norm(unit, dim=1), torch.arange(len(unit)) if rows is None else rows
+    approximate = medoids._approximate_sums(unit, norms, rows, dtype=dtype, tile=tile)
+    bounds = medoids._error_bounds(norms, rows, approximate, width=unit.shape[1], largest=largest, dtype=dtype)
+    scale = float(found.abs().max()) / largest
+    return approximate * scale, bounds * scale
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-4, 1e25])
+@pytest.mark.parametrize(("dtype", "sharp"), [(torch.float32, 1e-2), (torch.float64, 1e-6)])
+def test_the_bounds_hold_for_the_matrix_product(dtype, sharp, scale):
+    features = (points(300, 20, seed=4).double() + 50) * scale
+    approximate, bounds = screened(features, dtype)
     assert np.all(np.abs(approximate.numpy() - sums(features)) <= bounds.numpy())
-    assert bounds.max() < 1e-3 * approximate.min()  # and it is no empty promise
+    assert bounds.max() < sharp * approximate.min()  # and they are no empty promise
+
+
+def test_the_bound_of_single_precision_holds_for_tight_clusters_far_apart():
+    features = points(200, 9, seed=5).double() * 1e-4  # distances within a cluster are lost in float32 altogether
+    features[100:] += 30
+    approximate, bounds = screened(features, torch.float32)
+    errors = np.abs(approximate.numpy() - sums(features))
+    assert errors.max() > 0
+    assert np.all(errors <= bounds.numpy())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_near_ties_that_single_precision_would_decide_wrongly(dtype):
+    """Forty points beside the medoid: their sums differ by less than float32 can tell."""
+    features = points(500, 30, seed=9).double()
+    best = features[int(sums(features).argmin())]
+    planted = (best + 1e-6 * points(40, 30, seed=10).double()).to(dtype)
+    features = torch.cat([features.to(dtype), planted])
+    exact, single = sums(features), screened(features, torch.float32)[0].numpy()
+    right, second = np.sort(exact)[:2]
+    assert second - right > 1e-12 * right  # no tie in float64
+    assert int(single.argmin()) != int(exact.argmin())
+    assert medoid_index(features) == int(exact.argmin())
+
+
+def test_single_precision_leaves_few_members_for_double_precision():
+    features = points(1500, 200)
+    approximate, bounds = screened(features, torch.float32, tile=512)
+    assert int((approximate - bounds <= (approximate + bounds).min()).sum()) <= 30
+
+
+def test_sums_of_a_few_rows_are_those_of_all():
+    features, rows = points(300, 12, seed=11), torch.tensor([3, 77, 210, 299])
+    few, _ = screened(features, torch.float64, rows, tile=3)
+    whole, bounds = screened(features, torch.float64)
+    assert bool(((few - whole[rows]).abs() <= bounds[rows]).all())
+    assert torch.allclose(few, whole[rows], rtol=1e-9, atol=0)
+
+
+def test_products_in_lower_precision_do_not_screen(monkeypatch):
+    """The bound is that of float32: where its products may be rounded further, double precision does all."""
+    used = []
+    sums_of = medoids._approximate_sums
+    monkeypatch.setattr(
+        medoids, "_approximate_sums", lambda *args, **kwargs: used.append(kwargs["dtype"]) or sums_of(*args, **kwargs)
+    )
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    features = points(20, 3)
+    assert medoid_index(features) == int(sums(features).argmin())
+    assert used == [torch.float64]
 
 
 @pytest.mark.parametrize("budget", [1, 256])
@@ -89,8 +152,8 @@ def test_the_medoid_moves_with_a_permutation():
 
 def test_blocks_do_not_change_the_answer():
     features = points(200, 3, seed=8).double()
-    small, bounds = _approximate_sums(features, tile=7)
-    whole, _ = _approximate_sums(features, tile=512)
+    small, bounds = screened(features, torch.float64, tile=7)
+    whole, _ = screened(features, torch.float64, tile=512)
     assert bool(((small - whole).abs() <= bounds).all())
 
 

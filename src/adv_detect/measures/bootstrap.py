@@ -96,12 +96,7 @@ class AucBootstrap:
 
     def interval(self, replicates: FloatArray) -> tuple[float, float]:
         """Percentile interval of replicates ``(B,)``; NaN where there are none."""
-        usable = replicates[~np.isnan(replicates)]
-        if not len(usable):
-            return float("nan"), float("nan")
-        tail = 50.0 * (1.0 - self.confidence_level)
-        low, high = np.percentile(usable, [tail, 100.0 - tail])
-        return float(low), float(high)
+        return percentile_interval(replicates, self.confidence_level)
 
     def _counts(self, stream: int, n: int) -> Counts:
         """Count each of n images in each resample, ``(n, B)``; drawn once per stream and n."""
@@ -112,3 +107,13 @@ class AucBootstrap:
                 counts[:, column] = np.bincount(rng.integers(0, n, n), minlength=n)
             self._drawn[stream, n] = counts
         return self._drawn[stream, n]
+
+
+def percentile_interval(replicates: FloatArray, confidence_level: float) -> tuple[float, float]:
+    """Percentile interval of replicates ``(B,)``; NaN where there are none."""
+    usable = replicates[~np.isnan(replicates)]
+    if not len(usable):
+        return float("nan"), float("nan")
+    tail = 50.0 * (1.0 - confidence_level)
+    low, high = np.percentile(usable, [tail, 100.0 - tail])
+    return float(low), float(high)

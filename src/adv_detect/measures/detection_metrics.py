@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,7 +11,6 @@ import pandas as pd
 
 from adv_detect.algorithms.roc import BoolArray, FloatArray, ranking_metrics
 from adv_detect.errors import DataError
-from adv_detect.measures.bootstrap import AucBootstrap, NaturalSample
 from adv_detect.measures.detector_keys import (
     ALL,
     CLASS,
@@ -23,8 +22,9 @@ from adv_detect.measures.detector_keys import (
     NOISE,
     WORST,
 )
+from adv_detect.measures.grouped_bootstrap import Bootstrap, choose_bootstrap
 from adv_detect.measures.leaderboard import compared_rows
-from adv_detect.measures.score_columns import SCORE_COLUMNS, Index, ScoreColumns, score_columns
+from adv_detect.measures.score_columns import Index, ScoreColumns, ScoreSource, ScoreTable
 from adv_detect.names import FLOAT, NO_CRITERION
 from adv_detect.progress import track
 
@@ -40,11 +40,11 @@ class _Naturals:
     """The natural images of one detector, with its false-positive rates on them."""
 
     scores: FloatArray
-    sample: NaturalSample
+    sample: Any
     rates: Row
 
 
-def metric_table(scores: pd.DataFrame, detectors: pd.DataFrame, **settings: Any) -> pd.DataFrame:
+def metric_table(scores: pd.DataFrame | ScoreSource, detectors: pd.DataFrame, **settings: Any) -> pd.DataFrame:
     """Measure as :func:`measure_scores` does, and give the table alone.
 
     Args:
@@ -59,7 +59,7 @@ def metric_table(scores: pd.DataFrame, detectors: pd.DataFrame, **settings: Any)
 
 
 def measure_scores(
-    scores: pd.DataFrame,
+    scores: pd.DataFrame | ScoreSource,
     detectors: pd.DataFrame,
     *,
     on_features: Collection[str] = (),
@@ -98,7 +98,8 @@ def measure_scores(
       share of them flagged.
 
     Args:
-        scores: One row per image, condition and detector, as the scoring step writes them.
+        scores: One row per image, condition and detector, as the scoring step writes them; or such rows in files, of
+            which those of one detector at a time are in memory.
         detectors: Result of `detector_summary` (further columns are ignored).
         on_features: Names of the attacks that aim at the features.
         resamples: Bootstrap resamples; 0 leaves the intervals empty.
@@ -115,11 +116,13 @@ def measure_scores(
         DataError: Columns are missing, a score is NaN, there are no natural test images, or a scored detector is not
             described in ``detectors``.
     """
-    _check(scores, detectors)
-    columns = score_columns(scores)
-    bootstrap = AucBootstrap(resamples=resamples, confidence_level=confidence_level, seed=seed)
-    names = track(columns.groups, "detection metrics", unit="detectors", shown=progress)
-    measured = {name: _Measurement(name, columns, bootstrap, frozenset(on_features)) for name in names}
+    source = ScoreTable(scores) if isinstance(scores, pd.DataFrame) else scores
+    _check(source, detectors)
+    bootstrap = choose_bootstrap(source.n_sources, resamples=resamples, confidence_level=confidence_level, seed=seed)
+    names = track(source.detectors, "detection metrics", unit="detectors", shown=progress)
+    measured = {
+        name: _Measurement(name, source.columns(name), bootstrap, frozenset(on_features)).found for name in names
+    }
     control = measured.get(MARGIN)
     rows = [
         {"detector": name} | row | _gain(row, one, control, bootstrap)
@@ -130,17 +133,16 @@ def measure_scores(
     return table[_column_order(table.columns)], _resamples(measured, table)
 
 
-def _check(scores: pd.DataFrame, detectors: pd.DataFrame) -> None:
-    for name, frame, wanted in (("scores", scores, SCORE_COLUMNS), ("detectors", detectors, DETECTOR_COLUMNS)):
-        missing = [column for column in wanted if column not in frame.columns]
-        if missing:
-            raise DataError(f"{name}: expected the columns {list(wanted)}, missing are {missing}")
-    unknown = sorted(set(scores["detector"].unique()) - set(detectors["detector"]))
+def _check(scores: ScoreSource, detectors: pd.DataFrame) -> None:
+    missing = [column for column in DETECTOR_COLUMNS if column not in detectors.columns]
+    if missing:
+        raise DataError(f"detectors: expected the columns {list(DETECTOR_COLUMNS)}, missing are {missing}")
+    unknown = sorted(set(scores.detectors) - set(detectors["detector"]))
     if unknown:
         raise DataError(f"scores: expected detectors of {sorted(detectors['detector'])}, got also {unknown}")
 
 
-def _resamples(measured: Mapping[str, _Measurement], table: pd.DataFrame) -> pd.DataFrame:
+def _resamples(measured: Mapping[str, _Found], table: pd.DataFrame) -> pd.DataFrame:
     """Average the replicates of the rows of which :func:`compared_rows` makes a mean."""
     frames = []
     for (detector, form), rows in compared_rows(table).groupby(["detector", "form"], sort=False):
@@ -152,7 +154,7 @@ def _resamples(measured: Mapping[str, _Measurement], table: pd.DataFrame) -> pd.
     return pd.concat(map(pd.DataFrame, frames), ignore_index=True) if frames else empty
 
 
-def _naturals(columns: ScoreColumns, positions: Index, bootstrap: AucBootstrap) -> _Naturals:
+def _naturals(columns: ScoreColumns, positions: Index, bootstrap: Bootstrap) -> _Naturals:
     wrong = positions[~columns.correct[positions]]
     rates: Row = {"n_natural": len(positions), "n_misclassified": len(wrong)}
     for rate, flagged in columns.verdicts.items():
@@ -178,7 +180,8 @@ def _attempts(columns: ScoreColumns, positions: Index, kept: Index, floats: Inde
     return {"n_attempted": len(positions), "n_failed": len(failed)} | shares
 
 
-class _Measurement:
+@dataclass(frozen=True)
+class _Found:
     """All rows of one detector, with their bootstrap replicates.
 
     Attributes:
@@ -187,14 +190,20 @@ class _Measurement:
         aucs: The area itself, per attack and condition.
     """
 
+    rows: list[Row] = field(default_factory=list)
+    replicates: dict[tuple[str, Condition], FloatArray] = field(default_factory=dict)
+    aucs: dict[tuple[str, Condition], float] = field(default_factory=dict)
+
+
+class _Measurement:
+    """Measures one detector; what is ``found`` holds no score, so that scores of one detector at a time are held."""
+
     def __init__(
-        self, detector: str, columns: ScoreColumns, bootstrap: AucBootstrap, on_features: frozenset[str] = frozenset()
+        self, detector: str, columns: ScoreColumns, bootstrap: Bootstrap, on_features: frozenset[str] = frozenset()
     ) -> None:
-        self.rows: list[Row] = []
-        self.replicates: dict[tuple[str, Condition], FloatArray] = {}
-        self.aucs: dict[tuple[str, Condition], float] = {}
+        self.found = _Found()
         self._columns, self._bootstrap, self._on_features = columns, bootstrap, on_features
-        groups = columns.groups[detector]
+        groups = columns.groups.get(detector, {})
         self._naturals = {
             key[3]: _naturals(columns, positions, bootstrap) for key, positions in groups.items() if key[0] == NATURAL
         }
@@ -237,24 +246,24 @@ class _Measurement:
         key = {"attack": attack, "aims_at": aims_at} | dict(
             zip(("criterion", "form", "variant"), condition, strict=True)
         )
-        self.rows.append(row | key | {"auc_low": low, "auc_high": high})
-        self.replicates[attack, condition] = replicates
-        self.aucs[attack, condition] = row["auc"]
+        self.found.rows.append(row | key | {"auc_low": low, "auc_high": high})
+        self.found.replicates[attack, condition] = replicates
+        self.found.aucs[attack, condition] = row["auc"]
 
     def _summarise(self, condition: Condition, attacks: Mapping[str, Index]) -> None:
         """Add the rows ``all``, ``macro`` and ``worst`` of one criterion, form and variant."""
-        found = [row for row in self.rows if _key(row)[1] == condition and row["n_adversarial"]]
+        found = [row for row in self.found.rows if _key(row)[1] == condition and row["n_adversarial"]]
         rows = [row for row in found if row["aims_at"] == CLASS] or found
         if not rows:
             return
         self._measure(ALL, condition, np.concatenate([attacks[row["attack"]] for row in rows]), {})
-        replicates = np.stack([self.replicates[_key(row)] for row in rows]).mean(axis=0)
+        replicates = np.stack([self.found.replicates[_key(row)] for row in rows]).mean(axis=0)
         counts = {"n_adversarial": sum(row["n_adversarial"] for row in rows), "n_attacks": len(rows)}
         self._keep(MACRO, condition, counts | self._natural(condition).rates | _means(rows), replicates)
         if condition[2] != NOISE:
             worst = min(rows, key=lambda row: float(row["auc"]))
             name = worst["attack"]
-            self._keep(WORST, condition, worst | {"worst_attack": name}, self.replicates[name, condition])
+            self._keep(WORST, condition, worst | {"worst_attack": name}, self.found.replicates[name, condition])
 
 
 def _means(rows: Sequence[Row]) -> Row:
@@ -266,7 +275,7 @@ def _key(row: Row) -> tuple[str, Condition]:
     return row["attack"], (row["criterion"], row["form"], row["variant"])
 
 
-def _gain(row: Row, detector: _Measurement, control: _Measurement | None, bootstrap: AucBootstrap) -> Row:
+def _gain(row: Row, detector: _Found, control: _Found | None, bootstrap: Bootstrap) -> Row:
     """Difference to the margin control; for ``worst``, to the control on that same attack."""
     attack, condition = _key(row)
     against = (row.get("worst_attack", attack), condition)

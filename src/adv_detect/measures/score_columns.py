@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from functools import cached_property
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,30 @@ from adv_detect.algorithms.roc import BoolArray, FloatArray, check_scores
 from adv_detect.errors import DataError
 
 Index: TypeAlias = NDArray[np.intp]
+GroupKey: TypeAlias = tuple[str, str, str, str]
+"""Attack, criterion, form and variant."""
 
 VERDICT_PREFIX = "verdict_fpr_"
 SCORE_COLUMNS = (
     "detector", "source_id", "attack", "criterion", "form", "variant", "split", "score", "success", "correct",
 )  # fmt: skip
+
+GROUP_COLUMNS = ("attack", "criterion", "form", "variant")
+
+
+class ScoreSource(Protocol):
+    """Scores that are read detector by detector."""
+
+    @property
+    def detectors(self) -> Sequence[str]:
+        """Keys of the detectors."""
+
+    @property
+    def n_sources(self) -> int:
+        """Number of source images of the test split."""
+
+    def columns(self, detector: str) -> ScoreColumns:
+        """Give the columns of a detector; images of all detectors stand in the same order."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +51,43 @@ class ScoreColumns:
     source: Index
     verdicts: dict[str, BoolArray]
     n_sources: int
-    groups: dict[str, dict[tuple[str, str, str, str], Index]]
+    groups: dict[str, dict[GroupKey, Index]]
+
+
+class ScoreTable:
+    """A table of scores in memory.
+
+    Args:
+        scores: One row per image, condition and detector.
+
+    Raises:
+        DataError: Columns are missing.
+    """
+
+    def __init__(self, scores: pd.DataFrame) -> None:
+        missing = [column for column in SCORE_COLUMNS if column not in scores.columns]
+        if missing:
+            raise DataError(f"scores: expected the columns {list(SCORE_COLUMNS)}, missing are {missing}")
+        self._scores = scores
+        self._detectors = [str(key) for key in scores["detector"].unique()]
+
+    @property
+    def detectors(self) -> Sequence[str]:
+        """Keys of the detectors, as they come."""
+        return self._detectors
+
+    @property
+    def n_sources(self) -> int:
+        """Number of source images of the test split."""
+        return self._columns.n_sources
+
+    def columns(self, detector: str) -> ScoreColumns:
+        """Give the columns of all detectors, this one among them."""
+        return self._columns
+
+    @cached_property
+    def _columns(self) -> ScoreColumns:
+        return score_columns(self._scores)
 
 
 def score_columns(scores: pd.DataFrame) -> ScoreColumns:
@@ -61,10 +117,10 @@ def score_columns(scores: pd.DataFrame) -> ScoreColumns:
     )
 
 
-def _groups(test: pd.DataFrame) -> dict[str, dict[tuple[str, str, str, str], Index]]:
-    keys = ["detector", "attack", "criterion", "form", "variant"]
+def _groups(test: pd.DataFrame) -> dict[str, dict[GroupKey, Index]]:
+    keys = ["detector", *GROUP_COLUMNS]
     found = test[keys].astype("category").groupby(keys, sort=False, observed=True).indices
-    groups: dict[str, dict[tuple[str, str, str, str], Index]] = {}
+    groups: dict[str, dict[GroupKey, Index]] = {}
     for key, positions in cast("Mapping[tuple[str, str, str, str, str], Index]", found).items():
         detector, attack, criterion, form, variant = key
         groups.setdefault(detector, {})[attack, criterion, form, variant] = np.sort(positions)
