@@ -33,7 +33,7 @@ COUNTED = 50_000
 
 
 class Bootstrap(Protocol):
-    """What draws resamples, of images or of groups of them."""
+    """Source of resamples, of images or of groups of them."""
 
     resamples: int
 
@@ -127,7 +127,8 @@ class GroupedBootstrap:
         lower = _placements(ordered, natural.ordered)
         higher = 1.0 - _placements(natural.ordered, ordered)
         of_sources = self._means(SOURCE_STREAM, groups, lower)
-        return np.clip(of_sources + self._means(NATURAL_STREAM, natural.groups, higher) - lower.mean(), 0.0, 1.0)
+        areas = of_sources + self._means(NATURAL_STREAM, natural.groups, higher) - lower.mean()
+        return areas.clip(0.0, 1.0)
 
     def interval(self, replicates: FloatArray) -> tuple[float, float]:
         """Percentile interval of replicates ``(B,)``; NaN where there are none."""
