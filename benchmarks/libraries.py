@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from io import StringIO
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from adv_detect.algorithms.attacks.construction import build_attack
+from adv_detect.algorithms.attacks.foolbox_model import make_criterion
 from adv_detect.algorithms.attacks.run import run_attack
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
@@ -135,14 +137,15 @@ def foolbox(task: Task) -> Attack:
             "mi-fgsm": fb.attacks.mi_fgsm.LinfMomentumIterativeFastGradientMethod,
         }[task.kind](abs_stepsize=task.step_size, steps=task.steps)
 
-    def run(batch: Task) -> Tensor:
-        targets = batch.targets
-        criterion = fb.Misclassification(batch.labels) if targets is None else fb.TargetedMisclassification(targets)
-        epsilon = None if task.kind == "cw" else task.epsilon
-        attacked: Tensor = attack(model, batch.images, criterion, epsilons=epsilon)[1]
-        return attacked
+    epsilon = None if task.kind == "cw" else task.epsilon
+    return partial(run_foolbox, model, attack, epsilon)
 
-    return run
+
+def run_foolbox(model: Any, attack: Any, epsilon: float | None, batch: Task) -> Tensor:
+    """Run an attack of foolbox on one batch."""
+    criterion = make_criterion(batch.labels, batch.targets)
+    attacked: Tensor = attack(model, batch.images, criterion, epsilons=epsilon)[1]
+    return attacked
 
 
 def torchattacks(task: Task) -> Attack:
