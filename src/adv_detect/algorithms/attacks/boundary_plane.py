@@ -15,8 +15,7 @@ def project_to_plane(points: Tensor, normals: Tensor, offsets: Tensor, *, low: f
     """Find the nearest points of hyperplanes within the pixel range.
 
     The answer is ``clip(points + s * normals)`` for one number s per row. How far that gets along the normal is concave
-    in ``|s|``, since pixels only ever reach a bound; so Newton's method climbs to s from below and gets there in finitely
-    many steps.
+    in ``|s|``, since pixels only ever reach a bound; so Newton's method climbs to s from below, in finitely many steps.
 
     Args:
         points: Where to start, within the pixel range, ``(N, D)``.

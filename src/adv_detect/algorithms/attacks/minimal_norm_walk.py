@@ -27,7 +27,7 @@ MEMORY = 0.5
 LEAST_AGREEMENT = 0.2
 """Least cosine between that mean and the newest normal that the distance to the plane is reckoned with."""
 NEAR_BOUNDARY = 0.05
-"""A plane says how near the boundary comes to the source only where it was found within this share of the norm from it."""
+"""A plane tells how near the boundary comes only when found within this share of the norm from the boundary."""
 
 
 @dataclass(frozen=True)
