@@ -17,7 +17,28 @@ def logit_margin(logits: Tensor, classes: Tensor, *, targeted: bool) -> Tensor:
         Logit gap ``(N,)``, positive where the attack succeeds: target minus best other class, or best other class
         minus the label.
     """
-    reference = classes[:, None]
-    own = logits.gather(1, reference).squeeze(1)
-    other = logits.scatter(1, reference, float("-inf")).amax(dim=1)
+    own, others = _split(logits, classes)
+    other = others.amax(dim=1)
     return own - other if targeted else other - own
+
+
+def smooth_margin(logits: Tensor, classes: Tensor, *, targeted: bool) -> Tensor:
+    """Measure the same with the other classes together in the place of the best one: log-odds of the class.
+
+    Args:
+        logits: Shape ``(N, C)``.
+        classes: Class to reach when targeted, to leave otherwise, int64 ``(N,)``.
+        targeted: Whether ``classes`` are targets.
+
+    Returns:
+        Log-odds ``(N,)`` of the target, or of all classes but the label.
+    """
+    own, others = _split(logits, classes)
+    other = others.logsumexp(dim=1)
+    return own - other if targeted else other - own
+
+
+def _split(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits of the classes ``(N,)``, and all with these at minus infinity ``(N, C)``."""
+    reference = classes[:, None]
+    return logits.gather(1, reference).squeeze(1), logits.scatter(1, reference, float("-inf"))

@@ -12,26 +12,27 @@ from adv_detect.algorithms.attacks.foolbox_model import search_by_criterion
 from adv_detect.algorithms.attacks.minimal_norm_walk import BoundaryWalk, WalkSettings
 from adv_detect.algorithms.attacks.result import AttackResult
 
-STEPS = 60
+STEPS = 40
 STEP_SIZE = 1.0
-PULL = 0.3
-FINAL = 0.05
-TOLERANCE = 0.002
+PULL = 1.0
+FINAL = 0.2
+TOLERANCE = 0.001
 
 
 class MinimalNorm(MinimizationAttack):
-    """Finds the point next to the source on the decision boundary by planes.
+    """Finds the point of the decision boundary next to the source by planes.
 
-    Each step puts a plane in the place of the boundary, by the margin and its gradient, draws the point towards the
-    source, and projects it onto that plane within the pixel range; both the draw and the longest step shrink by a half
-    cosine. A projection that keeps the pixel range and pulls towards the source is the idea of FAB (Croce and Hein,
-    "Minimally distorted adversarial examples with a fast adaptive boundary attack", ICML 2020); steps that shrink are
-    those of DDN (Rony et al., CVPR 2019). Departures from FAB:
+    Each step puts a plane in the place of the boundary, draws the point towards the source, and projects it onto that
+    plane within the pixel range. The draw and the longest step shrink by a half cosine. Such projections are those of
+    FAB (Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack", ICML 2020),
+    steps that shrink those of DDN (Rony et al., "Decoupling direction and norm", CVPR 2019). Departures from FAB:
 
-    - One gradient a step, that of the margin to the largest other logit, in the place of one for each class.
+    - One gradient a step in the place of one for each class: that of the log-odds, in which every other class counts by
+      its probability. How far the plane is off says the margin, the logit lead over the best other class.
+    - The normal of the plane is a running mean, so that the sides of an edge of the boundary count together.
     - The pull is of one size, not chosen by distances to the plane; no overshoot, no restarts, no random start.
-    - A step is never longer than a share of the norm, so that a plane far away does not lead astray.
-    - An image leaves the batch when its success is no farther than the plane at the boundary lets one be, up to
+    - A step is no longer than a share of the norm, so that a plane far away does not lead astray.
+    - An image leaves the batch once its success is no farther from the source than the plane at the boundary is, up to
       ``tolerance``. So a result does not depend on what else is in the batch (beyond rounding).
 
     A failure gives back the source image.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adv_detect.algorithms.attacks.adam import Rows
 from adv_detect.algorithms.attacks.boundary_plane import project_to_plane
-from adv_detect.algorithms.attacks.margins import logit_margin
+from adv_detect.algorithms.attacks.margins import logit_margin, smooth_margin
 from adv_detect.algorithms.attacks.result import AttackResult
 from adv_detect.algorithms.finite import finite_rows
 
@@ -22,7 +22,7 @@ ROUNDING_MARGIN = 1e-5
 SMALLEST_NORM = 1e-12
 REACH = 0.5
 """Longest step after a success, as a share of the norm and before its decay."""
-MEMORY = 0.5
+MEMORY = 0.3
 """Weight of the former normals in the mean of normals."""
 LEAST_AGREEMENT = 0.2
 """Least cosine between that mean and the newest normal that the distance to the plane is reckoned with."""
@@ -106,7 +106,7 @@ class BoundaryWalk:
         normal, missing = self._plane(state, gap, normal)
         offset = (normal * state.point).sum(dim=1) + missing
         found = state.best_norm.isfinite()
-        pull = torch.where(found, self._settings.pull * decay, 0.0)[:, None]
+        pull = found.to(state.point)[:, None] * (self._settings.pull * decay)
         reach = torch.where(found, REACH * decay * state.best_norm, self._settings.stepsize)
         aim = self._project(torch.lerp(state.point, state.source, pull), normal, offset)
         move = aim - state.point
@@ -119,23 +119,27 @@ class BoundaryWalk:
         """Evaluate the points and keep successes nearer than all before.
 
         Returns:
-            Margins beyond what is wanted ``(n,)``, less a little so that who gets to 0 succeeds, and their gradients.
+            Margins beyond what is wanted ``(n,)``, less a little so that who gets to 0 succeeds; and the gradients of
+            smooth margins ``(n, D)``, in which the other classes count by their probabilities.
         """
         points = state.point.view(-1, *shape).requires_grad_()
         logits = self._model(points)
-        gap = logit_margin(logits, state.classes, targeted=self._targeted)
-        (gradient,) = torch.autograd.grad(gap.sum(), points)
-        logits, beyond = logits.detach(), gap.detach() - self._settings.confidence
-        state.point, gradient = state.point.detach(), gradient.flatten(1)
+        smooth = smooth_margin(logits, state.classes, targeted=self._targeted)
+        (gradient,) = torch.autograd.grad(smooth.sum(), points)
+        state.point, logits, gradient = state.point.detach(), logits.detach(), gradient.flatten(1)
         state.evaluations += 1
         state.broken |= ~finite_rows(gradient, logits)
-        norm = (state.point - state.source).norm(dim=1)
+        beyond = logit_margin(logits, state.classes, targeted=self._targeted) - self._settings.confidence
         slack = ROUNDING_MARGIN * (1 + logits.abs().amax(dim=1))
-        better = (beyond > slack) & (norm < state.best_norm)
+        self._keep_better(state, logits, beyond > slack)
+        return beyond - 2 * slack, gradient
+
+    def _keep_better(self, state: WalkState, logits: Tensor, success: Tensor) -> None:
+        norm = (state.point - state.source).norm(dim=1)
+        better = success & (norm < state.best_norm)
         state.best_norm = torch.where(better, norm, state.best_norm)
         state.best_class = torch.where(better, logits.argmax(dim=1), state.best_class)
         state.best = torch.where(better[:, None], state.point, state.best)
-        return beyond - 2 * slack, gradient
 
     def _plane(self, state: WalkState, gap: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Return the unit normal of the plane in the place of the boundary ``(n, D)``, and how far off it is ``(n,)``.
@@ -144,8 +148,7 @@ class BoundaryWalk:
         """
         length = gradient.norm(dim=1).clamp_min(SMALLEST_NORM)
         unit = gradient / length[:, None]
-        kept = torch.where(state.evaluations > 1, MEMORY, 0.0)[:, None]
-        state.normal = torch.lerp(unit, state.normal, kept)
+        state.normal = torch.lerp(unit, state.normal, MEMORY)
         normal = state.normal / state.normal.norm(dim=1).clamp_min(SMALLEST_NORM)[:, None]
         agreement = (normal * unit).sum(dim=1).clamp_min(LEAST_AGREEMENT)
         return normal, -gap / (length * agreement)
