@@ -48,9 +48,9 @@ class Task:
         images: Source images ``(N, channels, H, W)``, all classified correctly.
         labels: Their classes ``(N,)``.
         targets: Classes aimed at ``(N,)``; None for untargeted.
-        kind: ``bim``, ``pgd``, ``mi-fgsm`` or ``cw``.
-        epsilon: Linf bound; not read by ``cw``.
-        steps: Steps of twice epsilon over their number; not read by ``cw``.
+        kind: ``bim``, ``pgd``, ``mi-fgsm``, ``cw`` or, by this project alone, ``minimal-norm``.
+        epsilon: Linf bound; not read by ``cw`` and ``minimal-norm``.
+        steps: Steps of twice epsilon over their number; for ``minimal-norm`` the most of them; not read by ``cw``.
         search: Read by ``cw``.
         batch_size: Images at a time.
     """
@@ -96,6 +96,8 @@ class Ours:
     def __init__(self, task: Task, *, early: bool = True) -> None:
         arguments: dict[str, Any] = {"steps": task.steps}
         params: dict[str, Any] = {"norm": "linf", "epsilon": task.epsilon}
+        if task.kind == "minimal-norm":
+            params, arguments = {"norm": "l2"}, {"steps": task.steps}
         if task.kind == "cw":
             search = task.searched
             params = {"norm": "l2"}

@@ -11,8 +11,6 @@ from typing import Any
 
 from torch import Tensor
 
-from adv_detect.algorithms.attacks.construction import build_attack
-from adv_detect.params import AttackParams
 from benchmarks.libraries import LIBRARIES, Attack, Ours, Search, Task, run_foolbox
 
 STEPS = (10, 20, 40, 80, 160, 320, 640)
@@ -61,14 +59,6 @@ class Contender:
         return find_spec(self.module) is not None
 
 
-class Minimal(Ours):
-    """This project's minimal-norm attack; counts the gradient evaluations of the last call."""
-
-    def __init__(self, task: Task, steps: int) -> None:
-        super().__init__(replace(task, kind="cw", search=SEARCHES[0]))
-        self._attack = build_attack("minimal-norm", AttackParams(attack="minimal-norm", arguments={"steps": steps}))
-
-
 def contenders(*, faces: bool) -> tuple[Contender, ...]:
     """List what is compared; the first one is this project's.
 
@@ -77,7 +67,9 @@ def contenders(*, faces: bool) -> tuple[Contender, ...]:
     """
     searches = FACE_SEARCHES if faces else SEARCHES
     return (
-        Contender("ours", "adv_detect", STEPS, Minimal),
+        Contender(
+            "ours", "adv_detect", STEPS, lambda task, steps: Ours(replace(task, kind="minimal-norm", steps=steps))
+        ),
         Contender("our CW", "adv_detect", searches, lambda task, search: Ours(replace(task, kind="cw", search=search))),
         *(Contender(f"{name} CW", LIBRARIES[name][0], searches, partial(_search, name)) for name in LIBRARIES),
         Contender("adv-lib CW", "adv_lib", searches, _adv_lib_search),
