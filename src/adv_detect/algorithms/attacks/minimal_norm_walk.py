@@ -22,7 +22,7 @@ ROUNDING_MARGIN = 1e-5
 SMALLEST_NORM = 1e-12
 REACH = 0.5
 """Longest step after a success, as a share of the norm and before its decay."""
-MEMORY = 0.4
+MEMORY = 0.5
 """Weight of the former normals in the mean of normals."""
 LEAST_AGREEMENT = 0.2
 """Least cosine between that mean and the newest normal that the distance to the plane is reckoned with."""
