@@ -102,16 +102,17 @@ class BoundaryWalk:
 
     def _advance(self, state: WalkState, shape: torch.Size, decay: float) -> Tensor:
         """Look where the boundary is and make a step; return which rows can gain no more, bool ``(n,)``."""
-        gap, normal = self._look(state, shape)
-        normal, missing = self._plane(state, gap, normal)
-        offset = (normal * state.point).sum(dim=1) + missing
+        gap, gradient = self._look(state, shape)
+        length = gradient.norm(dim=1).clamp_min(SMALLEST_NORM)
+        unit, missing = gradient / length[:, None], -gap / length
+        tight = self._is_tight(state, unit, missing)
+        normal = self._mean_normal(state, unit)
+        missing = missing / (normal * unit).sum(dim=1).clamp_min(LEAST_AGREEMENT)
         found = state.best_norm.isfinite()
         pull = found.to(state.point)[:, None] * (self._settings.pull * decay)
         reach = torch.where(found, REACH * decay * state.best_norm, self._settings.stepsize)
-        aim = self._project(torch.lerp(state.point, state.source, pull), normal, offset)
-        move = aim - state.point
+        move = self._project(torch.lerp(state.point, state.source, pull), normal, state.point, missing) - state.point
         shorter = (reach / move.norm(dim=1).clamp_min(SMALLEST_NORM)).clamp_max(1)
-        tight = self._is_tight(state, missing, self._project(state.source, normal, offset))
         state.point = state.point + move * shorter[:, None]
         return tight
 
@@ -141,26 +142,30 @@ class BoundaryWalk:
         state.best_class = torch.where(better, logits.argmax(dim=1), state.best_class)
         state.best = torch.where(better[:, None], state.point, state.best)
 
-    def _plane(self, state: WalkState, gap: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the unit normal of the plane in the place of the boundary ``(n, D)``, and how far off it is ``(n,)``.
+    def _mean_normal(self, state: WalkState, unit: Tensor) -> Tensor:
+        """Count a unit normal ``(n, D)`` in; return the mean, of unit length.
 
-        The direction is a running mean: where a network of ReLUs has an edge, its two sides take turns.
+        Where a network of ReLUs has an edge, its two sides take turns.
         """
-        length = gradient.norm(dim=1).clamp_min(SMALLEST_NORM)
-        unit = gradient / length[:, None]
         state.normal = torch.lerp(unit, state.normal, MEMORY)
-        normal = state.normal / state.normal.norm(dim=1).clamp_min(SMALLEST_NORM)[:, None]
-        agreement = (normal * unit).sum(dim=1).clamp_min(LEAST_AGREEMENT)
-        return normal, -gap / (length * agreement)
+        return state.normal / state.normal.norm(dim=1).clamp_min(SMALLEST_NORM)[:, None]
 
-    def _project(self, points: Tensor, normals: Tensor, offsets: Tensor) -> Tensor:
+    def _project(self, points: Tensor, normals: Tensor, seen: Tensor, missing: Tensor) -> Tensor:
+        """Project points onto the planes that lie ``missing`` (n,) beyond the points ``seen``, along unit normals."""
+        offsets = (normals * seen).sum(dim=1) + missing
         return project_to_plane(points, normals, offsets, low=self._low, high=self._high)
 
-    def _is_tight(self, state: WalkState, missing: Tensor, foot: Tensor) -> Tensor:
-        """Tell where the best success is hardly farther than the plane, bool ``(n,)``: nothing is left to gain."""
-        near = missing.abs() <= NEAR_BOUNDARY * state.best_norm
-        least = (1 - self._settings.tolerance) * state.best_norm
-        return near & state.best_norm.isfinite() & ((foot - state.source).norm(dim=1) >= least)
+    def _is_tight(self, state: WalkState, unit: Tensor, missing: Tensor) -> Tensor:
+        """Tell where nothing is left to gain, bool ``(n,)``.
+
+        That is where the point lies at the boundary, is as near as the best success, and hardly farther from the source
+        than the plane that touches the boundary there.
+        """
+        norm = (state.point - state.source).norm(dim=1)
+        least = (self._project(state.source, unit, state.point, missing) - state.source).norm(dim=1)
+        tolerance = self._settings.tolerance
+        near = (missing.abs() <= NEAR_BOUNDARY * norm) & (norm <= (1 + tolerance) * state.best_norm)
+        return near & state.best_norm.isfinite() & (least >= (1 - tolerance) * norm)
 
 
 def _begin(images: Tensor, classes: Tensor) -> WalkState:
