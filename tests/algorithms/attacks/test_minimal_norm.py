@@ -111,6 +111,18 @@ def test_as_near_as_the_carlini_wagner_attack_in_a_fraction_of_its_gradients(tin
     assert int(ours.gradient_evaluations.sum()) * 5 < int(theirs.gradient_evaluations.sum())
 
 
+def test_the_scale_of_logits_does_not_matter(tiny_task):
+    """Where all classes are nearly as probable, as with a head that is not trained, the same boundary is found."""
+    flat = copy.deepcopy(tiny_task.network).double()
+    images, labels = tiny_task.images[:12].double(), tiny_task.labels[:12]
+    sharp = MinimalNorm().search(CountingModel(flat, tiny_task.bounds, CPU), images, labels, targeted=False)
+    flat[-1].weight.data *= 0.01
+    flat[-1].bias.data *= 0.01
+    found = MinimalNorm().search(CountingModel(flat, tiny_task.bounds, CPU), images, labels, targeted=False)
+    norms = [perturbation_norms(images, one.images)["l2"] for one in (sharp, found)]
+    torch.testing.assert_close(norms[1], norms[0], rtol=0.01, atol=0)
+
+
 def test_confidence_is_the_margin_of_every_success(tiny_task):
     result = _run(tiny_task, "untargeted", confidence=2.0)
     logits = tiny_task.network(result.images)

@@ -22,19 +22,21 @@ def logit_margin(logits: Tensor, classes: Tensor, *, targeted: bool) -> Tensor:
     return own - other if targeted else other - own
 
 
-def smooth_margin(logits: Tensor, classes: Tensor, *, targeted: bool) -> Tensor:
-    """Measure the same with the other classes together in the place of the best one: log-odds of the class.
+def smooth_margin(logits: Tensor, classes: Tensor, temperature: Tensor, *, targeted: bool) -> Tensor:
+    """Measure the same with all other classes in the place of the best one, by a smooth maximum.
 
     Args:
         logits: Shape ``(N, C)``.
         classes: Class to reach when targeted, to leave otherwise, int64 ``(N,)``.
+        temperature: How much farther back a class may lie and still count, in logits, above 0, ``(N,)``; at 1 the result
+            is the log-odds.
         targeted: Whether ``classes`` are targets.
 
     Returns:
-        Log-odds ``(N,)`` of the target, or of all classes but the label.
+        Logit gap ``(N,)``, which tends to that of ``logit_margin`` as the temperature falls.
     """
     own, others = _split(logits, classes)
-    other = others.logsumexp(dim=1)
+    other = temperature * (others / temperature[:, None]).logsumexp(dim=1)
     return own - other if targeted else other - own
 
 

@@ -27,8 +27,8 @@ class MinimalNorm(MinimizationAttack):
     FAB (Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack", ICML 2020),
     steps that shrink those of DDN (Rony et al., "Decoupling direction and norm", CVPR 2019). Departures from FAB:
 
-    - One gradient a step in the place of one for each class: that of the log-odds, in which every other class counts by
-      its probability. How far the plane is off says the margin, the logit lead over the best other class.
+    - One gradient a step in the place of one for each class: that of a smooth margin, in which all other classes
+      count the less the farther back they lie. How far the plane is off says the margin over the best other class.
     - The normal of the plane is a running mean, so that the sides of an edge of the boundary count together.
     - The pull is of one size, not chosen by distances to the plane; no overshoot, no restarts, no random start.
     - A step is no longer than a share of the norm, so that a plane far away does not lead astray.

@@ -22,6 +22,9 @@ ROUNDING_MARGIN = 1e-5
 SMALLEST_NORM = 1e-12
 REACH = 0.5
 """Longest step after a success, as a share of the norm and before its decay."""
+SMOOTHING = 0.1
+"""Temperature of the smooth margin as a share of the margin of the source, so that the scale of logits does not matter."""
+LEAST_TEMPERATURE = 1e-6
 MEMORY = 0.5
 """Weight of the former normals in the mean of normals."""
 LEAST_AGREEMENT = 0.2
@@ -57,6 +60,7 @@ class WalkState(Rows):
         point: Where the walk is.
         normal: Running mean of the unit gradients of the margin.
         classes: Class to reach or to leave.
+        temperature: That of the smooth margin, 0 before the first look.
         best: Nearest success so far, the source before.
         best_norm: Its L2 distance, infinite before.
         best_class: Its predicted class.
@@ -69,6 +73,7 @@ class WalkState(Rows):
     point: Tensor
     normal: Tensor
     classes: Tensor
+    temperature: Tensor
     best: Tensor
     best_norm: Tensor
     best_class: Tensor
@@ -121,16 +126,19 @@ class BoundaryWalk:
 
         Returns:
             Margins beyond what is wanted ``(n,)``, less a little so that who gets to 0 succeeds; and the gradients of
-            smooth margins ``(n, D)``, in which the other classes count by their probabilities.
+            smooth margins ``(n, D)``, in which the other classes count too.
         """
         points = state.point.view(-1, *shape).requires_grad_()
         logits = self._model(points)
-        smooth = smooth_margin(logits, state.classes, targeted=self._targeted)
+        beyond = logit_margin(logits.detach(), state.classes, targeted=self._targeted)
+        if not state.temperature.any():
+            state.temperature = (SMOOTHING * beyond.abs()).clamp_min(LEAST_TEMPERATURE)
+        smooth = smooth_margin(logits, state.classes, state.temperature, targeted=self._targeted)
         (gradient,) = torch.autograd.grad(smooth.sum(), points)
         state.point, logits, gradient = state.point.detach(), logits.detach(), gradient.flatten(1)
         state.evaluations += 1
         state.broken |= ~finite_rows(gradient, logits)
-        beyond = logit_margin(logits, state.classes, targeted=self._targeted) - self._settings.confidence
+        beyond = beyond - self._settings.confidence
         slack = ROUNDING_MARGIN * (1 + logits.abs().amax(dim=1))
         self._keep_better(state, logits, beyond > slack)
         return beyond - 2 * slack, gradient
@@ -176,6 +184,7 @@ def _begin(images: Tensor, classes: Tensor) -> WalkState:
         point=source.clone(),
         normal=torch.zeros_like(source),
         classes=classes,
+        temperature=torch.zeros_like(source[:, 0]),
         best=source.clone(),
         best_norm=torch.full_like(source[:, 0], torch.inf),
         best_class=torch.zeros_like(classes),
