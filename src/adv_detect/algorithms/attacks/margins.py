@@ -28,8 +28,8 @@ def smooth_margin(logits: Tensor, classes: Tensor, temperature: Tensor, *, targe
     Args:
         logits: Shape ``(N, C)``.
         classes: Class to reach when targeted, to leave otherwise, int64 ``(N,)``.
-        temperature: How much farther back a class may lie and still count, in logits, above 0, ``(N,)``; at 1 the result
-            is the log-odds.
+        temperature: How much farther back a class may lie and still count, in logits, above 0, ``(N,)``; 1 gives the
+            log-odds.
         targeted: Whether ``classes`` are targets.
 
     Returns:

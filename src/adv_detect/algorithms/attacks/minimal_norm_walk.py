@@ -23,7 +23,7 @@ SMALLEST_NORM = 1e-12
 REACH = 0.5
 """Longest step after a success, as a share of the norm and before its decay."""
 SMOOTHING = 0.1
-"""Temperature of the smooth margin as a share of the margin of the source, so that the scale of logits does not matter."""
+"""Temperature of the smooth margin as a share of the source's margin, so that the scale of logits does not matter."""
 LEAST_TEMPERATURE = 1e-6
 MEMORY = 0.5
 """Weight of the former normals in the mean of normals."""
