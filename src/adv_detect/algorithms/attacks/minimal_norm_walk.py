@@ -22,6 +22,8 @@ ROUNDING_MARGIN = 1e-5
 SMALLEST_NORM = 1e-12
 REACH = 0.5
 """Longest step after a success, as a share of the norm and before its decay."""
+OVERSHOOT = 1.2
+"""How far an image goes before its first success, over the way to the plane: planes of a curved boundary fall short."""
 SMOOTHING = 0.1
 """Temperature of the smooth margin as a share of the source's margin, so that the scale of logits does not matter."""
 LEAST_TEMPERATURE = 1e-6
@@ -114,6 +116,7 @@ class BoundaryWalk:
         normal = self._mean_normal(state, unit)
         missing = missing / (normal * unit).sum(dim=1).clamp_min(LEAST_AGREEMENT)
         found = state.best_norm.isfinite()
+        missing = torch.where(found, missing, OVERSHOOT * missing)
         pull = found.to(state.point)[:, None] * (self._settings.pull * decay)
         reach = torch.where(found, REACH * decay * state.best_norm, self._settings.stepsize)
         move = self._project(torch.lerp(state.point, state.source, pull), normal, state.point, missing) - state.point
