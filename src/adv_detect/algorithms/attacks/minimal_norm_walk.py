@@ -169,14 +169,14 @@ class BoundaryWalk:
     def _is_tight(self, state: WalkState, unit: Tensor, missing: Tensor) -> Tensor:
         """Tell where nothing is left to gain, bool ``(n,)``.
 
-        That is where the point lies at the boundary, is as near as the best success, and hardly farther from the source
-        than the plane that touches the boundary there.
+        That is where the point lies at the boundary, is as near as the best success, and both are hardly farther from
+        the source than the plane that touches the boundary there.
         """
         norm = (state.point - state.source).norm(dim=1)
         least = (self._project(state.source, unit, state.point, missing) - state.source).norm(dim=1)
         tolerance = self._settings.tolerance
         near = (missing.abs() <= NEAR_BOUNDARY * norm) & (norm <= (1 + tolerance) * state.best_norm)
-        return near & state.best_norm.isfinite() & (least >= (1 - tolerance) * norm)
+        return near & state.best_norm.isfinite() & (least >= (1 - tolerance) * torch.maximum(norm, state.best_norm))
 
 
 def _begin(images: Tensor, classes: Tensor) -> WalkState:
