@@ -80,8 +80,8 @@ def test_an_attack_that_takes_too_long_is_not_tried_at_greater_lengths(monkeypat
 @pytest.mark.parametrize(
     ("l2", "rate", "reached"), [(1.019, 1.0, True), (1.021, 1.0, False), (1.0, 0.9, True), (1.0, 0.8, False)]
 )
-def test_near_enough_is_two_per_cent_and_less_than_two_failures_more(l2, rate, reached):
-    assert Outcome(10, l2, rate, 1.0).reaches(Outcome(10, 1.0, 0.9999, 1.0), 10) is reached
+def test_near_enough_is_two_per_cent_and_no_success_fewer(l2, rate, reached):
+    assert Outcome(10, l2, rate, 1.0).reaches(Outcome(10, 1.0, 0.9, 1.0), 10) is reached
 
 
 def test_failures_are_infinitely_far():
