@@ -24,6 +24,7 @@ from benchmarks.machine import BUSY, Load, load_average, machine, versions
 from benchmarks.main_job import measure_main_job
 from benchmarks.measure import Row, Settings
 from benchmarks.medoids import measure_medoids
+from benchmarks.minimal_norm import measure_minimal_norm, measure_minimal_norm_faces
 from benchmarks.profile import measure_profile
 from benchmarks.ray_workers import measure_ray
 from benchmarks.score_parts import measure_score_parts
@@ -34,6 +35,8 @@ from benchmarks.table import frame_of, markdown, merge, slug_of, write_parquet, 
 
 SUBJECTS: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "attacks": measure_attacks,
+    "minimal-norm": measure_minimal_norm,
+    "minimal-norm-faces": measure_minimal_norm_faces,
     "gradients": measure_gradients,
     "extraction": measure_extraction,
     "medoids": measure_medoids,

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
-import torch
-from torch import Tensor, nn
-
 from benchmarks.attacks import MAIN_JOB, QUICK_SEARCH, digit_task, face_search, face_task
+from benchmarks.bare import best_gradient
 from benchmarks.deep_features import digit_impersonation, solve_ours
-from benchmarks.libraries import Ours, Task, attack_all, own_form
-from benchmarks.measure import OURS, Row, Settings, in_turns, ratios, seconds
+from benchmarks.libraries import Ours, Task, attack_all
+from benchmarks.measure import OURS, Row, Settings, in_turns, ratios
 
-GOAL = 1.15
-BATCH_SIZES = (16, 32, 64, 128, 256, 512)
-GPU_BATCH_SIZES = (256, 1024, 2048, 4096)
-LARGE_IMAGE = 10_000
-LARGE_SIZES, QUICK_SIZES = 3, 2
-PROBES = 3
+GOAL = 1.10
 
 
 def measure_gradients(settings: Settings) -> Iterator[Row]:
@@ -37,11 +31,22 @@ def measure_gradients(settings: Settings) -> Iterator[Row]:
     search = QUICK_SEARCH if settings.quick else MAIN_JOB
     few = digit_task(settings, "cw", "untargeted", settings.size(96, 16, gpu=1536), search)
     yield _against_gradient("cw untargeted, `small`", few, settings, early=True)
-    face = face_task(settings, "bim", "untargeted", settings.size(8, 2, gpu=256))
-    yield _against_gradient("bim untargeted, all steps, face network", face, settings, early=False)
-    few = face_task(settings, "cw", "untargeted", settings.size(8, 2, gpu=128), face_search(settings))
-    yield _against_gradient("cw untargeted, face network", few, settings, early=True, rounds=1)
+    walk = digit_task(settings, "minimal-norm", "untargeted", count)
+    yield _against_gradient("minimal-norm untargeted, `small`", walk, settings, early=True)
+    yield from _on_faces(settings)
     yield _deep_features(settings)
+
+
+def _on_faces(settings: Settings) -> Iterator[Row]:
+    """As many faces at once as make the most gradients a second: on small batches every network is slower."""
+    _, count = best_gradient(face_task(settings, "bim", "untargeted", settings.size(16, 2, gpu=256)), settings)
+    count = settings.size(count, 2, gpu=count)
+    face = face_task(settings, "bim", "untargeted", count)
+    yield _against_gradient("bim untargeted, all steps, face network", face, settings, early=False)
+    few = face_task(settings, "cw", "untargeted", count, replace(face_search(settings), rounds=1))
+    yield _against_gradient("cw untargeted, face network", few, settings, early=True, rounds=1)
+    walk = face_task(settings, "minimal-norm", "untargeted", count)
+    yield _against_gradient("minimal-norm untargeted, face network", walk, settings, early=True, rounds=1)
 
 
 def _against_gradient(label: str, task: Task, settings: Settings, *, early: bool, rounds: int = 0) -> Row:
@@ -81,32 +86,3 @@ def _row(
 def _repeat(work: Callable[[], object], times: int) -> None:
     for _ in range(times):
         work()
-
-
-def best_gradient(task: Task, settings: Settings) -> tuple[Callable[[], Tensor], int]:
-    """One forward and backward pass at the batch size that makes most images a second, and that size."""
-    large = task.images[0].numel() > LARGE_IMAGE
-    few = QUICK_SIZES if settings.quick else LARGE_SIZES if large else None
-    sizes = (GPU_BATCH_SIZES if settings.device.type == "cuda" else BATCH_SIZES)[:few]
-    works = {size: gradient(task, size) for size in sizes}
-    found = {}
-    for size, work in works.items():
-        work()
-        found[size] = min(seconds(work, settings.device) for _ in range(settings.size(PROBES, 1))) / size
-    best = min(found, key=found.__getitem__)
-    return works[best], best
-
-
-def gradient(task: Task, size: int) -> Callable[[], Tensor]:
-    """One forward and backward pass of so many of the task's images."""
-    copies = math.ceil(size / len(task.images))
-    images = task.images.repeat(copies, 1, 1, 1)[:size]
-    labels = task.labels.repeat(copies)[:size]
-    network = own_form(task.network, images.device)
-
-    def work() -> Tensor:
-        leaf = images.clone().requires_grad_(True)
-        loss = nn.functional.cross_entropy(network(leaf), labels, reduction="sum")
-        return torch.autograd.grad(loss, leaf)[0]
-
-    return work

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from io import StringIO
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from adv_detect.algorithms.attacks.construction import build_attack
+from adv_detect.algorithms.attacks.foolbox_model import make_criterion
 from adv_detect.algorithms.attacks.run import run_attack
 from adv_detect.networks.frozen import working_form
 from adv_detect.networks.target import TargetNetwork
@@ -46,9 +48,9 @@ class Task:
         images: Source images ``(N, channels, H, W)``, all classified correctly.
         labels: Their classes ``(N,)``.
         targets: Classes aimed at ``(N,)``; None for untargeted.
-        kind: ``bim``, ``pgd``, ``mi-fgsm`` or ``cw``.
-        epsilon: Linf bound; not read by ``cw``.
-        steps: Steps of twice epsilon over their number; not read by ``cw``.
+        kind: ``bim``, ``pgd``, ``mi-fgsm``, ``cw`` or, by this project alone, ``minimal-norm``.
+        epsilon: Linf bound; not read by ``cw`` and ``minimal-norm``.
+        steps: Steps of twice epsilon over their number; for ``minimal-norm`` the most of them; not read by ``cw``.
         search: Read by ``cw``.
         batch_size: Images at a time.
     """
@@ -94,6 +96,8 @@ class Ours:
     def __init__(self, task: Task, *, early: bool = True) -> None:
         arguments: dict[str, Any] = {"steps": task.steps}
         params: dict[str, Any] = {"norm": "linf", "epsilon": task.epsilon}
+        if task.kind == "minimal-norm":
+            params, arguments = {"norm": "l2"}, {"steps": task.steps}
         if task.kind == "cw":
             search = task.searched
             params = {"norm": "l2"}
@@ -135,14 +139,15 @@ def foolbox(task: Task) -> Attack:
             "mi-fgsm": fb.attacks.mi_fgsm.LinfMomentumIterativeFastGradientMethod,
         }[task.kind](abs_stepsize=task.step_size, steps=task.steps)
 
-    def run(batch: Task) -> Tensor:
-        targets = batch.targets
-        criterion = fb.Misclassification(batch.labels) if targets is None else fb.TargetedMisclassification(targets)
-        epsilon = None if task.kind == "cw" else task.epsilon
-        attacked: Tensor = attack(model, batch.images, criterion, epsilons=epsilon)[1]
-        return attacked
+    epsilon = None if task.kind == "cw" else task.epsilon
+    return partial(run_foolbox, model, attack, epsilon)
 
-    return run
+
+def run_foolbox(model: Any, attack: Any, epsilon: float | None, batch: Task) -> Tensor:
+    """Run an attack of foolbox on one batch."""
+    criterion = make_criterion(batch.labels, batch.targets)
+    attacked: Tensor = attack(model, batch.images, criterion, epsilons=epsilon)[1]
+    return attacked
 
 
 def torchattacks(task: Task) -> Attack:

@@ -14,7 +14,8 @@ import torch
 from adv_detect.memory import keep_freed_memory
 
 PACKAGES = (
-    "torch", "torchvision", "numpy", "scipy", "foolbox", "torchattacks", "adversarial-robustness-toolbox", "ray",
+    "torch", "torchvision", "numpy", "scipy", "foolbox", "torchattacks", "adversarial-robustness-toolbox", "adv-lib",
+    "ray",
 )  # fmt: skip
 BUSY = 0.3
 """Load a core from which other work disturbs the measurements."""

@@ -107,7 +107,12 @@ class Settings:
 
 
 def in_turns(
-    works: Mapping[str, Callable[[], object]], device: torch.device, *, rounds: int, warm: bool = True
+    works: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    *,
+    rounds: int,
+    warm: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, tuple[float, ...]]:
     """Time works in turn; each round begins with the next of them.
 
@@ -116,6 +121,7 @@ def in_turns(
         device: Where it runs; a GPU is waited for.
         rounds: How often each is timed.
         warm: Whether to run each once before, untimed.
+        clock: Gives the time in seconds.
 
     Returns:
         Seconds of each round, by name.
@@ -128,7 +134,7 @@ def in_turns(
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            spent[name].append(seconds(works[name], device))
+            spent[name].append(seconds(works[name], device, clock=clock))
     return {name: tuple(values) for name, values in spent.items()}
 
 
@@ -137,13 +143,15 @@ def ratios(upper: Sequence[float], lower: Sequence[float], *, scale: float = 1.0
     return tuple(scale * one / other for one, other in zip(upper, lower, strict=True))
 
 
-def seconds(work: Callable[[], object], device: torch.device) -> float:
+def seconds(
+    work: Callable[[], object], device: torch.device, *, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Time one run; work that a GPU still has to do counts."""
     synchronise(device)
-    started = time.perf_counter()
+    started = clock()
     work()
     synchronise(device)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def synchronise(device: torch.device) -> None:

@@ -13,9 +13,9 @@ from adv_detect.algorithms.detectors.trajectory.training import fit_readout
 from adv_detect.algorithms.medoids import medoid_index
 from adv_detect.params import DetectorFitParams
 from benchmarks.attacks import digit_task, face_task
+from benchmarks.bare import best_gradient, gradient
 from benchmarks.deep_features import Impersonation, digit_impersonation, solve_ours
 from benchmarks.detectors import BATCH, CONFIGURATIONS, trajectory_sets
-from benchmarks.gradients import best_gradient, gradient
 from benchmarks.libraries import Ours, Task, attack_all
 from benchmarks.measure import OURS, Row, Settings, in_turns, ratios
 from benchmarks.medoids import GOAL_COUNT, points

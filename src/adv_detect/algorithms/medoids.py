@@ -72,7 +72,7 @@ def _largest_coordinate(features: Tensor) -> float:
 
 
 def _single_is_single() -> bool:
-    """Tell whether float32 products are computed as such, not in TF32 or bfloat16, which the bound would not hold for."""
+    """Tell whether float32 products are computed as such: the bound does not hold for TF32 and bfloat16."""
     return torch.get_float32_matmul_precision() == "highest" and not torch.backends.cuda.matmul.allow_tf32
 
 

@@ -127,8 +127,8 @@ class GroupedBootstrap:
         lower = _placements(ordered, natural.ordered)
         higher = 1.0 - _placements(natural.ordered, ordered)
         of_sources = self._means(SOURCE_STREAM, groups, lower)
-        areas = of_sources + self._means(NATURAL_STREAM, natural.groups, higher) - lower.mean()
-        return areas.clip(0.0, 1.0)
+        areas: FloatArray = of_sources + self._means(NATURAL_STREAM, natural.groups, higher) - lower.mean()
+        return np.asarray(np.clip(areas, 0.0, 1.0), dtype=np.float64)
 
     def interval(self, replicates: FloatArray) -> tuple[float, float]:
         """Percentile interval of replicates ``(B,)``; NaN where there are none."""

@@ -19,7 +19,9 @@ class AttackParams(Block):
     """One attack on the network."""
 
     attack: str
-    """Registered name (bim, pgd, mi-fgsm, cw, deepfool, deep-features), or the dotted path of a foolbox attack."""
+    """Registered name (bim, pgd, mi-fgsm, cw, minimal-norm, deepfool, deep-features), or the dotted path of a foolbox
+    attack.
+    """
     norm: Norm | None = None
     """Norm of the perturbation; null = that of the attack."""
     epsilon: PositiveNumber | None = None

@@ -79,6 +79,7 @@ CASES = {
         "foolbox.attacks.L2AdamProjectedGradientDescentAttack", epsilon=3.0, arguments={**STEPS, "random_start": False}
     ),
     "cw": attack_params("cw", arguments=SEARCH),
+    "minimal-norm": attack_params("minimal-norm", arguments={"steps": 12}),
     "cw of foolbox": attack_params("foolbox.attacks.L2CarliniWagnerAttack", arguments=SEARCH),
     "deepfool": attack_params("deepfool", norm="l2", arguments={"steps": 10}),
     "deep-features": attack_params("deep-features", arguments={"max_thres": 60, "iterations": 10}),
@@ -117,7 +118,7 @@ def test_gradients_of_nan_are_failures_and_neighbours_are_spared(fragile, contex
     assert torch.allclose(result.images[sound], alone.images, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["bim", "bim, all steps", "cw", "cw of foolbox"])
+@pytest.mark.parametrize("name", ["bim", "bim, all steps", "cw", "minimal-norm", "cw of foolbox"])
 def test_logits_of_nan_are_failures(fragile, context, name):
     network, images, labels, _ = fragile
     holed = nn.Sequential(Hole(), network[1]).eval()
@@ -130,7 +131,7 @@ def test_logits_of_nan_are_failures(fragile, context, name):
 
 def test_all_images_without_numbers_are_all_failures(fragile, context):
     network, images, labels, _ = fragile
-    for name in ("bim in L2", "cw", "cw of foolbox", "deep-features"):
+    for name in ("bim in L2", "cw", "minimal-norm", "cw of foolbox", "deep-features"):
         result = run(name, network, images[BROKEN], labels[BROKEN], None, context)
         assert result.non_finite.all()
         assert torch.equal(result.images, images[BROKEN])
@@ -195,6 +196,7 @@ NAN, INF = float("nan"), float("inf")
         ("bim", {"rel_stepsize": ".nan"}, "rel_stepsize: expected a finite number|expected a number"),
         ("bim", {"rel_stepsize": "nan"}, r"rel_stepsize: expected a finite number, got nan"),
         ("bim", {"abs_stepsize": INF}, r"abs_stepsize: expected a finite number, got inf"),
+        ("minimal-norm", {"tolerance": INF}, r"tolerance: expected a finite number, got inf"),
         ("cw", {"stepsize": -INF}, r"stepsize: expected a finite number, got -inf"),
         (
             "foolbox.attacks.L2CarliniWagnerAttack",

@@ -16,7 +16,7 @@ def _build(attack, **params):
 
 
 def test_names():
-    assert attack_names() == ("bim", "cw", "deep-features", "deepfool", "fgsm", "mi-fgsm", "pgd")
+    assert attack_names() == ("bim", "cw", "deep-features", "deepfool", "fgsm", "mi-fgsm", "minimal-norm", "pgd")
 
 
 @pytest.mark.parametrize(

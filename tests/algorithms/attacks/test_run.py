@@ -22,6 +22,7 @@ ATTACKS = {
     "mi-fgsm": {"attack": "mi-fgsm", "epsilon": 0.15},
     "fgsm": {"attack": "fgsm", "epsilon": 0.15},
     "cw": {"attack": "cw", "arguments": CW},
+    "minimal-norm": {"attack": "minimal-norm", "arguments": {"steps": 15}},
     "deepfool": {"attack": "deepfool", "arguments": {"steps": 20}},
     "ead": {
         "attack": "foolbox.attacks.EADAttack",

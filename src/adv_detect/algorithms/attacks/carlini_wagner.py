@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from eagerpy.astensor import astensor, astensor_
-from foolbox.attacks.base import get_criterion, raise_if_kwargs, verify_input_bounds
+from foolbox.attacks.base import raise_if_kwargs
 from foolbox.attacks.carlini_wagner import L2CarliniWagnerAttack
-from foolbox.criteria import TargetedMisclassification
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.carlini_wagner_search import ConstantSearch, SearchSettings
+from adv_detect.algorithms.attacks.foolbox_model import search_by_criterion
 from adv_detect.algorithms.attacks.result import AttackResult
 
 BINARY_SEARCH_STEPS = 10
@@ -73,12 +72,7 @@ class L2CarliniWagner(L2CarliniWagnerAttack):
     def run(self, model: Any, inputs: Any, criterion: Any, *, early_stop: float | None = None, **kwargs: Any) -> Any:
         """Attack torch images through foolbox's interface; failures give back their source image."""
         raise_if_kwargs(kwargs)
-        images, restore = astensor_(inputs)
-        verify_input_bounds(images, model)
-        judge: Any = get_criterion(criterion)
-        targeted = isinstance(judge, TargetedMisclassification)
-        classes = judge.target_classes if targeted else judge.labels
-        return restore(astensor(self.search(model, images.raw, classes.raw, targeted=targeted).images))
+        return search_by_criterion(self.search, model, inputs, criterion)
 
     def search(self, model: Any, images: Tensor, classes: Tensor, *, targeted: bool) -> AttackResult:
         """Search the smallest adversarial perturbation of each image.

@@ -101,7 +101,7 @@ class ConstantSearch:
 
     def run(self, images: Tensor, classes: Tensor) -> AttackResult:
         """Search for every image; see ``L2CarliniWagner.search``."""
-        result = _empty_result(images, classes)
+        result = AttackResult.of_failures(images, classes)
         state = self._begin(images, classes)
         while len(state.row):
             for _ in range(self._settings.interval):
@@ -184,15 +184,6 @@ def _restart(state: SearchState, ended: Tensor) -> None:
     state.found &= ~ended
     state.floor = torch.where(ended, INFINITY, state.floor)
     state.checked = torch.where(ended, INFINITY, state.checked)
-
-
-def _empty_result(images: Tensor, classes: Tensor) -> AttackResult:
-    return AttackResult(
-        images=images.clone(),
-        success=torch.zeros_like(classes, dtype=torch.bool),
-        adversarial_class=torch.zeros_like(classes),
-        gradient_evaluations=torch.zeros_like(classes),
-    )
 
 
 def _store(result: AttackResult, state: SearchState) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from adv_detect.params import Norm
 
-Runner = Literal["gradient", "carlini_wagner", "foolbox", "deep_features"]
+Runner = Literal["gradient", "carlini_wagner", "minimal_norm", "foolbox", "deep_features"]
 BY_NETWORK = "network"
 
 

@@ -14,6 +14,7 @@ from adv_detect.sharding.sources import source_identity
 DRIVERS: dict[Runner, str] = {
     "gradient": "adv_detect.algorithms.attacks.gradient.run_gradient_attack",
     "carlini_wagner": "adv_detect.algorithms.attacks.carlini_wagner.L2CarliniWagner",
+    "minimal_norm": "adv_detect.algorithms.attacks.minimal_norm.MinimalNorm",
     "foolbox": "adv_detect.algorithms.attacks.foolbox_model.CountingModel",
     "deep_features": "adv_detect.algorithms.attacks.deep_features.run_deep_features",
 }
@@ -147,9 +148,12 @@ def _runner(instance: Any) -> Runner:
     from foolbox.attacks.gradient_descent_base import BaseGradientDescent
 
     from adv_detect.algorithms.attacks.carlini_wagner import L2CarliniWagner
+    from adv_detect.algorithms.attacks.minimal_norm import MinimalNorm
 
     if isinstance(instance, L2CarliniWagner):
         return "carlini_wagner"
+    if isinstance(instance, MinimalNorm):
+        return "minimal_norm"
     if isinstance(instance, BaseGradientDescent):
         own_loop = type(instance).run is not BaseGradientDescent.run
         if not own_loop or type(instance).__name__ in FAST_GRADIENT:

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from eagerpy.astensor import astensor, astensor_
+from foolbox.attacks.base import get_criterion, verify_input_bounds
 from foolbox.criteria import Misclassification, TargetedMisclassification
 from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
 
+from adv_detect.algorithms.attacks.result import AttackResult
 from adv_detect.algorithms.finite import finite_rows
 
 
@@ -82,3 +85,23 @@ class _Counter:
 def make_criterion(labels: Tensor, targets: Tensor | None) -> Any:
     """Return foolbox's criterion: misclassified, or classified as the target when there are targets."""
     return Misclassification(labels) if targets is None else TargetedMisclassification(targets)
+
+
+def search_by_criterion(search: Callable[..., AttackResult], model: Any, inputs: Any, criterion: Any) -> Any:
+    """Run a search of this project through foolbox's interface.
+
+    Args:
+        search: Takes model, images and classes, all torch, and the keyword ``targeted``.
+        model: A foolbox model.
+        inputs: Images within its bounds, of any kind that foolbox takes.
+        criterion: foolbox's criterion, or labels.
+
+    Returns:
+        Attacked images, of the kind of the inputs.
+    """
+    images, restore = astensor_(inputs)
+    verify_input_bounds(images, model)
+    judge: Any = get_criterion(criterion)
+    targeted = isinstance(judge, TargetedMisclassification)
+    classes = judge.target_classes if targeted else judge.labels
+    return restore(astensor(search(model, images.raw, classes.raw, targeted=targeted).images))

@@ -54,6 +54,7 @@ REGISTRY: dict[str, RegisteredAttack] = {
         {"linf": "foolbox.attacks.LinfFastGradientAttack", "l2": "foolbox.attacks.L2FastGradientAttack"}
     ),
     "cw": RegisteredAttack({"l2": "adv_detect.algorithms.attacks.carlini_wagner.L2CarliniWagner"}),
+    "minimal-norm": RegisteredAttack({"l2": "adv_detect.algorithms.attacks.minimal_norm.MinimalNorm"}),
     "deepfool": RegisteredAttack(
         {"l2": "foolbox.attacks.L2DeepFoolAttack", "linf": "foolbox.attacks.LinfDeepFoolAttack"}
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -47,6 +47,21 @@ class AttackResult:
     adversarial_class: Tensor
     gradient_evaluations: Tensor
     non_finite: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+
+    @classmethod
+    def of_failures(cls, images: Tensor, classes: Tensor) -> Self:
+        """Begin with a failure for each image: its source ``(N, channels, H, W)``, class 0, nothing spent.
+
+        Args:
+            images: The sources.
+            classes: Any classes, int64 ``(N,)``.
+        """
+        return cls(
+            images=images.clone(),
+            success=torch.zeros_like(classes, dtype=torch.bool),
+            adversarial_class=torch.zeros_like(classes),
+            gradient_evaluations=torch.zeros_like(classes),
+        )
 
     def __post_init__(self) -> None:
         """Fill in that nothing was out of order."""

@@ -19,6 +19,8 @@ from adv_detect.errors import AttackError
 
 LOGGER = logging.getLogger(__name__)
 NUMPY_SEEDS = 2**32
+SEARCHING: tuple[Runner, ...] = ("carlini_wagner", "minimal_norm")
+"""Attacks that search for the smallest perturbation and keep no epsilon by themselves."""
 MOST_REPEATS = 3
 """How often a batch is attacked again without the images that turned out to have no finite numbers."""
 
@@ -107,7 +109,7 @@ def _gradient(attack: ConfiguredAttack, task: AttackTask) -> AttackResult:
     )
 
 
-def _carlini_wagner(attack: ConfiguredAttack, task: AttackTask) -> AttackResult:
+def _search(attack: ConfiguredAttack, task: AttackTask) -> AttackResult:
     from adv_detect.algorithms.attacks.foolbox_model import CountingModel
 
     model = CountingModel(task.network, task.bounds, task.images.device)
@@ -190,7 +192,8 @@ def _context(attack: ConfiguredAttack, task: AttackTask) -> AttackContext:
 
 RUNNERS: dict[Runner, Callable[[ConfiguredAttack, AttackTask], AttackResult]] = {
     "gradient": _gradient,
-    "carlini_wagner": _carlini_wagner,
+    "carlini_wagner": _search,
+    "minimal_norm": _search,
     "foolbox": _foolbox,
     "deep_features": _deep_features,
 }
@@ -200,7 +203,7 @@ def _judged(attack: ConfiguredAttack, task: AttackTask, result: AttackResult) ->
     """Believe a success only if it is changed, fools the network and keeps epsilon; else give back the source."""
     changed = (result.images != task.images).flatten(1).any(dim=1)
     claimed = result.success & changed
-    if attack.epsilon is not None and attack.norm is not None and attack.runner == "carlini_wagner":
+    if attack.epsilon is not None and attack.norm is not None and attack.runner in SEARCHING:
         claimed &= norms_of(result.images - task.images, attack.norm) <= attack.epsilon
     restored = result.success & ~claimed
     if bool(restored.any()):
