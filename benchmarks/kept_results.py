@@ -13,6 +13,12 @@ import pandas as pd
 
 FPR = 0.05  # of the detectors in the table of the gate
 DIGITS = 6  # significant ones: tables show four at most
+SIMILARITY = ("similarity", "similarity-and-detector")
+"""Attacks on gates that ask the twin whether two pictures show the same person."""
+LESSER = ("random-noise", "selective", "single-step", "unbounded", "multi-target-joined", "multi-target-twin")
+"""Attacks that do not aim at a verifier."""
+SOURCES = {"face_gate_similarity.csv": "face_gate.csv"}
+"""Tables of the run that are kept under another name."""
 KEEP = {
     "adaptive_summary.csv": (
         lambda table: table[(table["attack"] == "union") & (table["classifier"] == "network")],
@@ -26,9 +32,25 @@ KEEP = {
     ),
     "benign_changes.csv": (lambda table: table, ["detector", "change", "train", "n", "accuracy"], ["fpr_01", "fpr_05"]),
     "face_gate.csv": (
-        lambda table: _of_gates(table[(table["calibrated_on"] == "validation") & (table["fpr"] == FPR)]),
+        lambda table: table[
+            (table["gate"] == "detector")
+            & ~table["attack"].isin(SIMILARITY)
+            & (table["calibrated_on"] == "validation")
+            & (table["fpr"] == FPR)
+        ],
         ["configuration", "kind", "attack", "form", "norm", "epsilon", "people", "n"],
         ["before", "before_low", "before_high", "after", "after_low", "after_high"],
+    ),
+    "face_gate_similarity.csv": (
+        lambda table: table[
+            table["configuration"].isin(["twin", "similarity", "twin and similarity"])
+            & ((table["kind"] == "impersonation") | (table["form"] == "none"))
+            & ~table["attack"].isin(LESSER)
+            & (table["norm"] != "l2")
+            & (table["fpr"] == FPR)
+        ],
+        ["configuration", "calibrated_on", "n_twin_pairs", "kind", "attack", "epsilon", "people", "n"],
+        ["before", "after", "after_low", "after_high"],
     ),
     "leaderboard.csv": (lambda table: table, [], []),
 }
@@ -48,27 +70,17 @@ def keep(reporting: Path, folder: Path) -> list[Path]:
     Raises:
         ValueError: The run left none of the tables.
     """
-    found = [name for name in KEEP if (reporting / name).exists()]
+    found = [name for name in KEEP if (reporting / SOURCES.get(name, name)).exists()]
     if not found:
         raise ValueError(
             f"expected one of {', '.join(KEEP)} in {reporting}, got none; name the folder of a finished run"
         )
     folder.mkdir(parents=True, exist_ok=True)
     for name in found:
-        _small(pd.read_csv(reporting / name), *KEEP[name]).to_csv(
-            folder / name, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n"
-        )
+        _small(
+            pd.read_csv(reporting / SOURCES.get(name, name), keep_default_na=False, na_values=[""]), *KEEP[name]
+        ).to_csv(folder / name, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
     return [folder / name for name in found]
-
-
-def _of_gates(table: pd.DataFrame) -> pd.DataFrame:
-    """Keep all rows of detectors, and of gates that ask the twin clean pairs and impersonation."""
-    if "gate" not in table:
-        return table
-    clean = table["attack"] == "natural"
-    similar = (table["gate"] == "similarity") & (table["kind"] == "impersonation")
-    both = (table["gate"] == "both") & (table["knows"] != "nothing") & (table["kind"] == "impersonation")
-    return table[(table["gate"] == "detector") | clean | similar | both]
 
 
 def _small(

@@ -159,6 +159,43 @@ def test_the_table_of_the_gate(name):
         assert agree(cell, *(100 * value for value in (row["after"], *ends))), cell
 
 
+SIMILARITY = {
+    "BIM, 8 of 255": ("bim", None),
+    "MI-FGSM without early stop, 8 of 255": ("mi-fgsm-confident", None),
+    "deep features, 5 of 255": ("deep-features", None),
+    "deep features without early stop, 10 of 255": ("deep-features-10-confident", None),
+    "aims at the embedding and knows the detector (`verification`), 2 of 255": ("verification", 2 / 255),
+    "aims at the embedding and knows the detector, 4 of 255": ("verification", 4 / 255),
+    "**follows both embeddings** (`similarity`), 2 of 255": ("similarity", 2 / 255),
+    "**follows both embeddings**, 4 of 255": ("similarity", 4 / 255),
+    "**follows both embeddings and the detector** (`similarity-and-detector`), 2 of 255": (
+        "similarity-and-detector",
+        2 / 255,
+    ),
+    "**follows both embeddings and the detector**, 4 of 255": ("similarity-and-detector", 4 / 255),
+    "enrolled people, turned away": ("natural", "known", "false_reject"),
+    "strangers, turned away": ("natural", "protocol", "false_reject"),
+    "strangers, different people accepted": ("natural", "protocol", "false_accept"),
+}
+GATES = [("similarity", "pairs"), ("twin and similarity", "pairs"), ("twin and similarity", "validation")]
+
+
+@pytest.mark.parametrize("name", SIMILARITY)
+def test_the_table_of_gates_that_ask_for_the_similarity(name):
+    attack, of, *kind = SIMILARITY[name]
+    rows = read("lfw", "face_gate_similarity")
+    rows = rows[(rows["attack"] == attack) & (rows["kind"] == (kind or ["impersonation"])[0])]
+    if of is not None:
+        rows = rows[rows["people"] == of if isinstance(of, str) else (rows["epsilon"] - of).abs() < 1e-6]
+    found = rows.set_index(["configuration", "calibrated_on"]).loc[GATES]
+    n, before, *after = table("docs/faces.md", name)[0]
+
+    assert set(found["n"]) == {int(n.replace(",", ""))}
+    assert agree(before, *(100 * found["before"]).round(4).unique())
+    for cell, row in zip(after, found.to_dict("records"), strict=True):
+        assert agree(cell, *(100 * row[f"after{part}"] for part in ("", "_low", "_high"))), cell
+
+
 def test_the_table_of_the_readme():
     known, aware, norm, clean = (
         row for row in table("README.md", "attacker does not know the detector: AUC, early / confident attacks")
