@@ -47,10 +47,12 @@ $(VENV)/bin/uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 $(VENV)/.installed: $(VENV)/bin/uv pyproject.toml constraints.txt
+	@echo "installing into $(VENV): 6 GB with PyTorch, some minutes without a word"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/bin/uv pyproject.toml constraints.txt
+	@echo "installing into $(VENV): 6 GB with PyTorch and the tools of the tests, some minutes without a word"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[test]'
 	@touch $(VENV)/.installed $@
 

@@ -109,7 +109,10 @@ def test_a_switch_is_a_truth_value(params, message):
 @pytest.mark.parametrize(
     ("sent", "message"),
     [
-        ("no base64!", r"inputs\[1\]: expected an encoded picture .* in base64, got one: no base64"),
+        (
+            "no base64!",
+            r"inputs\[1\]: expected an encoded picture .* in base64, got one that cannot be read: no base64",
+        ),
         ("ü", "no base64 .letters beyond ASCII"),
         ("", "empty file"),
         (text(b"some bytes"), "not an image file"),

@@ -101,7 +101,8 @@ def survey_network(
             raise
         except ConfigurationError as exc:
             refused.append(str(exc))
-    raise ConfigurationError(f"--network: {refused[0]}")
+    option = "--layer" if refused[0].startswith("network.layers") else "--network"
+    raise ConfigurationError(f"{option}: {refused[0]}")
 
 
 def recognise(checkpoint: str, classes: int) -> str:

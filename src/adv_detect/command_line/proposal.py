@@ -26,7 +26,7 @@ LEFT_OUT = ("bim2", "pgd", "pgd-confident", "cw", "cw-confident")
 NEIGHBOURS = 8
 WIDTH = 112
 CATALOG = """\
-# {images}: {count:,} pictures of {classes} classes, {fewest:,} to {most:,} each{looked}.
+# {images}: {count:,} pictures of {classes} classes, {each} each{looked}.
 # Sizes: {sizes}. Modes: {modes}.{unreadable}
 {entries}"""
 ENTRY = """\
@@ -61,7 +61,7 @@ detector_training:
     twin: null        # wants a second network, below
     twin-joined: null
 {neighbours}  leave_one_out: []
-twin_training: {{network: null}}   # {{name: same}} trains a second network, which is hard to mislead, for hours
+twin_training: {{network: null}}   # {{name: same}} trains a second network, which is hard to mislead: minutes to hours
 """
 
 
@@ -122,8 +122,8 @@ def _catalog(pictures: PictureSurvey, network: NetworkSurvey, project: Path) -> 
     if pictures.unreadable:
         unreadable = f"\n# {len(pictures.unreadable)} cannot be opened, such as {pictures.unreadable[0]}."
     return CATALOG.format(
-        images=inside(pictures.address, project), count=total, classes=len(counts), fewest=min(counts),
-        most=max(counts), looked=looked, sizes=f"{sizes}{f', and {more} others' if more > 0 else ''}",
+        images=inside(pictures.address, project), count=total, classes=len(counts),
+        each=f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}", looked=looked, sizes=f"{sizes}{f', and {more} others' if more > 0 else ''}",
         modes=", ".join(f"{mode} ({n:,})" for mode, n in pictures.modes.most_common()), unreadable=unreadable,
         entries="\n".join(_entry(part, pictures, network, project) for part in ("train", "test")),
     )  # fmt: skip
@@ -203,7 +203,7 @@ def _training(network: NetworkSurvey) -> str:
 
 def _splits(division: Division) -> str:
     n, train = division.thresholds_rest_on, 1 - division.validation - TEST
-    carried = f"a rate below {1 / n:.2g} promises nothing" if n else "none, so no rate is carried"
+    carried = f"a rate below 1 in {n} promises nothing" if n else "none, so no rate is carried"
     drawn = (
         f"max_images: {MOST_ATTACKED}    # a draw, for a first run of minutes; null attacks all {division.available:,}"
         if division.available > MOST_ATTACKED

@@ -75,7 +75,9 @@ class FolderSource:
         """Return the files below a folder, by their paths relative to the source."""
         top = f"{self.address}/{folder}".rstrip("/")
         if not self._fs.isdir(top):
-            raise DataError(f"there is no image folder {top}; check filepath and folder{_archive_hint(self.address)}")
+            raise DataError(
+                f"there is no image folder {top}; check the address (in a catalog: filepath and folder){_archive_hint(self.address)}"
+            )
         found, now = self._fs.find(top, detail=True), time.time()
         return _visible({path[len(self.address) + 1 :]: _listed(info, now) for path, info in found.items()})
 

@@ -44,6 +44,8 @@ def _decoded(number: int, cell: object, steps: PictureInput) -> NDArray[np.float
     try:
         pixels, _ = steps.decode(bytes(cell), max_pixels=Image.MAX_IMAGE_PIXELS)
     except PictureError as exc:
-        raise DataError(f"row {number}: expected an encoded picture (JPEG, PNG, ...), got one: {exc}") from exc
+        raise DataError(
+            f"row {number}: expected an encoded picture (JPEG, PNG, ...), got one that cannot be read: {exc}"
+        ) from exc
     images: NDArray[np.float32] = steps.batch([pixels]).numpy()
     return images

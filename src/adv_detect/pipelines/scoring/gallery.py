@@ -64,18 +64,20 @@ def explain(row: pd.Series, bundle: ScoringBundle) -> str:
     """
     named, layers = row["predicted_class"], bundle.network.spec.layers
     parts = [f"named **{named}**, score {row['score']:.4g}, p-value {row['p_value']:.3g}: **{row['verdict']}**"]
-    if isinstance(row["early_class"], str):
-        early = ", ".join(layers[: early_layers(len(layers))])
-        parts.append(f"the early layers ({early}) are nearest to **{row['early_class']}**")
-        parts.append(_departing(row, named))
-    if isinstance(row["views_changed"], str):
-        changed = row["views_changed"]
-        parts.append(f"views that name another class: {changed}" if changed else "all views name the same class")
     if isinstance(row["twin_class"], str):
         parts.append(
             f"the twin names **{row['twin_class']}** and gives {named} a probability of {row['twin_belief']:.2g}"
         )
-    return "; ".join(parts) + "."
+    if isinstance(row["views_changed"], str):
+        changed = row["views_changed"]
+        parts.append(f"views that name another class: {changed}" if changed else "all views name the same class")
+    if isinstance(row["early_class"], str):
+        if not bundle.stored.detector.reads.layers:
+            parts.append("beside it, which the detector does not read")
+        early = ", ".join(layers[: early_layers(len(layers))])
+        parts.append(f"the early layers ({early}) are nearest to **{row['early_class']}**")
+        parts.append(_departing(row, named))
+    return "; ".join(parts).replace("does not read;", "does not read:") + "."
 
 
 def _departing(row: pd.Series, named: str) -> str:

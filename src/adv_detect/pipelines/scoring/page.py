@@ -32,13 +32,22 @@ def scoring_page(summary: VerdictSummary, judge: Judge, params: ScoringParams) -
     sections = [Section("Verdicts", list(_verdicts(summary, judge)))]
     if len(summary.suspicious):
         shown = list(gallery(summary.suspicious, judge.bundle, open_pictures(str(params.images))))
-        sections.append(Section("Most suspicious pictures", [Text(READING), *shown]))
+        sections.append(Section("Most suspicious pictures", [Text(f"{_how_many(summary)} {READING}"), *shown]))
     if summary.classes:
         sections.append(Section("By class", [_by_class(summary, judge)]))
     sections.append(Section("Unreadable files", list(_unreadable(summary))))
     sections.append(Section("What scored them", [_facts(judge, params), Text(LIMITS)]))
     subtitle = f"{summary.files:,} files in `{params.images}`, scored by {judge.model_version}"
     return render_report(Report(title="Verdicts on pictures", subtitle=subtitle, sections=sections))
+
+
+def _how_many(summary: VerdictSummary) -> str:
+    """Say how many of the flagged pictures are shown, and where the others stand."""
+    flagged = max(one.count for one in summary.flagged)
+    return (
+        f"{min(len(summary.suspicious), flagged):,} of {flagged:,} flagged pictures are shown (scoring.show); all stand in "
+        "verdicts.csv."
+    )
 
 
 READING = prose(
