@@ -123,7 +123,8 @@ def _catalog(pictures: PictureSurvey, network: NetworkSurvey, project: Path) -> 
         unreadable = f"\n# {len(pictures.unreadable)} cannot be opened, such as {pictures.unreadable[0]}."
     return CATALOG.format(
         images=inside(pictures.address, project), count=total, classes=len(counts),
-        each=f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}", looked=looked, sizes=f"{sizes}{f', and {more} others' if more > 0 else ''}",
+        each=" to ".join(f"{one:,}" for one in sorted({min(counts), max(counts)})), looked=looked,
+        sizes=f"{sizes}{f', and {more} others' if more > 0 else ''}",
         modes=", ".join(f"{mode} ({n:,})" for mode, n in pictures.modes.most_common()), unreadable=unreadable,
         entries="\n".join(_entry(part, pictures, network, project) for part in ("train", "test")),
     )  # fmt: skip

@@ -76,7 +76,8 @@ class FolderSource:
         top = f"{self.address}/{folder}".rstrip("/")
         if not self._fs.isdir(top):
             raise DataError(
-                f"there is no image folder {top}; check the address (in a catalog: filepath and folder){_archive_hint(self.address)}"
+                f"there is no image folder {top}; check the address (in a catalog: filepath and folder)"
+                f"{_archive_hint(self.address)}"
             )
         found, now = self._fs.find(top, detail=True), time.time()
         return _visible({path[len(self.address) + 1 :]: _listed(info, now) for path, info in found.items()})

@@ -45,5 +45,6 @@ def decode_pictures(texts: Sequence[str], steps: PictureInput, *, first: int = 0
 def _refused(number: int, came: str) -> RequestError:
     return RequestError(
         400,
-        f"inputs[{number}]: expected an encoded picture (JPEG, PNG, ...) in base64, got one that cannot be read: {came}",
+        f"inputs[{number}]: expected an encoded picture (JPEG, PNG, ...) in base64, got one that cannot be read: "
+        f"{came}",
     )

@@ -45,8 +45,8 @@ def _how_many(summary: VerdictSummary) -> str:
     """Say how many of the flagged pictures are shown, and where the others stand."""
     flagged = max(one.count for one in summary.flagged)
     return (
-        f"{min(len(summary.suspicious), flagged):,} of {flagged:,} flagged pictures are shown (scoring.show); all stand in "
-        "verdicts.csv."
+        f"{min(len(summary.suspicious), flagged):,} of {flagged:,} flagged pictures are shown (scoring.show); all "
+        "stand in verdicts.csv."
     )
 
 
