@@ -27,7 +27,7 @@ from benchmarks.subjects import digits
 
 GROUP = "latency"
 CLIENTS = (1, 2, 4, 8)
-SIZE, REQUESTS, DIFFERENT = 16, 100, 10
+SIZE, REQUESTS, DIFFERENT = 16, 40, 10
 QUALITY = 90
 SHARE = 0.7
 """Wanted share of the throughput without a server, pictures as JPEG, all clients at once."""
