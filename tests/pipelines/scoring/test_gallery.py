@@ -91,4 +91,6 @@ def test_words_name_layers_classes_and_twin(rows, bundle):
     assert f"nearest to **bee**; outside of the middle 95 % of natural images of ant at {layers[1]} (+3.0)" in told
     assert f"{layers[0]} (-1.3)" in told
     assert "views that name another class: blur" in told
-    assert told.endswith("the twin names **cat** and gives ant a probability of 0.01.")
+    order = ["the twin names **cat** and gives ant a probability of 0.01;", "views that name", "nearest to **bee**"]
+    assert sorted(order, key=told.index) == order
+    assert told.endswith(f"{layers[0]} (-1.3).")
