@@ -18,7 +18,29 @@ PARAMETERS = {
     "network": {"name": "wide", "arguments": {"depth": 10, "widen": 1, "in_channels": 1}},
     "target_training": {"epochs": 6},
     "twin_training": {"epochs": 1, "losses": ["softmax"], "min_accuracy": 0.0},
-    "detector_training": {"fit": {"epochs": 5}, "leave_one_out": []},
+    "detector_training": {
+        "fit": {"epochs": 5},
+        "leave_one_out": [],
+        "configurations": dict.fromkeys(
+            (
+                "lstm-medoid-euclidean",
+                "lstm-centroid-euclidean",
+                "lstm-centroid-cosine",
+                "density",
+                "view-consistency",
+                "multiview",
+                "dknn",
+                "nic",
+                "kde",
+                "mahalanobis-layers",
+                "mlp-centroid-mahalanobis-ranked",
+            )
+        ),
+    },
+    "adaptive_attack": {
+        "detectors": ["lstm-medoid-cosine"],
+        "attacks": dict.fromkeys(("stand-in", "stand-in-distances")),
+    },
     "evaluation": {"bootstrap": 0},
 }
 WANTED = ("detection_metrics_csv", "detector_histories", "attack_records")
