@@ -60,7 +60,11 @@ def test_files_of_the_model(registered):
     client = mlflow.MlflowClient(registered.uri)
     made = client.get_model_version_by_alias("adv-detect", "champion")
     folder = Path(client.get_model_version_download_uri("adv-detect", made.version).removeprefix("file://"))
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    names = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.parent.name != "__pycache__"
+    }
     assert "artifacts/champion/network.safetensors" in names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
     tops = {name.split("/")[2] for name in names if name.startswith("code/adv_detect/")}
