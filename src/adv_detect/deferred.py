@@ -16,10 +16,19 @@ class Deferred(Generic[T]):
     Attributes:
         fingerprint: Digest of everything that decides the result.
         make: Makes it; called only when the fingerprint on disk is another one.
+        check: Refuses a result that does not do, be it new or found on disk; what it asks for is no ingredient, so
+            that another demand makes nothing anew. None refuses none.
     """
 
     fingerprint: str
     make: Callable[..., T]
+    check: Callable[[T], None] | None = None
+
+    def accept(self, result: T) -> T:
+        """Return a result that does; the check raises where one does not."""
+        if self.check is not None:
+            self.check(result)
+        return result
 
 
 @dataclass(frozen=True)
@@ -28,13 +37,7 @@ class Resumable(Deferred[T]):
 
     Its ``make`` takes, if it is given one, a checkpoint (:class:`adv_detect.algorithms.fitting.Checkpoint`) that keeps
     what is unfinished.
-
-    Attributes:
-        check: Refuses a result that does not do, be it new or found on disk; what it asks for is no ingredient, so
-            that another demand makes nothing anew.
     """
-
-    check: Callable[[T], None] = lambda _: None
 
     def resume(self, checkpoint: Any) -> T:
         """Make it with a checkpoint."""

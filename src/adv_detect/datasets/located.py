@@ -112,7 +112,9 @@ class DeferredDataset(LocatedDataset[_Loaded | Deferred[_Loaded], _Loaded]):
         """
         if isinstance(data, Deferred):
             if self._stored_fingerprint() == data.fingerprint:
-                self._keep(data)
+                if data.check is not None:
+                    data.accept(self.load())
+                self._logger.info("%s is up to date", self._path)
             else:
                 self._make(data)
         elif isinstance(data, self.KIND):
@@ -121,11 +123,8 @@ class DeferredDataset(LocatedDataset[_Loaded | Deferred[_Loaded], _Loaded]):
             kind, got = self.KIND.__name__, type(data).__name__
             raise DatasetError(f"{self._path}: expected {kind} or Deferred, got {got}")
 
-    def _keep(self, data: Deferred[_Loaded]) -> None:
-        self._logger.info("%s is up to date", self._path)
-
     def _make(self, data: Deferred[_Loaded]) -> None:
-        self._write(data.make(), data.fingerprint)
+        self._write(data.accept(data.make()), data.fingerprint)
 
     def _stored_fingerprint(self) -> str | None:
         if not self._exists():

@@ -58,15 +58,8 @@ class NetworkDataset(DeferredDataset[TargetNetwork]):
             super()._make(data)
             return
         unfinished = FileCheckpoint(self._fs, self._path.removesuffix(self.ENDING), data.fingerprint)
-        made = data.resume(unfinished)
-        data.check(made)
-        self._write(made, data.fingerprint)
+        self._write(data.accept(data.resume(unfinished)), data.fingerprint)
         unfinished.remove()
-
-    def _keep(self, data: Deferred[TargetNetwork]) -> None:
-        if isinstance(data, Resumable):
-            data.check(self.load())
-        super()._keep(data)
 
     def _write(self, data: TargetNetwork, fingerprint: str | None) -> None:
         """Write the tensors, then the spec; a kill in between leaves no spec and so no network."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, TypeAlias, cast
@@ -65,9 +65,7 @@ class ScoreTable:
     """
 
     def __init__(self, scores: pd.DataFrame) -> None:
-        missing = [column for column in SCORE_COLUMNS if column not in scores.columns]
-        if missing:
-            raise DataError(f"scores: expected the columns {list(SCORE_COLUMNS)}, missing are {missing}")
+        check_score_columns(scores.columns)
         self._scores = scores
         self._detectors = [str(key) for key in scores["detector"].unique()]
 
@@ -88,6 +86,20 @@ class ScoreTable:
     @cached_property
     def _columns(self) -> ScoreColumns:
         return score_columns(self._scores)
+
+
+def check_score_columns(names: Collection[str]) -> None:
+    """Check that scores have all columns.
+
+    Args:
+        names: Names of the columns there are.
+
+    Raises:
+        DataError: Some of `SCORE_COLUMNS` are missing.
+    """
+    missing = [name for name in SCORE_COLUMNS if name not in names]
+    if missing:
+        raise DataError(f"scores: expected the columns {list(SCORE_COLUMNS)}, missing are {missing}")
 
 
 def score_columns(scores: pd.DataFrame) -> ScoreColumns:

@@ -30,6 +30,7 @@ from adv_detect.measures.score_columns import (
     GroupKey,
     Index,
     ScoreColumns,
+    check_score_columns,
 )
 from adv_detect.sharding.files import write_whole
 
@@ -110,9 +111,7 @@ class ScoreParts:
         if not self._paths:
             raise DataError(f"scores: expected parquet files in {folder}, got none; run evaluation")
         columns = pq.read_schema(self._paths[0]).names
-        missing = [name for name in SCORE_COLUMNS if name not in columns]
-        if missing:
-            raise DataError(f"scores: expected the columns {list(SCORE_COLUMNS)}, missing are {missing}")
+        check_score_columns(columns)
         self._verdicts = [name for name in columns if name.startswith(VERDICT_PREFIX)]
         self._detectors = _detectors(self._paths[0])
         for path in self._paths[1:]:

@@ -21,7 +21,7 @@ from adv_detect.algorithms.detectors.middle import MiddleOfClean
 from adv_detect.algorithms.device import resolve_device
 from adv_detect.algorithms.views import Views
 from adv_detect.jobs.activations import natural_activations
-from adv_detect.measures.adaptive_records import FPRS, GROUP, RECORD_COLUMNS, spread_over_budgets
+from adv_detect.measures.adaptive_records import GROUP, RECORD_COLUMNS, spread_over_budgets
 from adv_detect.measures.intervals import wilson_interval
 from adv_detect.networks.frozen import working_form
 from adv_detect.params import (
@@ -35,6 +35,7 @@ from adv_detect.params import (
 from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting, attack_images
 from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
 from adv_detect.pipelines.adaptive_attack.conditions import Condition, choose_sources, conditions
+from adv_detect.pipelines.adaptive_attack.models import STRICT, USUAL
 from adv_detect.pipelines.adaptive_attack.plans import shared_fingerprints
 from adv_detect.sharding import ShardContent, ShardPlan, ShardSpec, ShardStore, fingerprint
 
@@ -43,8 +44,6 @@ METHOD = "multi_target"
 """The attack that follows every layer at once towards several classes."""
 RECORDED = ("matched", "fooled", "l2", "linf")
 FACTS = ("norm", "epsilon", "criterion")
-SOURCE_FACTS = ("method", "role", "form")
-ROLE = "matching"
 MATCHING_COLUMNS = ("detector", *FACTS, "matching_n", "matched", "matched_low", "matched_high", "matched_passed")
 WITHIN = 1 + 1e-4
 """Tolerance of sizes that are compared with a budget."""
@@ -133,20 +132,17 @@ def judge_matched(
     """
     found = _records(matched_adversarials)
     if found.empty:
-        return pd.DataFrame(columns=[*RECORD_COLUMNS, *SOURCE_FACTS, *RECORDED[:1]])
+        return pd.DataFrame(columns=[*RECORD_COLUMNS, "method", "role", "form", "matched"])
     said = _activations(matched_adversarials, attack_setting, list(detectors.values()))
     frames = []
     for key, stored in detectors.items():
         scores = torch.cat([score_activations(stored.detector, one) for one in said]).numpy()
         evaded = {
-            f"evaded_fpr_{suffix}": found["fooled"] & (scores <= stored.threshold(int(suffix) / 100)) for suffix in FPRS
+            "evaded_fpr_01": found["fooled"] & (scores <= stored.threshold(STRICT)),
+            "evaded_fpr_05": found["fooled"] & (scores <= stored.threshold(USUAL)),
         }
         frames.append(found.assign(detector=key, detector_score=scores, **evaded))
-    facts = {
-        "attack": LAYER_MATCHING,
-        "classifier": "network",
-        **dict(zip(SOURCE_FACTS, (METHOD, ROLE, "correct"), strict=True)),
-    }
+    facts = {"attack": LAYER_MATCHING, "classifier": "network", "method": METHOD, "role": "matching", "form": "correct"}
     unknown = dict.fromkeys(("gradient_evaluations", "zero_gradient_share"), np.nan)
     return pd.concat(frames, ignore_index=True).assign(**facts, **unknown)
 
@@ -212,16 +208,12 @@ def _activations(store: ShardStore, setting: AttackSetting, stored: list[StoredD
         read |= one.views
     twin = setting.twin if any(one.detector.reads.twin for one in stored) else None
     second = None if twin is None else working_form(twin.freeze(), device)
-    views, layers, size = (
-        Views.build(read, setting.network.spec.bounds),
-        network.spec.layers,
-        setting.runtime.batch_size,
-    )
+    views = Views.build(read, network.spec.bounds)
     with torch.no_grad():
         return [
-            network_activations(network, batch.to(device), layers, views=views, twin=second)
+            network_activations(network, batch.to(device), network.spec.layers, views=views, twin=second)
             for content in store.only("images").values()
-            for batch in torch.split(content.tensors["images"], size)
+            for batch in torch.split(content.tensors["images"], setting.runtime.batch_size)
         ]
 
 

@@ -72,12 +72,11 @@ def explain(row: pd.Series, bundle: ScoringBundle) -> str:
         changed = row["views_changed"]
         parts.append(f"views that name another class: {changed}" if changed else "all views name the same class")
     if isinstance(row["early_class"], str):
-        if not bundle.stored.detector.reads.layers:
-            parts.append("beside it, which the detector does not read")
         early = ", ".join(layers[: early_layers(len(layers))])
-        parts.append(f"the early layers ({early}) are nearest to **{row['early_class']}**")
+        beside = "" if bundle.stored.detector.reads.layers else "beside it, which the detector does not read: "
+        parts.append(f"{beside}the early layers ({early}) are nearest to **{row['early_class']}**")
         parts.append(_departing(row, named))
-    return "; ".join(parts).replace("does not read;", "does not read:") + "."
+    return "; ".join(parts) + "."
 
 
 def _departing(row: pd.Series, named: str) -> str:
