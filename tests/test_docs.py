@@ -37,8 +37,14 @@ RUN = [block for block in BLOCKS if block.reason is None and block.language != "
 UNTYPED = ("faces",)
 """Parameters that entries of the catalog read."""
 SMALLER = """
-detector_training: {fit: {epochs: 2}}
-evaluation: {bootstrap: 20}
+adversarial_generation: {attacks: {deepfool: null, ddn: null, fmn: null, ead: null}}
+detector_training:
+  configurations: {mlp-centroid-mahalanobis-ranked: null, density: null, kde: null, nic: null, mahalanobis-layers: null}
+  fit: {epochs: 2}
+evaluation:
+  bootstrap: 20
+  show_examples: 2
+  benign_changes: {gamma-0.8: null, gamma-1.25: null, resize-0.5: null}
 """
 """Changes of the base environment that make the commands of an environment of the reader's own shorter."""
 CREATED = ("mine",)
