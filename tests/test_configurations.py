@@ -65,8 +65,9 @@ def fault(project, parameters):
 
 
 def test_detectors_of_one_criterion_run_to_the_report(tiny):
+    configurations = dict.fromkeys(("density", "view-consistency", "multiview"))
     changes = {
-        "detector_training": {"criteria": ["untargeted"], "configurations": {"mlp-centroid-mahalanobis-ranked": None}},
+        "detector_training": {"criteria": ["untargeted"], "configurations": configurations},
         "adaptive_attack": {"trained_criteria": ["untargeted"]},
         "adversarial_generation": {"attacks": {"cw": None}},
     }

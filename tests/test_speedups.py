@@ -16,10 +16,11 @@ from adv_detect.sharding import ShardStore
 PARAMETERS = {
     # normalisation in every block: in `small` there is nothing to fold
     "network": {"name": "wide", "arguments": {"depth": 10, "widen": 1, "in_channels": 1}},
-    "target_training": {"epochs": 6},
+    "target_training": {"epochs": 5},
     "twin_training": {"epochs": 1, "losses": ["softmax"], "min_accuracy": 0.0},
+    "adversarial_generation": {"attacks": {"cw": {"max_images": 40}, "cw-confident": None}},
     "detector_training": {
-        "fit": {"epochs": 5},
+        "fit": {"epochs": 4},
         "leave_one_out": [],
         "configurations": dict.fromkeys(
             (

@@ -16,8 +16,7 @@ from adv_detect.pipelines.evaluation.figures import (
 )
 from adv_detect.reporting import Figure
 
-CRITERIA = ("targeted", "untargeted", "both")
-SUBSETS = [{one} for one in CRITERIA]
+SUBSETS = [{"targeted"}, {"both"}]
 
 
 @pytest.mark.parametrize("trained", SUBSETS, ids=lambda some: "-".join(sorted(some)))
