@@ -10,24 +10,12 @@ from benchmarks.libraries import Search, Task, attack_all
 from benchmarks.measure import Settings
 from benchmarks.minimal_norm import Outcome, race
 from benchmarks.minimal_norm_attacks import Contender, contenders
-from torch import nn
+from tests.benchmarks.brightness import Brightness
 
 from benchmarks import minimal_norm
 
 CPU = Settings(quick=False, device=torch.device("cpu"))
 NEAREST = 0.2 * 4  # from 0.3 to 0.5 on 16 pixels
-
-
-class Brightness(nn.Module):
-    """Class 1 where the mean pixel is above one half."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(10.0), requires_grad=False)
-
-    def forward(self, images):
-        level = self.weight * (images.flatten(1).mean(dim=1) - 0.5)
-        return torch.stack([-level, level], dim=1)
 
 
 def task_of(count=4):

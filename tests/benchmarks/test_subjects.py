@@ -12,21 +12,9 @@ from benchmarks.attacks import compare, judge
 from benchmarks.libraries import LIBRARIES, Ours, Search, Task, attack_all
 from benchmarks.main_job import stage_seconds
 from benchmarks.measure import Row, Settings
-from torch import nn
+from tests.benchmarks.brightness import Brightness
 
 CPU = Settings(quick=True, device=torch.device("cpu"))
-
-
-class Brightness(nn.Module):
-    """Class 1 where the mean pixel is above one half."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(10.0), requires_grad=False)
-
-    def forward(self, images):
-        level = self.weight * (images.flatten(1).mean(dim=1) - 0.5)
-        return torch.stack([-level, level], dim=1)
 
 
 def task_of(kind="bim", **given):

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from foolbox.attacks.base import raise_if_kwargs
 from foolbox.attacks.carlini_wagner import L2CarliniWagnerAttack
 from torch import Tensor
 
 from adv_detect.algorithms.attacks.carlini_wagner_search import ConstantSearch, SearchSettings
-from adv_detect.algorithms.attacks.foolbox_model import search_by_criterion
+from adv_detect.algorithms.attacks.foolbox_model import OwnSearch
 from adv_detect.algorithms.attacks.result import AttackResult
 
 BINARY_SEARCH_STEPS = 10
@@ -21,7 +20,7 @@ STEP_SIZE = 0.01
 INITIAL_CONST = 0.01
 
 
-class L2CarliniWagner(L2CarliniWagnerAttack):
+class L2CarliniWagner(OwnSearch, L2CarliniWagnerAttack):
     """Minimises ``||x' - x||^2 + c max(0, confidence - margin)`` over ``x'`` in tanh space by Adam, c by bisection.
 
     The margin is the logit of the wanted class less the largest other one (targeted), or the largest other logit
@@ -69,23 +68,8 @@ class L2CarliniWagner(L2CarliniWagnerAttack):
             abort_early=abort_early,
         )
 
-    def run(self, model: Any, inputs: Any, criterion: Any, *, early_stop: float | None = None, **kwargs: Any) -> Any:
-        """Attack torch images through foolbox's interface; failures give back their source image."""
-        raise_if_kwargs(kwargs)
-        return search_by_criterion(self.search, model, inputs, criterion)
-
     def search(self, model: Any, images: Tensor, classes: Tensor, *, targeted: bool) -> AttackResult:
-        """Search the smallest adversarial perturbation of each image.
-
-        Args:
-            model: A foolbox model of a frozen network.
-            images: Source images ``(N, channels, H, W)`` within the model's bounds.
-            classes: Classes to reach when targeted, to leave otherwise, int64 ``(N,)``.
-            targeted: Whether ``classes`` are targets.
-
-        Returns:
-            The successful image of smallest L2 perturbation, or the source image where there was none.
-        """
+        """Search the smallest adversarial perturbation of each image; see :class:`OwnSearch`."""
         settings = SearchSettings(
             rounds=self.binary_search_steps,
             steps=self.steps,

@@ -108,7 +108,7 @@ class ConstantSearch:
                 self._advance(state)
             done = self._settle(state)
             if bool(done.any()):
-                _store(result, state.select(done.nonzero().flatten()))
+                result.store(state.select(done.nonzero().flatten()))
                 state = state.select((~done).nonzero().flatten())
         return result
 
@@ -184,11 +184,3 @@ def _restart(state: SearchState, ended: Tensor) -> None:
     state.found &= ~ended
     state.floor = torch.where(ended, INFINITY, state.floor)
     state.checked = torch.where(ended, INFINITY, state.checked)
-
-
-def _store(result: AttackResult, state: SearchState) -> None:
-    result.images[state.row] = state.best
-    result.success[state.row] = state.best_norm.isfinite()
-    result.adversarial_class[state.row] = state.best_class
-    result.gradient_evaluations[state.row] = state.evaluations
-    result.non_finite[state.row] = state.broken & ~state.best_norm.isfinite()

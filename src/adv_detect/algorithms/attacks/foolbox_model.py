@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from eagerpy.astensor import astensor, astensor_
-from foolbox.attacks.base import get_criterion, verify_input_bounds
+from foolbox.attacks.base import MinimizationAttack, get_criterion, raise_if_kwargs, verify_input_bounds
 from foolbox.criteria import Misclassification, TargetedMisclassification
 from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
@@ -87,21 +88,29 @@ def make_criterion(labels: Tensor, targets: Tensor | None) -> Any:
     return Misclassification(labels) if targets is None else TargetedMisclassification(targets)
 
 
-def search_by_criterion(search: Callable[..., AttackResult], model: Any, inputs: Any, criterion: Any) -> Any:
-    """Run a search of this project through foolbox's interface.
+class OwnSearch(MinimizationAttack):
+    """An attack of this project that searches the smallest perturbation, in foolbox's interface."""
 
-    Args:
-        search: Takes model, images and classes, all torch, and the keyword ``targeted``.
-        model: A foolbox model.
-        inputs: Images within its bounds, of any kind that foolbox takes.
-        criterion: foolbox's criterion, or labels.
+    @abstractmethod
+    def search(self, model: Any, images: Tensor, classes: Tensor, *, targeted: bool) -> AttackResult:
+        """Search the smallest adversarial perturbation of each image.
 
-    Returns:
-        Attacked images, of the kind of the inputs.
-    """
-    images, restore = astensor_(inputs)
-    verify_input_bounds(images, model)
-    judge: Any = get_criterion(criterion)
-    targeted = isinstance(judge, TargetedMisclassification)
-    classes = judge.target_classes if targeted else judge.labels
-    return restore(astensor(search(model, images.raw, classes.raw, targeted=targeted).images))
+        Args:
+            model: A foolbox model of a frozen network.
+            images: Source images ``(N, channels, H, W)`` within the model's bounds.
+            classes: Classes to reach when targeted, to leave otherwise, int64 ``(N,)``.
+            targeted: Whether ``classes`` are targets.
+
+        Returns:
+            The successful image of smallest L2 perturbation, or the source image where there was none.
+        """
+
+    def run(self, model: Any, inputs: Any, criterion: Any, *, early_stop: float | None = None, **kwargs: Any) -> Any:
+        """Attack images within the model's bounds, of any kind that foolbox takes; failures give back their source."""
+        raise_if_kwargs(kwargs)
+        images, restore = astensor_(inputs)
+        verify_input_bounds(images, model)
+        judge: Any = get_criterion(criterion)
+        targeted = isinstance(judge, TargetedMisclassification)
+        classes = judge.target_classes if targeted else judge.labels
+        return restore(astensor(self.search(model, images.raw, classes.raw, targeted=targeted).images))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from foolbox.attacks.base import MinimizationAttack, raise_if_kwargs
 from foolbox.distances import l2
 from torch import Tensor
 
-from adv_detect.algorithms.attacks.foolbox_model import search_by_criterion
+from adv_detect.algorithms.attacks.foolbox_model import OwnSearch
 from adv_detect.algorithms.attacks.minimal_norm_walk import BoundaryWalk, WalkSettings
 from adv_detect.algorithms.attacks.result import AttackResult
 
@@ -19,7 +18,7 @@ FINAL = 0.2
 TOLERANCE = 0.001
 
 
-class MinimalNorm(MinimizationAttack):
+class MinimalNorm(OwnSearch):
     """Finds the point of the decision boundary next to the source by planes.
 
     Each step puts a plane in the place of the boundary, draws the point towards the source, and projects it onto that
@@ -68,21 +67,6 @@ class MinimalNorm(MinimizationAttack):
             steps=steps, stepsize=stepsize, pull=PULL, final=FINAL, confidence=confidence, tolerance=tolerance
         )
 
-    def run(self, model: Any, inputs: Any, criterion: Any, *, early_stop: float | None = None, **kwargs: Any) -> Any:
-        """Attack torch images through foolbox's interface; failures give back their source image."""
-        raise_if_kwargs(kwargs)
-        return search_by_criterion(self.search, model, inputs, criterion)
-
     def search(self, model: Any, images: Tensor, classes: Tensor, *, targeted: bool) -> AttackResult:
-        """Search the smallest adversarial perturbation of each image.
-
-        Args:
-            model: A foolbox model of a frozen network.
-            images: Source images ``(N, channels, H, W)`` within the model's bounds.
-            classes: Classes to reach when targeted, to leave otherwise, int64 ``(N,)``.
-            targeted: Whether ``classes`` are targets.
-
-        Returns:
-            The successful image of smallest L2 perturbation, or the source image where there was none.
-        """
+        """Search the smallest adversarial perturbation of each image; see :class:`OwnSearch`."""
         return BoundaryWalk(model, self.settings, targeted=targeted).run(images, classes)

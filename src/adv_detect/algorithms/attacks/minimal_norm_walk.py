@@ -100,11 +100,11 @@ class BoundaryWalk:
         for step in range(self._settings.steps):
             done = self._advance(state, images.shape[1:], self._settings.decay(step)) | state.broken
             if bool(done.any()):
-                _store(result, state.select(done.nonzero().flatten()))
+                result.store(state.select(done.nonzero().flatten()))
                 state = state.select((~done).nonzero().flatten())
             if not len(state.row):
                 break
-        _store(result, state)
+        result.store(state)
         return result
 
     def _advance(self, state: WalkState, shape: torch.Size, decay: float) -> Tensor:
@@ -198,11 +198,3 @@ def _begin(images: Tensor, classes: Tensor) -> WalkState:
         evaluations=torch.zeros_like(classes),
         broken=torch.zeros_like(classes, dtype=torch.bool),
     )
-
-
-def _store(result: AttackResult, state: WalkState) -> None:
-    result.images[state.row] = state.best.view(-1, *result.images.shape[1:])
-    result.success[state.row] = state.best_norm.isfinite()
-    result.adversarial_class[state.row] = state.best_class
-    result.gradient_evaluations[state.row] = state.evaluations
-    result.non_finite[state.row] = state.broken & ~state.best_norm.isfinite()

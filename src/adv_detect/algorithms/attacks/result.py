@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -27,6 +27,26 @@ class AttackContext:
     representatives: Representatives
     layers: tuple[str, ...]
     guides: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+class Searched(Protocol):
+    """State of a search, one row per image that it is at.
+
+    Attributes:
+        row: Positions of the images in the whole, int64 ``(n,)``.
+        best: The nearest successes so far, as images or flat.
+        best_norm: Their distances to the source ``(n,)``, infinite where there is none.
+        best_class: Their classes, int64 ``(n,)``.
+        evaluations: Forward and backward passes spent, int64 ``(n,)``.
+        broken: Whether something became NaN or infinite, bool ``(n,)``.
+    """
+
+    row: Tensor
+    best: Tensor
+    best_norm: Tensor
+    best_class: Tensor
+    evaluations: Tensor
+    broken: Tensor
 
 
 @dataclass(frozen=True)
@@ -67,3 +87,12 @@ class AttackResult:
         """Fill in that nothing was out of order."""
         if len(self.non_finite) != len(self.images):
             object.__setattr__(self, "non_finite", torch.zeros_like(self.success, dtype=torch.bool))
+
+    def store(self, found: Searched) -> None:
+        """Take over what a search found, in the rows of its images."""
+        success = found.best_norm.isfinite()
+        self.images[found.row] = found.best.view(-1, *self.images.shape[1:])
+        self.success[found.row] = success
+        self.adversarial_class[found.row] = found.best_class
+        self.gradient_evaluations[found.row] = found.evaluations
+        self.non_finite[found.row] = found.broken & ~success
