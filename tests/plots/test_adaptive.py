@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from tests.plots.grids import rows_of
 
 from adv_detect.errors import DataError
 from adv_detect.plots.adaptive import EvadingExample, evading_grid, success_curves
@@ -46,7 +47,7 @@ def test_curves_start_at_zero_and_ascend_in_epsilon() -> None:
 
 def test_grid_says_distortion_and_score() -> None:
     figure = evading_grid([make_example(), make_example(), make_example(row="selective")], bounds=(0.0, 1.0))
-    texts = [axes.get_title() for axes in figure.axes]
+    texts = [caption for row in rows_of(figure).values() for _, caption in row]
     attacked = next(text for text in texts if "taken for 8" in text)
     assert "0.6" in attacked
     assert "score -1 (limit 0.5)" in attacked

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from tests.plots.grids import rows_of
 
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.plots import (
@@ -185,23 +187,33 @@ def test_trajectories_of_no_image() -> None:
 
 
 def test_grid_names_classes_norms_and_amplification() -> None:
-    figure = grid()
-    titles = [axes.get_title() for axes in figure.axes]
-    assert len(figure.axes) == 2 * 6
-    assert titles[:2] == ["clean\n3", "adversarial\n8"]
-    assert "x5 " in titles[2]
-    assert f"{0.1 * 6:.3g}" in titles[2]
-    assert titles[2].endswith("0.1")
-    amplified = np.asarray(figure.axes[2].images[0].get_array())
-    np.testing.assert_allclose(amplified, 1.0)
+    rows = rows_of(grid())
+    first = next(iter(rows.values()))
+    captions = [caption for _, caption in first]
+    assert sum(map(len, rows.values())) == 9
+    assert captions[:2] == ["clean\n3", "adversarial\n8"]
+    assert captions[2] == f"x5   L2 {0.1 * 6:.3g}\nLinf 0.1"
+    np.testing.assert_allclose(first[2][0], 1.0)
 
 
 def test_grid_draws_colour_images_in_other_bounds() -> None:
     clean = np.zeros((3, 4, 4))
     figure = adversarial_grid([Example("a", clean, clean - 1, "x", "y")], bounds=(-1.0, 1.0))
-    shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    shown = [picture for picture, _ in rows_of(figure)["a"]]
     assert shown[0].shape == (4, 4, 3)
     assert [image.mean() for image in shown] == [0.5, 0.0, 0.0]
+
+
+def test_pictures_of_a_grid_keep_their_form_and_stand_apart() -> None:
+    clean = np.zeros((1, 8, 4))
+    figure = adversarial_grid([Example("a", clean, clean, "x", "y")] * 2, bounds=(0.0, 1.0))
+    extents = [image.get_extent() for image in figure.axes[0].images]
+    width, height = figure.get_size_inches()
+    for left, right, bottom, top in extents:
+        assert (bottom - top) == pytest.approx(2 * (right - left))
+        assert 0 < left < right < width
+        assert 0 < top < bottom < height
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(extents))
 
 
 def test_grid_wants_pairs() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EVADING_SIZES = GridSizes(cell=1.25, caption=0.6, margin=0.9, label_size=style.FONT_SIZE - 2)
 PANEL_INCHES = (3.6, 3.0)
-NORM_LABELS = {"l2": "$\\ell_2$", "linf": "$\\ell_\\infty$"}
+NORM_LABELS = {"l2": "L2", "linf": "Linf"}
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _cells(example: EvadingExample) -> list[Cell]:
     clean, attacked = picture_pair(example.clean, example.adversarial)
     change = attacked - clean
     outcome = (
-        f"taken for {example.adversarial_class}\n$\\ell_2$ {np.linalg.norm(change):.3g}  "
-        f"$\\ell_\\infty$ {np.abs(change).max():.3g}\nscore {example.score:.3g} (limit {example.threshold:.3g})"
+        f"taken for {example.adversarial_class}\nL2 {np.linalg.norm(change):.3g}  "
+        f"Linf {np.abs(change).max():.3g}\nscore {example.score:.3g} (limit {example.threshold:.3g})"
     )
     return [(clean, f"clean\n{example.clean_class}"), (attacked, outcome)]

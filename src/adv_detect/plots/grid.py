@@ -14,6 +14,7 @@ from adv_detect.errors import DataError
 from adv_detect.plots import style
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Array = NDArray[Any]
@@ -21,6 +22,9 @@ Cell = tuple[Array, str]
 """Picture ``(H, W, channels)`` in pixel units of the network, and the text beneath it."""
 LABEL_INCHES = 0.2
 """Distance of the name of a row from its first picture."""
+HEADING_INCHES = 0.45
+GAP_INCHES = 0.06
+"""Between two pictures."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def _cells(example: Example, bounds: tuple[float, float]) -> list[Cell]:
     return [
         (clean, f"clean\n{example.clean_class}"),
         (attacked, f"adversarial\n{example.adversarial_class}"),
-        (amplified, f"x{factor:.3g}   $\\ell_2$ {np.linalg.norm(change):.3g}\n$\\ell_\\infty$ {peak:.3g}"),
+        (amplified, f"x{factor:.3g}   L2 {np.linalg.norm(change):.3g}\nLinf {peak:.3g}"),
     ]
 
 
@@ -138,18 +142,34 @@ def draw_grid(
     """
     if not rows:
         raise DataError("expected at least one example, got none")
-    low, high = bounds
     width = max(map(len, rows.values()))
-    figure = style.new_figure(sizes.cell * width + sizes.margin, (sizes.cell + sizes.caption) * len(rows) + 0.4)
-    drawn = figure.subplots(len(rows), width, squeeze=False)
-    for axes in drawn.ravel():
-        axes.set_axis_off()
-    for line, (name, cells) in zip(drawn, rows.items(), strict=True):
-        for axes, (picture, text) in zip(line, cells, strict=False):
-            shown = np.clip((picture - low) / (high - low), 0.0, 1.0)
-            axes.imshow(shown.squeeze(), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-            axes.set_title(text, fontsize=style.FONT_SIZE - 2.5, color=style.INK, y=-0.02, va="top", pad=0)
-        line[0].text(-LABEL_INCHES / sizes.cell, 0.5, name, transform=line[0].transAxes, rotation=90, va="center",
-                     ha="right", fontsize=sizes.label_size, weight="bold", color=style.INK)  # fmt: skip
-    style.heading(figure, title)
+    size = sizes.cell * width + sizes.margin + LABEL_INCHES, (sizes.cell + sizes.caption) * len(rows) + HEADING_INCHES
+    figure = style.new_figure(*size)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))  # one for all, in inches: one for each picture takes ten times as long
+    for line, (name, cells) in enumerate(rows.items()):
+        top = HEADING_INCHES + line * (sizes.cell + sizes.caption)
+        axes.text(sizes.margin - LABEL_INCHES, top + sizes.cell / 2, name, rotation=90, va="center", ha="right",
+                  multialignment="center", fontsize=sizes.label_size, weight="bold", color=style.INK)  # fmt: skip
+        for place, cell in enumerate(cells):
+            _draw_cell(axes, cell, sizes, (sizes.margin + place * sizes.cell, top), bounds)
+    axes.set(xlim=(0.0, size[0]), ylim=(size[1], 0.0), aspect="auto")
+    axes.set_axis_off()
+    style.heading(figure, title, y=1.0 - GAP_INCHES / size[1])
     return figure
+
+
+def _draw_cell(
+    axes: Axes, cell: Cell, sizes: GridSizes, corner: tuple[float, float], bounds: tuple[float, float]
+) -> None:
+    """Draw a picture and its text; the upper left corner is given in inches."""
+    picture, text = cell
+    low, high = bounds
+    shown = np.clip((picture - low) / (high - low), 0.0, 1.0)
+    side = sizes.cell - GAP_INCHES
+    height, width = (side * length / max(picture.shape[:2]) for length in picture.shape[:2])
+    left, top = corner[0] + (sizes.cell - width) / 2, corner[1] + (sizes.cell - height) / 2
+    axes.imshow(shown.squeeze(), extent=(left, left + width, top + height, top), cmap="gray", vmin=0.0, vmax=1.0,
+                interpolation="nearest")  # fmt: skip
+    axes.text(corner[0] + sizes.cell / 2, corner[1] + sizes.cell, text, va="top", ha="center",
+              multialignment="center", fontsize=style.FONT_SIZE - 2.5, color=style.INK)  # fmt: skip

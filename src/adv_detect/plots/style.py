@@ -88,9 +88,10 @@ def tidy(axes: Axes, *, title: str = "", x_label: str = "", y_label: str = "", g
     return axes
 
 
-def heading(figure: Figure, text: str) -> None:
-    """Set the title above all axes."""
-    figure.suptitle(text, color=INK, fontsize=FONT_SIZE + 2, x=0.01, ha="left", weight="bold")
+def heading(figure: Figure, text: str, *, y: float | None = None) -> None:
+    """Set the title above all axes; where no layout places it, ``y`` is its upper edge as a share of the height."""
+    place = {} if y is None else {"y": y}
+    figure.suptitle(text, color=INK, fontsize=FONT_SIZE + 2, x=0.01, ha="left", weight="bold", **place)
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure as MatplotlibFigure
+from tests.plots.grids import rows_of
 
 from adv_detect.pipelines.adaptive_attack.figures import SHOWN, draw_adaptive, show_adaptive, write_adaptive_part
 from adv_detect.pipelines.adaptive_attack.tables import TABLES
@@ -125,15 +126,15 @@ def test_the_grid_shows_images_that_got_through_with_the_smallest_budget_first(f
     attacked, names = finished["adversarials"][SHARD].tensors, finished["network_weights"].spec.class_names
     through = records.query("evaded_fpr_05 and epsilon == 0.1").sort_values("l2").head(2)
 
-    assert len(figure.axes) == 4
-    assert figure.axes[0].texts[0].get_text() == "selective (linf)\ncosine/both"
-    for pair, row in zip((figure.axes[:2], figure.axes[2:]), through.to_dict("records"), strict=True):
+    ((name, cells),) = rows_of(figure).items()
+    assert name == "selective (linf)\ncosine/both"
+    for pair, row in zip((cells[:2], cells[2:]), through.to_dict("records"), strict=True):
         clean = finished["test_images"][row["source_index"]][0][0] / 255
-        np.testing.assert_allclose(pair[0].images[0].get_array(), clean, atol=1e-6)
-        np.testing.assert_allclose(pair[1].images[0].get_array(), attacked["images"][row["row"], 0], atol=1e-6)
-        assert pair[0].get_title() == f"clean\n{names[row['label']]}"
-        assert f"taken for {names[row['predicted']]}" in pair[1].get_title()
-        assert f"score {row['detector_score']:.3g} (limit 2.5)" in pair[1].get_title()
+        np.testing.assert_allclose(pair[0][0], clean, atol=1e-6)
+        np.testing.assert_allclose(pair[1][0], attacked["images"][row["row"], 0], atol=1e-6)
+        assert pair[0][1] == f"clean\n{names[row['label']]}"
+        assert f"taken for {names[row['predicted']]}" in pair[1][1]
+        assert f"score {row['detector_score']:.3g} (limit 2.5)" in pair[1][1]
 
 
 def test_scores_under_attack_are_those_of_fooled_images_at_the_largest_budget(finished, records, draw):
