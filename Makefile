@@ -39,7 +39,7 @@ mlflow: $(VENV)/.installed  ## runs, metrics and models, in a browser
 	@$(BIN)/python -m adv_detect.tracking.relocation
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db
 
-bench: $(VENV)/.installed-bench  ## benchmarks, about 20 minutes; ARGS="--only medoids" for some
+bench: $(VENV)/.installed-bench  ## benchmarks, an hour or more; ARGS="--only medoids" for some
 	$(BIN)/python -m benchmarks $(ARGS)
 
 $(VENV)/bin/uv:
@@ -47,12 +47,12 @@ $(VENV)/bin/uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 $(VENV)/.installed: $(VENV)/bin/uv pyproject.toml constraints.txt
-	@echo "installing into $(VENV): 6 GB with PyTorch, some minutes without a word"
+	@echo "installing into $(VENV): 7 GB with PyTorch, some minutes without a word"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/bin/uv pyproject.toml constraints.txt
-	@echo "installing into $(VENV): 6 GB with PyTorch and the tools of the tests, some minutes without a word"
+	@echo "installing into $(VENV): 7 GB with PyTorch and the tools of the tests, some minutes without a word"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[test]'
 	@touch $(VENV)/.installed $@
 
