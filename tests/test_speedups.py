@@ -18,7 +18,7 @@ PARAMETERS = {
     "network": {"name": "wide", "arguments": {"depth": 10, "widen": 1, "in_channels": 1}},
     "target_training": {"epochs": 5},
     "twin_training": {"epochs": 1, "losses": ["softmax"], "min_accuracy": 0.0},
-    "adversarial_generation": {"attacks": {"cw": {"max_images": 40}, "cw-confident": None}},
+    "adversarial_generation": {"attacks": {"cw": {"max_images": 40}, "cw-confident": None, "deepfool": None}},
     "detector_training": {
         "fit": {"epochs": 4},
         "leave_one_out": [],

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure as MatplotlibFigure
 from tests.plots.grids import rows_of
 
+from adv_detect.params import RuntimeParams
 from adv_detect.pipelines.adaptive_attack.figures import SHOWN, draw_adaptive, show_adaptive, write_adaptive_part
 from adv_detect.pipelines.adaptive_attack.tables import TABLES
 from adv_detect.reporting import Note, detectors_identity
@@ -20,7 +21,8 @@ from adv_detect.sharding import ShardStore
 def test_the_first_figure_of_a_kind_is_shown_by_itself():
     figures = {name: MatplotlibFigure(figsize=(1 + number, 1)) for number, name in enumerate(("curves", "scores/a"))}
 
-    pictures, *shown = show_adaptive({f"adaptive_{name}": figure for name, figure in figures.items()})
+    named = {f"adaptive_{name}": figure for name, figure in figures.items()}
+    pictures, *shown = show_adaptive(named, RuntimeParams(progress=False))
 
     assert list(pictures) == ["adaptive_curves", "adaptive_scores/a"]
     assert (shown[SHOWN.index("adaptive_curves")], shown[SHOWN.index("adaptive_scores")]) == tuple(pictures.values())

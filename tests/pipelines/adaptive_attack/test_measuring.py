@@ -7,6 +7,7 @@ import torch
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from kedro_datasets.pandas import ParquetDataset
+from tests.plots.grids import rows_of
 
 from adv_detect.algorithms.detectors import TrajectoryDetector
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
@@ -223,9 +224,9 @@ def check_figures(figures) -> None:
     assert all("cosine" in axes.get_title(loc="left") for axes in drawn[curves])
     assert drawn[scores][0].get_ylabel() == "share of images"
     assert any(axes.get_xlabel() == "score (logit)" for axes in drawn[scores])
-    pictured = [axes for axes in figures[grid].axes if axes.images]
+    pictured = [cell for row in rows_of(figures[grid]).values() for cell in row]
     assert len(pictured) % 2 == 0 < len(pictured)
-    assert all(axes.get_title() for axes in pictured)
+    assert all(caption for _, caption in pictured)
 
 
 def test_a_detector_that_passes_nothing_is_refused_and_an_attack_without_images_left_out(

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from adv_detect.measures.detector_keys import CONTROL_KEYS
+from adv_detect.params import RuntimeParams
 from adv_detect.pipelines.evaluation.benign import draw_benign_changes
 from adv_detect.pipelines.evaluation.figures import (
     SHOWN,
@@ -34,7 +35,9 @@ def test_detectors_of_one_criterion_reach_the_report(finished, blocks, trained):
     shown = ("adversarials", "activations", "network_weights", "representatives", "detectors")
     inputs = draw_inputs(*(finished[name] for name in shown), summary, evaluation)
     stored = (finished[name] for name in ("attack_records", "source_splits", "network_weights"))
-    pictures, *shown_alone = show_figures(drawn, inputs, draw_benign_changes(finished["benign_changes"]))
+    pictures, *shown_alone = show_figures(
+        drawn, inputs, draw_benign_changes(finished["benign_changes"]), RuntimeParams(progress=False)
+    )
     compared = pd.DataFrame({"configuration": ["cosine"]})
     clean = (finished["benign_changes"], finished["class_false_alarms"])
     part = write_evaluation_part(metrics, *clean, compared, summary, *stored, pictures, dict(blocks))

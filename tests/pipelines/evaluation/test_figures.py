@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 from tests.plots.grids import rows_of
 
+from adv_detect.params import RuntimeParams
 from adv_detect.pipelines.evaluation.benign import draw_benign_changes
 from adv_detect.pipelines.evaluation.figures import SHOWN, draw_detection, draw_inputs, show_figures
 
@@ -61,7 +62,7 @@ def test_the_axes_say_what_they_show(drawn, name):
 def test_every_figure_is_drawn_once_and_shown_figures_are_those_of_the_report(drawn, saved):
     figures = drawn[0] | drawn[1] | drawn[2]
 
-    pictures, *shown = show_figures(*drawn)
+    pictures, *shown = show_figures(*drawn, RuntimeParams(progress=False))
 
     assert {id(figure): saved[id(figure)] for figure in figures.values()} == {id(one): 1 for one in figures.values()}
     assert saved.total() == len(figures)
@@ -75,7 +76,7 @@ def test_every_figure_is_drawn_once_and_shown_figures_are_those_of_the_report(dr
 def test_a_kind_without_a_figure_is_said_to_have_none(drawn):
     detection = {name: one for name, one in drawn[0].items() if not name.startswith("roc/")}
 
-    pictures, *shown = show_figures(detection, {}, {})
+    pictures, *shown = show_figures(detection, {}, {}, RuntimeParams(progress=False))
 
     assert not any(name.startswith("roc/") for name in pictures)
     assert shown[SHOWN.index("roc")] not in pictures.values()

@@ -12,7 +12,7 @@ import pandas as pd
 from adv_detect.images import ImageSet, load_images
 from adv_detect.jobs.detectors import restore
 from adv_detect.networks.target import TargetNetwork
-from adv_detect.params import AdaptiveAttackParams
+from adv_detect.params import AdaptiveAttackParams, RuntimeParams
 from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 from adv_detect.pipelines.adaptive_attack.clean_scores import score_naturals
 from adv_detect.pipelines.adaptive_attack.models import USUAL
@@ -68,16 +68,17 @@ def draw_adaptive(
     return figures | _histograms(adaptive_records, detectors, attack_setting)
 
 
-def show_adaptive(adaptive_figures: dict[str, Any]) -> tuple[Any, ...]:
+def show_adaptive(adaptive_figures: dict[str, Any], runtime: RuntimeParams) -> tuple[Any, ...]:
     """Draw all figures once, and pick one of each kind for a file of its own.
 
     Args:
         adaptive_figures: All figures.
+        runtime: Number of processes; whether progress is shown.
 
     Returns:
         PNG files by name of the figure; those of curves, grid, score histograms, steps.
     """
-    pictures, shown = draw_pictures(adaptive_figures, SHOWN)
+    pictures, shown = draw_pictures(adaptive_figures, SHOWN, runtime)
     return pictures, *shown
 
 

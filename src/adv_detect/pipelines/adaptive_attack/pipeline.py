@@ -217,7 +217,7 @@ def _showing() -> list[Any]:
         ),
         node(
             show_adaptive,
-            inputs="adaptive_figures",
+            inputs=["adaptive_figures", "params:runtime"],
             outputs=["adaptive_pictures", *(f"{name}_figure" for name in SHOWN)],
             name="show_adaptive",
         ),

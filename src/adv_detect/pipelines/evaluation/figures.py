@@ -18,7 +18,7 @@ from adv_detect.measures.detector_keys import describe_detectors
 from adv_detect.measures.evaluation_tables import score_samples, train_test_matrix
 from adv_detect.names import BOTH_CRITERIA, EARLY, NATURAL, TARGETED, UNTARGETED, ShardKey
 from adv_detect.networks.target import TargetNetwork
-from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, EvaluationParams
+from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, EvaluationParams, RuntimeParams
 from adv_detect.reporting import (
     LEADERBOARD,
     EvaluationResults,
@@ -123,7 +123,10 @@ def draw_inputs(
 
 
 def show_figures(
-    detection_figures: dict[str, Any], input_figures: dict[str, Any], benign_figures: dict[str, Any]
+    detection_figures: dict[str, Any],
+    input_figures: dict[str, Any],
+    benign_figures: dict[str, Any],
+    runtime: RuntimeParams,
 ) -> tuple[Any, ...]:
     """Draw all figures once, and pick one of each kind, of the harder criterion where there are two.
 
@@ -131,12 +134,13 @@ def show_figures(
         detection_figures: Figures of scores and metrics.
         input_figures: Figures of images and trajectories.
         benign_figures: Figures of benign changes.
+        runtime: Number of processes; whether progress is shown.
 
     Returns:
         PNG files by name of the figure; those of overview, ROC, histograms, mean trajectory, grid of adversarial
         examples, train x test matrix, false alarms on benign changes.
     """
-    pictures, shown = draw_pictures(detection_figures | input_figures | benign_figures, SHOWN)
+    pictures, shown = draw_pictures(detection_figures | input_figures | benign_figures, SHOWN, runtime)
     return pictures, *shown
 
 

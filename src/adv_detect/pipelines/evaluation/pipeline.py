@@ -181,7 +181,7 @@ def _showing() -> list[Any]:
         ),
         node(
             show_figures,
-            inputs=["detection_figures", "input_figures", "benign_figures"],
+            inputs=["detection_figures", "input_figures", "benign_figures", "params:runtime"],
             outputs=["evaluation_pictures", *(f"{name}_figure" for name in SHOWN)],
             name="show_figures",
         ),

@@ -10,7 +10,7 @@ import pandas as pd
 from adv_detect import plots
 from adv_detect.measures.faces.verification import Verification, verify
 from adv_detect.names import DODGING, IMPERSONATION, NATURAL
-from adv_detect.params import FaceRecognitionParams
+from adv_detect.params import FaceRecognitionParams, RuntimeParams
 from adv_detect.pipelines.face_recognition.verification import attacked_verification
 from adv_detect.plots import style
 from adv_detect.reporting import Report, ReportPart, Section, detectors_identity, draw_pictures
@@ -54,16 +54,17 @@ def draw_faces(
     }
 
 
-def show_face_figures(face_figures: dict[str, Any]) -> tuple[Any, ...]:
+def show_face_figures(face_figures: dict[str, Any], runtime: RuntimeParams) -> tuple[Any, ...]:
     """Draw all figures once.
 
     Args:
         face_figures: The figures ``verification``, ``distances`` and ``gate``.
+        runtime: Number of processes; whether progress is shown.
 
     Returns:
         PNG files by name of the figure, and each by itself.
     """
-    pictures, shown = draw_pictures(face_figures, SHOWN)
+    pictures, shown = draw_pictures(face_figures, SHOWN, runtime)
     return pictures, *shown
 
 

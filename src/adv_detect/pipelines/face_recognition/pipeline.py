@@ -230,7 +230,7 @@ def _showing() -> list[Any]:
         ),
         node(
             show_face_figures,
-            inputs="face_figures",
+            inputs=["face_figures", RUNTIME],
             outputs=[
                 "face_pictures",
                 "face_verification_figure",
