@@ -19,7 +19,7 @@ from tests.projects import new_project
 from adv_detect.errors import ConfigurationError
 from adv_detect.params import BLOCKS
 
-BROKEN, LEGAL = 400, 60
+BROKEN, LEGAL = 400, 40
 
 
 @pytest.fixture(scope="module")
