@@ -15,7 +15,11 @@ READER, TWIN, JOINED = "lstm-centroid-mahalanobis-ranked/both/all/0", "twin/none
 DETECTORS = (READER, TWIN, JOINED)
 NUMBER = re.compile(r"\d*\.?\d+")
 BUDGETS = {"mnist": [("linf", 0.2), ("linf", 0.3), ("l2", 2.0)], "lfw": [("linf", 2 / 255), ("linf", 4 / 255)]}
-LEADERBOARDS = {"base": "## The default run\n", "mnist": "### Every detector, digits\n"}
+LEADERBOARDS = {
+    "base": "## The default run\n",
+    "mnist": "### Every detector, digits\n",
+    "lfw": "### Every detector, faces\n",
+}
 """Headings above the tables of all detectors."""
 TITLES = {"mnist": "Linf .2", "lfw": "Linf 2 of 255"}
 
