@@ -300,7 +300,7 @@ def illegal_values(leaf: Leaf) -> list[Any]:  # noqa: C901 - a line per kind of 
     for kind, bounds in kinds:
         values += _out_of_bounds(bounds) if kind in (int, float) and len(plain - {NONE}) == 1 else []
         if get_origin(kind) is Literal:
-            values += ["nonesuch", "", 7]
+            values += ["nonesuch", ""] if plain & {int, float} else ["nonesuch", "", 7]
         if get_origin(kind) is tuple:
             values += [3, "nonesuch"] + ([[]] if "min_length" in bounds else [])
             element = Leaf(leaf.path, get_args(kind)[0])
