@@ -39,7 +39,8 @@ UNTYPED = ("faces",)
 SMALLER = """
 adversarial_generation: {attacks: {deepfool: null, ddn: null, fmn: null, ead: null}}
 detector_training:
-  configurations: {mlp-centroid-mahalanobis-ranked: null, density: null, kde: null, nic: null, mahalanobis-layers: null}
+  configurations:
+    {mlp-centroid-mahalanobis-ranked: null, multiview: null, density: null, kde: null, nic: null, mahalanobis-layers: null}
   fit: {epochs: 2}
 evaluation:
   bootstrap: 20
