@@ -40,7 +40,12 @@ SMALLER = """
 adversarial_generation: {attacks: {deepfool: null, ddn: null, fmn: null, ead: null}}
 detector_training:
   configurations:
-    {mlp-centroid-mahalanobis-ranked: null, multiview: null, density: null, kde: null, nic: null, mahalanobis-layers: null}
+    mlp-centroid-mahalanobis-ranked: null
+    multiview: null
+    density: null
+    kde: null
+    nic: null
+    mahalanobis-layers: null
   fit: {epochs: 2}
 evaluation:
   bootstrap: 20
