@@ -65,7 +65,7 @@ def fault(project, parameters):
 
 
 def test_detectors_of_one_criterion_run_to_the_report(tiny):
-    configurations = dict.fromkeys(("density", "view-consistency", "multiview"))
+    configurations = dict.fromkeys(("density", "multiview"))
     changes = {
         "detector_training": {"criteria": ["untargeted"], "configurations": configurations},
         "adaptive_attack": {"trained_criteria": ["untargeted"]},

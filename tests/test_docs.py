@@ -39,13 +39,7 @@ UNTYPED = ("faces",)
 SMALLER = """
 adversarial_generation: {attacks: {deepfool: null, ddn: null, fmn: null, ead: null}}
 detector_training:
-  configurations:
-    mlp-centroid-mahalanobis-ranked: null
-    multiview: null
-    density: null
-    kde: null
-    nic: null
-    mahalanobis-layers: null
+  configurations: {multiview: null, density: null}
   fit: {epochs: 2}
 evaluation:
   bootstrap: 20

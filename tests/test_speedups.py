@@ -22,25 +22,7 @@ PARAMETERS = {
     "detector_training": {
         "fit": {"epochs": 4},
         "leave_one_out": [],
-        "configurations": dict.fromkeys(
-            (
-                "lstm-medoid-euclidean",
-                "lstm-centroid-euclidean",
-                "lstm-centroid-cosine",
-                "density",
-                "view-consistency",
-                "multiview",
-                "dknn",
-                "nic",
-                "kde",
-                "mahalanobis-layers",
-                "mlp-centroid-mahalanobis-ranked",
-            )
-        ),
-    },
-    "adaptive_attack": {
-        "detectors": ["lstm-medoid-cosine"],
-        "attacks": dict.fromkeys(("stand-in", "stand-in-distances")),
+        "configurations": dict.fromkeys(("density", "multiview")),
     },
     "evaluation": {"bootstrap": 0},
 }

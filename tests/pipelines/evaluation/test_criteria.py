@@ -17,7 +17,7 @@ from adv_detect.pipelines.evaluation.figures import (
 )
 from adv_detect.reporting import Figure
 
-SUBSETS = [{"targeted"}, {"both"}]
+SUBSETS = [{"targeted"}, {"untargeted"}, {"both"}]
 
 
 @pytest.mark.parametrize("trained", SUBSETS, ids=lambda some: "-".join(sorted(some)))
