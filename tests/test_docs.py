@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from tests.doc_blocks import (
     put_into,
     read_blocks,
 )
+from tests.forking import stand_ins
 from tests.projects import new_project
 
 from adv_detect.choices import check_pipelines
@@ -65,6 +67,13 @@ def project_parameters(env: str) -> dict:
 def types() -> dict:
     bootstrap_project(PROJECT)
     return parameter_types()
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Path]:
+    """Folder of the programs that the pages call."""
+    with stand_ins() as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
@@ -141,7 +150,7 @@ def test_a_command_that_names_nothing_is_found(tmp_path, types, command):
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in RUN}), ids=lambda page: page.removesuffix(".md"))
-def test_the_blocks_of_a_page_run_in_order(page, types, tmp_path, request):
+def test_the_blocks_of_a_page_run_in_order(page, types, tmp_path, request, programs):
     """In a project of its own; ``KEDRO_ENV`` makes commands small that name no environment."""
     if page in ON_A_FINISHED_RUN:
         folder = tmp_path / "project"
@@ -153,7 +162,7 @@ def test_the_blocks_of_a_page_run_in_order(page, types, tmp_path, request):
             put_into(folder / f"conf/base/parameters_{name}.yml", yaml.safe_dump({name: values}))
     for block in RUN:
         if block.page == page:
-            follow(block, folder, types)
+            follow(block, folder, types, programs)
 
 
 def stand_in_for_the_default_environment(folder: Path) -> None:
@@ -165,7 +174,7 @@ def stand_in_for_the_default_environment(folder: Path) -> None:
         Image.new("L", (28, 28)).save(folder / name)
 
 
-def follow(block: Block, folder: Path, types: dict) -> None:
+def follow(block: Block, folder: Path, types: dict, programs: Path) -> None:
     """Do what a reader does with a block."""
     if block.language == "yaml":
         follow_yaml(block, folder, types)
@@ -174,8 +183,8 @@ def follow(block: Block, folder: Path, types: dict) -> None:
         (folder / block.file).write_text(block.text, encoding="utf-8")
         compile(block.text, block.file, "exec")
     else:
-        command = [sys.executable, "-c"] if block.language == "python" else ["bash", "-euo", "pipefail", "-c"]
-        run(block, [*command, block.text], folder)
+        command = ["python", "-c"] if block.language == "python" else ["bash", "-euo", "pipefail", "-c"]
+        run(block, [*command, block.text], folder, programs)
 
 
 def follow_yaml(block: Block, folder: Path, types: dict) -> None:
@@ -197,16 +206,16 @@ def follow_yaml(block: Block, folder: Path, types: dict) -> None:
         check_parameters(merge(parameters(folder / "conf", env), values), types, untyped=UNTYPED)
 
 
-def run(block: Block, command: list[str], folder: Path) -> None:
-    programs = Path(sys.executable).parent
+def run(block: Block, command: list[str], folder: Path, programs: Path) -> None:
+    path = (str(programs), str(Path(sys.executable).parent), os.environ["PATH"])
     variables = {
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join(path),
         "KEDRO_ENV": "test",
         "OMP_NUM_THREADS": "1",
         "DO_NOT_TRACK": "1",
     }
     done = subprocess.run(
-        command,
+        [shutil.which(command[0], path=variables["PATH"]) or command[0], *command[1:]],
         cwd=folder,
         env=os.environ | variables,
         stdout=subprocess.PIPE,

@@ -55,6 +55,18 @@ def test_differences_of_detectors_are_paired():
     assert widths[GroupedBootstrap] == pytest.approx(widths[AucBootstrap], rel=0.1)
 
 
+@pytest.mark.parametrize("kind", [AucBootstrap, GroupedBootstrap])
+def test_sums_of_two_samples_added_up_are_those_of_both_together(kind):
+    natural, adversarial, sources = sample(5)
+    bootstrap = kind(**SETTINGS)
+    prepared = bootstrap.natural(natural)
+    parts = [slice(None, 700), slice(700, None)]
+
+    added = sum(bootstrap.sums(adversarial[part], prepared, sources=sources[part], n_sources=N) for part in parts)
+
+    np.testing.assert_allclose(bootstrap.areas(added), replicates(bootstrap, natural, adversarial, sources), rtol=1e-5)
+
+
 def test_a_detector_that_is_right_always_has_an_area_of_one():
     found = replicates(GroupedBootstrap(**SETTINGS), np.zeros(N), np.ones(5), np.arange(5))
     assert np.all(found[~np.isnan(found)] == 1.0)

@@ -102,14 +102,19 @@ def changed_images(
         Name of the change, ``unchanged`` first, and the images; those without finite activations, changed or
         unchanged, are left out.
     """
+    for name in (UNCHANGED, *changes):
+        yield name, read_change(natural, benign, name, split=split)
+
+
+def read_change(natural: ShardStore, benign: ShardStore, change: str, *, split: Split = "test") -> ChangedImages:
+    """Read the natural images of a split after one change, or ``unchanged``, as :func:`changed_images` gives them."""
     unchanged = natural.select(natural=True, split=split)
     stored = [content.tensors for content in unchanged.only("source_index", "predicted").values()]
     before = dict(
         zip(*(torch.cat([one[name] for one in stored]).tolist() for name in ("source_index", "predicted")), strict=True)
     )
-    yield UNCHANGED, _read(unchanged, before)
-    for name in changes:
-        yield name, _read(benign.select(variant=f"{BENIGN}/{name}", split=split), before)
+    changed = unchanged if change == UNCHANGED else benign.select(variant=f"{BENIGN}/{change}", split=split)
+    return _read(changed, before)
 
 
 def _read(store: ShardStore, before: Mapping[int, int]) -> ChangedImages:

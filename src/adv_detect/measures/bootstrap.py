@@ -67,7 +67,25 @@ class AucBootstrap:
     def replicates(
         self, adversarial: FloatArray, natural: NaturalSample, *, sources: NDArray[np.intp], n_sources: int
     ) -> FloatArray:
+        """Area under the ROC curve in every resample: :meth:`areas` of the :meth:`sums` of these images."""
+        return self.areas(self.sums(adversarial, natural, sources=sources, n_sources=n_sources))
+
+    def areas(self, sums: FloatArray) -> FloatArray:
         """Area under the ROC curve in every resample.
+
+        Args:
+            sums: What `sums` returned; of several samples against the same natural images, such sums added up.
+
+        Returns:
+            One area per resample, ``(B,)``; NaN where a resample drew none of these images.
+        """
+        total, weight = sums
+        return np.where(weight > 0, total / np.maximum(weight, 1.0), np.nan)
+
+    def sums(
+        self, adversarial: FloatArray, natural: NaturalSample, *, sources: NDArray[np.intp], n_sources: int
+    ) -> FloatArray:
+        """Sum up what the area is made of, in every resample.
 
         Args:
             adversarial: Adversarial scores ``(P,)``.
@@ -76,7 +94,8 @@ class AucBootstrap:
             n_sources: Number of source images to draw from.
 
         Returns:
-            One area per resample, ``(B,)``; NaN where a resample drew none of these images.
+            Summed shares of natural images below each adversarial one that was drawn, and how many were drawn,
+            ``(2, B)``.
         """
         counts = self._counts(SOURCE_STREAM, n_sources)
         below, not_above = placements(adversarial, natural.ordered)
@@ -92,7 +111,7 @@ class AucBootstrap:
                 share = (share + natural.cumulative[not_above[part]]) / np.float32(2)
             total += np.einsum("pb,pb->b", drawn, share)
             weight += drawn.sum(axis=0)
-        return np.where(weight > 0, total / np.maximum(weight, 1.0), np.nan)
+        return np.stack([total, weight])
 
     def interval(self, replicates: FloatArray) -> tuple[float, float]:
         """Percentile interval of replicates ``(B,)``; NaN where there are none."""

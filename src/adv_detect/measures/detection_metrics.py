@@ -203,6 +203,7 @@ class _Measurement:
     ) -> None:
         self.found = _Found()
         self._columns, self._bootstrap, self._on_features = columns, bootstrap, on_features
+        self._sums: dict[tuple[str, Condition], Any] = {}
         groups = columns.groups.get(detector, {})
         self._naturals = {
             key[3]: _naturals(columns, positions, bootstrap) for key, positions in groups.items() if key[0] == NATURAL
@@ -227,18 +228,30 @@ class _Measurement:
     def _natural(self, condition: Condition) -> _Naturals:
         return self._naturals.get(condition[2], self._naturals["float"])
 
-    def _measure(self, attack: str, condition: Condition, kept: Index, extra: Row) -> None:
-        """Compare some adversarial rows with the naturals; an attack without a success has no AUC."""
+    def _measure(self, attack: str, condition: Condition, kept: Index, extra: Row, attacks: Sequence[str] = ()) -> None:
+        """Compare some adversarial rows with the naturals, those of all ``attacks`` where these are given.
+
+        An attack without a success has no AUC.
+        """
         natural, columns = self._natural(condition), self._columns
         row = extra | {"n_adversarial": len(kept), "auc": float("nan")} | natural.rates
         row |= {f"tpr_at_fpr_{rate}": _share(flagged[kept]) for rate, flagged in columns.verdicts.items()}
         replicates = np.full(self._bootstrap.resamples, np.nan)
         if len(kept):
             row |= ranking_metrics(columns.score[kept], natural.scores)
-            replicates = self._bootstrap.replicates(
-                columns.score[kept], natural.sample, sources=columns.source[kept], n_sources=columns.n_sources
-            )
+            replicates = self._bootstrap.areas(self._summed(attack, condition, kept, attacks))
         self._keep(attack, condition, row, replicates)
+
+    def _summed(self, attack: str, condition: Condition, kept: Index, attacks: Sequence[str]) -> Any:
+        """What the resampled area of some adversarial rows is made of; for those of several attacks, added up."""
+        if attacks:
+            return sum(self._sums[name, condition] for name in attacks)
+        columns, natural = self._columns, self._natural(condition)
+        found = self._bootstrap.sums(
+            columns.score[kept], natural.sample, sources=columns.source[kept], n_sources=columns.n_sources
+        )
+        self._sums[attack, condition] = found
+        return found
 
     def _keep(self, attack: str, condition: Condition, row: Row, replicates: FloatArray) -> None:
         low, high = self._bootstrap.interval(replicates)
@@ -256,7 +269,8 @@ class _Measurement:
         rows = [row for row in found if row["aims_at"] == CLASS] or found
         if not rows:
             return
-        self._measure(ALL, condition, np.concatenate([attacks[row["attack"]] for row in rows]), {})
+        pooled = [row["attack"] for row in rows]
+        self._measure(ALL, condition, np.concatenate([attacks[name] for name in pooled]), {}, pooled)
         replicates = np.stack([self.found.replicates[_key(row)] for row in rows]).mean(axis=0)
         counts = {"n_adversarial": sum(row["n_adversarial"] for row in rows), "n_attacks": len(rows)}
         self._keep(MACRO, condition, counts | self._natural(condition).rates | _means(rows), replicates)

@@ -40,9 +40,10 @@ class Bootstrap(Protocol):
     def natural(self, scores: FloatArray) -> Any:
         """Prepare natural scores."""
 
-    def replicates(
-        self, adversarial: FloatArray, natural: Any, *, sources: NDArray[np.intp], n_sources: int
-    ) -> FloatArray:
+    def sums(self, adversarial: FloatArray, natural: Any, *, sources: NDArray[np.intp], n_sources: int) -> Any:
+        """Sum up what the area is made of; sums of several samples can be added."""
+
+    def areas(self, sums: Any) -> FloatArray:
         """Area under the ROC curve in every resample."""
 
     def interval(self, replicates: FloatArray) -> tuple[float, float]:
@@ -110,7 +111,28 @@ class GroupedBootstrap:
     def replicates(
         self, adversarial: FloatArray, natural: GroupedNaturals, *, sources: NDArray[np.intp], n_sources: int
     ) -> FloatArray:
+        """Area under the ROC curve in every resample: :meth:`areas` of the :meth:`sums` of these images."""
+        return self.areas(self.sums(adversarial, natural, sources=sources, n_sources=n_sources))
+
+    def areas(self, sums: FloatArray) -> FloatArray:
         """Area under the ROC curve in every resample.
+
+        Args:
+            sums: What `sums` returned; of several samples against the same natural images, such sums added up.
+
+        Returns:
+            One area per resample, ``(B,)``; NaN where a resample drew none of these images.
+        """
+        lower, adversarial, higher, pairs = sums
+        of_sources = self._means(SOURCE_STREAM, lower, adversarial)
+        area = lower.sum() / adversarial.sum()
+        areas: FloatArray = np.clip(of_sources + self._means(NATURAL_STREAM, higher, pairs) - area, 0.0, 1.0)
+        return areas
+
+    def sums(
+        self, adversarial: FloatArray, natural: GroupedNaturals, *, sources: NDArray[np.intp], n_sources: int
+    ) -> FloatArray:
+        """Sum up what the area is made of, in every group.
 
         Args:
             adversarial: Adversarial scores ``(P,)``, at least one.
@@ -119,26 +141,29 @@ class GroupedBootstrap:
             n_sources: Number of source images to draw from.
 
         Returns:
-            One area per resample, ``(B,)``; NaN where a resample drew none of these images.
+            ``(4, G)``: summed placements of adversarial images and their number, by groups of sources; pairs in which
+            the natural image scores lower and all pairs, by groups of natural images.
         """
         order = np.argsort(adversarial, kind="stable")
         ordered = adversarial[order]
         groups = self._groups(SOURCE_STREAM, n_sources)[sources[order]]
-        lower = _placements(ordered, natural.ordered)
         higher = 1.0 - _placements(natural.ordered, ordered)
-        of_sources = self._means(SOURCE_STREAM, groups, lower)
-        areas: FloatArray = of_sources + self._means(NATURAL_STREAM, natural.groups, higher) - lower.mean()
-        return np.asarray(np.clip(areas, 0.0, 1.0), dtype=np.float64)
+        return np.stack(
+            [
+                np.bincount(groups, weights=_placements(ordered, natural.ordered), minlength=GROUPS),
+                np.bincount(groups, minlength=GROUPS),
+                np.bincount(natural.groups, weights=higher, minlength=GROUPS) * len(ordered),
+                np.bincount(natural.groups, minlength=GROUPS) * len(ordered),
+            ]
+        )
 
     def interval(self, replicates: FloatArray) -> tuple[float, float]:
         """Percentile interval of replicates ``(B,)``; NaN where there are none."""
         return percentile_interval(replicates, self.confidence_level)
 
-    def _means(self, stream: int, groups: Groups, values: FloatArray) -> FloatArray:
-        """Weighted means of values ``(n,)`` in every resample, ``(B,)``."""
-        weights = self._weights[stream]
-        total = weights @ np.bincount(groups, weights=values, minlength=GROUPS)
-        count = weights @ np.bincount(groups, minlength=GROUPS)
+    def _means(self, stream: int, totals: FloatArray, counts: FloatArray) -> FloatArray:
+        """Weighted means in every resample ``(B,)``, of totals and counts by group."""
+        total, count = self._weights[stream] @ totals, self._weights[stream] @ counts
         return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
 
     def _groups(self, stream: int, n: int) -> Groups:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adv_detect.measures.detector_keys import MACRO, MARGIN, WORST
+from adv_detect.measures.detector_keys import MACRO, MARGIN, SUMMARY_ROWS, WORST
 from adv_detect.names import CONFIDENT, EARLY
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 LOGGER = logging.getLogger(__name__)
+ATTACK_VALUES = ("auc", "tpr_at_fpr_01", "tpr_at_fpr_05")
+"""Of a single attack; all stand in the artifact detection_metrics.csv, and tens of thousands of metrics take time."""
 LOGGED_VALUES = ("auc", "eer", "eer_accuracy", "tpr_at_fpr_01", "tpr_at_fpr_03", "tpr_at_fpr_05", "tpr_at_fpr_10")
 CHAMPION_VALUES = {
     MACRO: ("auc", "tpr_at_fpr_01", "tpr_at_fpr_03", "tpr_at_fpr_05", "tpr_at_fpr_10"),
@@ -196,11 +198,15 @@ def describe_run(metrics: pd.DataFrame, champion: str) -> str:
 def _test_metrics(
     metrics: pd.DataFrame, detector: str, prefix: str = "", wanted: tuple[str, ...] = LOGGED_VALUES
 ) -> list[Metric]:
-    """Metrics ``<prefix><criterion>/<form>/<attack>/<what>`` of a detector on attacks as they were made."""
+    """Metrics ``<prefix><criterion>/<form>/<attack>/<what>`` of a detector on attacks as they were made.
+
+    Of a single attack fewer values than of the summaries over attacks.
+    """
     values: dict[str, float] = {}
     for row in metrics[(metrics["detector"] == detector) & (metrics["variant"] == "float")].to_dict("records"):
         place = "/".join(str(row[name]) for name in ("criterion", "form", "attack"))
-        found = {name: row[name] for name in wanted if name in row}
+        summary = row["attack"] in SUMMARY_ROWS
+        found = {name: row[name] for name in wanted if name in row and (summary or name in ATTACK_VALUES)}
         values |= {f"{prefix}{place}/{name}": value for name, value in found.items() if not math.isnan(value)}
     return [metric(name, value) for name, value in values.items()]
 
@@ -210,7 +216,7 @@ def _curves(history: pd.DataFrame) -> list[Metric]:
         metric(f"training/{name}", value, int(row["epoch"]))
         for row in history.drop(columns="detector").to_dict("records")
         for name, value in row.items()
-        if name != "epoch"
+        if name != "epoch" and not math.isnan(value)
     ]
 
 

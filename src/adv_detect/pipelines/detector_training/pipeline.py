@@ -47,7 +47,13 @@ def create_pipeline(**_: Any) -> Pipeline:
             ),
             node(
                 summarise_detectors,
-                inputs=["detectors", "activations", "representatives", "params:adversarial_generation"],
+                inputs=[
+                    "detectors",
+                    "activations",
+                    "representatives",
+                    "params:adversarial_generation",
+                    "params:runtime",
+                ],
                 outputs="detector_summary",
                 name="summarise_detectors",
             ),

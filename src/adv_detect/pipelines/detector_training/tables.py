@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
 from adv_detect.algorithms.detectors.stored import CLEAN_SCORES
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.algorithms.thresholds import thresholds_at_fpr
-from adv_detect.jobs.detectors import (
-    CRITERIA,
-    criteria_of,
-    restore_all,
-)
+from adv_detect.jobs.detectors import CRITERIA, criteria_of, restore
 from adv_detect.jobs.validation_scores import ValidationScores
 from adv_detect.measures.detector_keys import rate_label
 from adv_detect.names import BENIGN_FIGURE, NATURAL
-from adv_detect.params import (
-    AdversarialGenerationParams,
-    EvaluationParams,
-)
+from adv_detect.params import AdversarialGenerationParams, Criterion, EvaluationParams, RuntimeParams
 from adv_detect.sharding import ShardStore
+from adv_detect.sharding.pool import do_all
 
 DESCRIBED = ("configuration", "trained_criterion", "trained_on", "seed")
 
@@ -31,6 +29,7 @@ def summarise_detectors(
     activations: ShardStore,
     representatives: Representatives,
     adversarial_generation: AdversarialGenerationParams,
+    runtime: RuntimeParams,
 ) -> pd.DataFrame:
     """List the detectors with their configuration and validation figures.
 
@@ -39,6 +38,7 @@ def summarise_detectors(
         activations: Activations of natural and attacked images; those of the validation split are scored.
         representatives: Class representatives.
         adversarial_generation: Which attacks are for training.
+        runtime: Number of processes; whether progress is shown.
 
     Returns:
         One row per detector: detector (key), configuration, kind, representative, distance, order, top_k, hidden,
@@ -48,26 +48,48 @@ def summarise_detectors(
         against, at the threshold of 5%; NaN where there is none), forward_passes (per clean image).
     """
     attacks = {name: attack.criteria for name, attack in adversarial_generation.active.items() if attack.train}
-    validation, rows = ValidationScores(activations, attacks), []
-    every = {f"{name}/{criterion}" for name in attacks for criterion in CRITERIA}
-    for stored in restore_all(detectors, representatives):
+    work = SummaryWork(detectors, activations, representatives, attacks)
+    return pd.DataFrame(do_all(work, list(detectors), runtime, title="validation", unit="detectors"))
+
+
+@dataclass(frozen=True)
+class SummaryWork:
+    """Describes one detector; the validation images are read from disk once.
+
+    Attributes:
+        detectors: The trained detectors.
+        activations: Activations of natural and attacked images.
+        representatives: Class representatives.
+        attacks: Criteria of the attacks for training, by name.
+    """
+
+    detectors: ShardStore
+    activations: ShardStore
+    representatives: Representatives
+    attacks: Mapping[str, tuple[Criterion, ...]]
+
+    def __call__(self, key: str) -> dict[str, Any]:
+        """Give the row of the detector of that key."""
+        stored, validation = restore(self.detectors, key, self.representatives), self._validation
         scores, facts = validation.score(stored.detector), stored.facts
+        every = {f"{name}/{criterion}" for name in self.attacks for criterion in CRITERIA}
         learned = {f"{name}/{one}" for name in facts["attacks"] for one in criteria_of(facts["trained_criterion"])}
-        rows.append(
-            {
-                "detector": stored.key,
-                **stored.params.shown,
-                "top_k": stored.params.top_k,
-                "hidden": stored.params.hidden,
-                **{name: facts[name] for name in DESCRIBED},
-                "validation_macro_auc": validation.macro_auc(scores, learned or every),
-                "validation_macro_auc_all": validation.macro_auc(scores, every),
-                BENIGN_FIGURE: validation.worst_false_alarms(stored.detector, scores[NATURAL], fpr=0.05),
-                "epochs": len(facts["history"]),
-                "forward_passes": float(facts.get("forward_passes", 1.0)),
-            }
-        )
-    return pd.DataFrame(rows)
+        return {
+            "detector": stored.key,
+            **stored.params.shown,
+            "top_k": stored.params.top_k,
+            "hidden": stored.params.hidden,
+            **{name: facts[name] for name in DESCRIBED},
+            "validation_macro_auc": validation.macro_auc(scores, learned or every),
+            "validation_macro_auc_all": validation.macro_auc(scores, every),
+            BENIGN_FIGURE: validation.worst_false_alarms(stored.detector, scores[NATURAL], fpr=0.05),
+            "epochs": len(facts["history"]),
+            "forward_passes": float(facts.get("forward_passes", 1.0)),
+        }
+
+    @cached_property
+    def _validation(self) -> ValidationScores:
+        return ValidationScores(self.activations, self.attacks)
 
 
 def collect_histories(detectors: ShardStore) -> pd.DataFrame:

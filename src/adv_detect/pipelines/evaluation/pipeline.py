@@ -112,6 +112,7 @@ def _benign() -> list[Any]:
                 "thresholds",
                 "representatives",
                 "params:evaluation",
+                "params:runtime",
             ],
             outputs=["benign_changes", "benign_changes_csv", "benign_metrics"],
             name="measure_benign_changes",
