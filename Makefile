@@ -17,7 +17,8 @@ run: $(VENV)/.installed  ## the main job on embedded images; says where the repo
 	$(BIN)/kedro run
 	@$(BIN)/python -m adv_detect.reporting.where
 
-test: $(VENV)/.installed-test lint types unit  ## lint, types and tests
+test: $(VENV)/.installed-test lint  ## lint, types and tests
+	@$(MAKE) --no-print-directory -j2 types unit
 
 lint: $(VENV)/.installed-test  ## format, lint, import contracts
 	$(BIN)/ruff format --check src tests benchmarks

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tests.forking import stand_ins
 from tests.projects import DEADLINE_SECONDS, command, new_project
 from tests.sharing import LONGEST, made_once
 
@@ -16,6 +20,7 @@ from adv_detect.memory import keep_freed_memory
 pytest_plugins = ["tests.workshop"]
 
 PROJECT = Path(__file__).resolve().parents[1]
+PROGRAMS = pytest.StashKey[Path]()
 
 keep_freed_memory()
 
@@ -45,6 +50,28 @@ def shared_data() -> Path:
 def _facts_of_images_are_kept_apart(tmp_path_factory: pytest.TempPathFactory):
     """Nothing is written to the user's cache folder."""
     os.environ["ADV_DETECT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the process that hands out tests have one process that forks for the commands of them all."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        stack = ExitStack()
+        config.stash[PROGRAMS] = stack.enter_context(stand_ins())
+        config.add_cleanup(stack.close)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of tests where its programs are."""
+    node.workerinput["programs"] = str(node.config.stash[PROGRAMS])
+
+
+@pytest.fixture(scope="session")
+def programs(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Folder with ``kedro`` and ``python``, of which a command begins with the imports done."""
+    shared = getattr(request.config, "workerinput", {}).get("programs")
+    with nullcontext(Path(shared)) if shared else stand_ins() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

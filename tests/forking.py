@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,8 @@ IMPORTED = (
 )
 STAND_IN = '#!/bin/sh\nexec "{python}" -I -S "{file}" "{address}" {before} "$@"\n'
 LONGEST = 1 << 20
-MORE = 0.05  # seconds between two looks at a child
+MORE = 0.05  # seconds between two looks
+LONGEST_START = 300.0  # seconds
 
 
 @contextlib.contextmanager
@@ -50,14 +52,12 @@ def stand_ins() -> Iterator[Path]:
         write_stand_ins(folder, address)
         environment = os.environ | {"OMP_NUM_THREADS": "1", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
         command = [sys.executable, __file__, "serve", address]
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, env=environment)
         try:
-            assert process.stdout is not None
-            assert "ready" in process.stdout.readline(), "the process that forks ended before it began"
             yield folder
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
 def write_stand_ins(folder: Path, address: str) -> None:
@@ -73,7 +73,13 @@ def ask(address: str, arguments: list[str]) -> int:
     """Have a command run, with the files that are open here; give its exit status."""
     told = json.dumps({"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}).encode()
     with socket.socket(socket.AF_UNIX) as one:
-        one.connect(address)
+        deadline = time.monotonic() + LONGEST_START
+        while one.connect_ex(address):  # it is still importing
+            if time.monotonic() > deadline:
+                sys.exit(
+                    f"{address}: expected a process that forks to listen there within {LONGEST_START:.0f} s, got none"
+                )
+            time.sleep(MORE)
         files = array.array("i", (0, 1, 2))
         one.sendmsg([len(told).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
         one.sendall(told)
@@ -90,8 +96,6 @@ def serve(address: str) -> None:
     with socket.socket(socket.AF_UNIX) as one:
         one.bind(address)
         one.listen()
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         while True:
             asked, _ = one.accept()
@@ -128,7 +132,6 @@ def _run(told: dict, files: list[int]) -> None:
     import atexit
     import runpy
     import threading
-    import traceback
 
     for number, file in enumerate(files):
         os.dup2(file, number)
@@ -156,7 +159,7 @@ def _run(told: dict, files: list[int]) -> None:
         if isinstance(exc.code, str):
             sys.stderr.write(f"{exc.code}\n")
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
         code = 1
     threading._shutdown()
     atexit._run_exitfuncs()

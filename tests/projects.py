@@ -22,13 +22,14 @@ TWIN = ("06_models/twin.safetensors", "06_models/twin.json")
 RESULTS = "data/test"
 """Where the environment ``test`` keeps its results, in a project."""
 DEADLINE_SECONDS = 600.0
+KEDRO = (sys.executable, "-m", "kedro")
 
 
-def command(folder: Path, *options: str) -> subprocess.Popen[str]:
-    """Start ``kedro run --env=test`` in a project folder."""
+def command(folder: Path, *options: str, program: tuple[str, ...] = KEDRO) -> subprocess.Popen[str]:
+    """Start ``kedro run --env=test`` in a project folder, afresh or by another program."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DO_NOT_TRACK": "1", "COLUMNS": "200"}
     return subprocess.Popen(
-        [sys.executable, "-m", "kedro", "run", "--env=test", *options],
+        [*program, "run", "--env=test", *options],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,6 @@ from tests.doc_blocks import (
     put_into,
     read_blocks,
 )
-from tests.forking import stand_ins
 from tests.projects import new_project
 
 from adv_detect.choices import check_pipelines
@@ -67,13 +65,6 @@ def project_parameters(env: str) -> dict:
 def types() -> dict:
     bootstrap_project(PROJECT)
     return parameter_types()
-
-
-@pytest.fixture(scope="module")
-def programs() -> Iterator[Path]:
-    """Folder of the programs that the pages call."""
-    with stand_ins() as folder:
-        yield folder
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)

@@ -62,7 +62,7 @@ def test_a_parameter_has_the_value_of_the_file_and_the_bounds_of_its_field(proje
 
     assert (found["twin_training.epsilon"].values, found["twin_training.epsilon"].default) == ("number > 0", "`0.3`")
     assert found["twin_training.epochs"].values == "integer ≥ 0, ≤ 100,000"
-    assert found["twin_training.epochs"].default == "`60`"  # of the file; the field says 40
+    assert found["twin_training.batch_size"].default == "`128`"  # of the file; the field says 64
     assert found["twin_training.network.preprocessing"].values == "keys as of `network.preprocessing` or `null`"
 
 

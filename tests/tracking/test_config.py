@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
@@ -27,11 +26,11 @@ print(config.tracking.experiment._experiment.experiment_id)
 
 
 @pytest.fixture(scope="module")
-def raced(tmp_path_factory):
+def raced(tmp_path_factory, programs):
     """A project in which two processes made the database at the same moment, the processes, what they wrote."""
     folder = tmp_path_factory.mktemp("raced")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    commands = [[sys.executable, "-c", FIRST, str(folder), name] for name in ("one", "two")]
+    commands = [[str(programs / "python"), "-c", FIRST, str(folder), name] for name in ("one", "two")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     both = [subprocess.Popen(one, env=environment, **pipes) for one in commands]
     for one in both:

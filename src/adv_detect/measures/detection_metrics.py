@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ from adv_detect.measures.detector_keys import (
     NATURAL,
     NOISE,
     WORST,
+    metric_column_order,
 )
 from adv_detect.measures.grouped_bootstrap import Bootstrap, choose_bootstrap
 from adv_detect.measures.leaderboard import compared_rows
@@ -33,15 +34,6 @@ Condition: TypeAlias = tuple[str, str, str]
 """Criterion, form and variant of an attack."""
 
 MEAN_COLUMNS = ("auc", "eer", "eer_accuracy")
-
-
-@dataclass(frozen=True)
-class _Naturals:
-    """The natural images of one detector, with its false-positive rates on them."""
-
-    scores: FloatArray
-    sample: Any
-    rates: Row
 
 
 def metric_table(scores: pd.DataFrame | ScoreSource, detectors: pd.DataFrame, **settings: Any) -> pd.DataFrame:
@@ -130,7 +122,7 @@ def measure_scores(
         for row in one.rows
     ]
     table = detectors[list(DETECTOR_COLUMNS)].merge(pd.DataFrame(rows), on="detector", how="inner")
-    return table[_column_order(table.columns)], _resamples(measured, table)
+    return table[metric_column_order(table.columns)], _resamples(measured, table)
 
 
 def _check(scores: ScoreSource, detectors: pd.DataFrame) -> None:
@@ -152,6 +144,15 @@ def _resamples(measured: Mapping[str, _Found], table: pd.DataFrame) -> pd.DataFr
         frames.append({"detector": detector, "form": form, "resample": np.arange(len(areas)), "auc": areas})
     empty = pd.DataFrame(columns=["detector", "form", "resample", "auc"])
     return pd.concat(map(pd.DataFrame, frames), ignore_index=True) if frames else empty
+
+
+@dataclass(frozen=True)
+class _Naturals:
+    """The natural images of one detector, with its false-positive rates on them."""
+
+    scores: FloatArray
+    sample: Any
+    rates: Row
 
 
 def _naturals(columns: ScoreColumns, positions: Index, bootstrap: Bootstrap) -> _Naturals:
@@ -229,10 +230,7 @@ class _Measurement:
         return self._naturals.get(condition[2], self._naturals["float"])
 
     def _measure(self, attack: str, condition: Condition, kept: Index, extra: Row, attacks: Sequence[str] = ()) -> None:
-        """Compare some adversarial rows with the naturals, those of all ``attacks`` where these are given.
-
-        An attack without a success has no AUC.
-        """
+        """Compare adversarial rows, those of all ``attacks`` where given, with the naturals; no AUC without a success."""
         natural, columns = self._natural(condition), self._columns
         row = extra | {"n_adversarial": len(kept), "auc": float("nan")} | natural.rates
         row |= {f"tpr_at_fpr_{rate}": _share(flagged[kept]) for rate, flagged in columns.verdicts.items()}
@@ -243,7 +241,7 @@ class _Measurement:
         self._keep(attack, condition, row, replicates)
 
     def _summed(self, attack: str, condition: Condition, kept: Index, attacks: Sequence[str]) -> Any:
-        """What the resampled area of some adversarial rows is made of; for those of several attacks, added up."""
+        """Sum up what the resampled area of some rows is made of; for several attacks, add up what there is."""
         if attacks:
             return sum(self._sums[name, condition] for name in attacks)
         columns, natural = self._columns, self._natural(condition)
@@ -297,15 +295,3 @@ def _gain(row: Row, detector: _Found, control: _Found | None, bootstrap: Bootstr
         return {}
     low, high = bootstrap.interval(detector.replicates[attack, condition] - control.replicates[against])
     return {"margin_gain": row["auc"] - control.aucs[against], "margin_gain_low": low, "margin_gain_high": high}
-
-
-def _column_order(columns: Iterable[str]) -> list[str]:
-    present = list(columns)
-    first = [
-        *DETECTOR_COLUMNS, "attack", "criterion", "form", "variant", "aims_at", "worst_attack", "auc", "auc_low",
-        "auc_high", "margin_gain", "margin_gain_low", "margin_gain_high", "n_adversarial", "n_natural",
-        "n_misclassified", "n_attacks", "n_attempted", "n_failed", "n_survived", "survival_rate", "eer",
-        "eer_threshold", "eer_accuracy", "nearest_fpr", "nearest_tpr",
-    ]  # fmt: skip
-    known = [name for name in first if name in present]
-    return known + sorted(name for name in present if name not in known)

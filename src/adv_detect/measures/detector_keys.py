@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -114,3 +114,16 @@ def configuration_labels(table: pd.DataFrame) -> dict[str, str]:
     named = {name: f"{label} ({name})" if label in shared else label for name, label in labels.items()}
     ordered = [name for name in named if name not in CONTROLS] + [name for name in CONTROLS if name in named]
     return {name: named[name] for name in ordered}
+
+
+def metric_column_order(columns: Iterable[str]) -> list[str]:
+    """Order the columns of detection metrics: what the detector is, the attack, the areas; the others by name."""
+    present = list(columns)
+    first = [
+        *DETECTOR_COLUMNS, "attack", "criterion", "form", "variant", "aims_at", "worst_attack", "auc", "auc_low",
+        "auc_high", "margin_gain", "margin_gain_low", "margin_gain_high", "n_adversarial", "n_natural",
+        "n_misclassified", "n_attacks", "n_attempted", "n_failed", "n_survived", "survival_rate", "eer",
+        "eer_threshold", "eer_accuracy", "nearest_fpr", "nearest_tpr",
+    ]  # fmt: skip
+    known = [name for name in first if name in present]
+    return known + sorted(name for name in present if name not in known)

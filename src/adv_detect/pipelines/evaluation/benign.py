@@ -90,7 +90,7 @@ class ChangeWork:
         return [*compared, restore(self.controls, MARGIN, self.representatives)]
 
 
-def measure_benign_changes(
+def measure_benign_changes(  # noqa: PLR0913
     benign_activations: ShardStore,
     activations: ShardStore,
     detectors: ShardStore,
