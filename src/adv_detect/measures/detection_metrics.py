@@ -230,7 +230,7 @@ class _Measurement:
         return self._naturals.get(condition[2], self._naturals["float"])
 
     def _measure(self, attack: str, condition: Condition, kept: Index, extra: Row, attacks: Sequence[str] = ()) -> None:
-        """Compare adversarial rows, those of all ``attacks`` where given, with the naturals; no AUC without a success."""
+        """Compare adversarial rows, those of ``attacks`` where given, with the naturals; no AUC without a success."""
         natural, columns = self._natural(condition), self._columns
         row = extra | {"n_adversarial": len(kept), "auc": float("nan")} | natural.rates
         row |= {f"tpr_at_fpr_{rate}": _share(flagged[kept]) for rate, flagged in columns.verdicts.items()}
