@@ -124,7 +124,7 @@ def test_an_environment_changes_single_values():
         (("detector_training", "leave_one_out"), ["lstm"], ["leave_one_out: expected names of", "got ['lstm']"]),
         (("detector_training", "criteria"), ["sideways"], ["criteria.0", "'targeted', 'untargeted' or 'both'"]),
         (("network", "preprocessing", "std"), [0.0], ["preprocessing.std.0", "greater than 0"]),
-        (("splits", "test"), 0.9, ["= 1, got 1.6"]),
+        (("splits", "test"), 0.9, ["= 1, got 1.55"]),
     ],
 )
 def test_a_misspelt_key_or_a_bad_value_is_refused_with_its_name(path, value, messages):

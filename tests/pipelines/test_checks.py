@@ -70,7 +70,7 @@ def adaptive(**changes):
         ),
         ({"runtime": {"device": "mps"}}, "runtime.device: expected auto, cpu, cuda or cuda:<index>, got 'mps'"),
         ({"runtime": {"device": "meta"}}, "got 'meta'"),
-        ({"splits": {"max_images": 3}}, "splits.max_images: expected at least 50"),
+        ({"splits": {"max_images": 3}}, "splits.max_images: expected at least 56"),
         (
             {"adversarial_generation": {"attacks": {"bim": {"epsilon": None}}}},
             "adversarial_generation.attacks.bim.epsilon: bim needs the size",
