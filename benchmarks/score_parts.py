@@ -1,4 +1,4 @@
-"""Detection metrics of synthetic scores in partitioned parquet: peak memory and time."""
+"""Detection metrics of synthetic scores in shards: peak memory and time."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+import torch
 
 from adv_detect.measures.detection_metrics import measure_scores
 from adv_detect.measures.detector_keys import DETECTOR_COLUMNS, MARGIN
-from adv_detect.measures.score_parts import ScoreParts, write_part
+from adv_detect.measures.score_parts import ScoreParts, score_content
+from adv_detect.sharding import ShardContent, ShardStore
 from benchmarks.measure import Measured, Row, Settings, in_child
 
 GROUP = "score parts"
@@ -67,45 +69,45 @@ def keys_of(count: int) -> list[str]:
 
 
 def write_scores(folder: Path, size: Size) -> None:
-    """Write normal scores, shifted by attack and detector, a file for each part of each attack."""
-    sources = size.images // (1 + ATTACKS)
+    """Write normal scores, shifted by attack and detector, a shard for each part of each attack."""
+    store, sources = ShardStore(str(folder)), size.images // (1 + ATTACKS)
     for attack in range(1 + ATTACKS):
         for start in range(0, sources, size.part):
             numbers = np.arange(start, min(start + size.part, sources))
-            write_part(folder / f"{attack:02}-{start:010}.parquet", _scores(attack, numbers, size.detectors))
+            store.write(f"{attack:02}-{start:010}", _scores(attack, numbers, size.detectors), "synthetic")
 
 
-def _scores(attack: int, numbers: np.ndarray, detectors: int) -> pd.DataFrame:
-    rng = np.random.default_rng([attack, int(numbers[0])])
-    natural = attack == 0
-    images = pd.DataFrame(
-        {
-            "source_id": pd.Categorical.from_codes(
-                np.arange(len(numbers)), categories=[f"synthetic-{number:09}" for number in numbers]
-            ),
-            "attack": "natural" if natural else f"synthetic-{attack}",
-            "criterion": "none" if natural else "untargeted",
-            "form": "none" if natural else "early",
-            "variant": "float",
-            "split": "test",
-            "success": rng.random(len(numbers)) < 0.9,
-            "correct": rng.random(len(numbers)) < 0.95,
-        }
-    ).astype(dict.fromkeys(("attack", "criterion", "form", "variant", "split"), "category"))
-    parts = []
-    for index, key in enumerate(keys_of(detectors)):
-        drawn = np.random.default_rng([attack, int(numbers[0]), index])
-        scores = drawn.normal(0.0 if natural else 0.5 + 0.1 * attack + 0.1 * index, 1.0, len(numbers)).astype(
-            np.float32
-        )
-        verdicts = {f"verdict_fpr_{rate}": scores > limit for rate, limit in zip(RATES, (2.326, 1.645), strict=True)}
-        parts.append(images.assign(detector=key, score=scores, **verdicts))
-    return pd.concat(parts, ignore_index=True)
+def _scores(attack: int, numbers: np.ndarray, detectors: int) -> ShardContent:
+    rng, natural, count = np.random.default_rng([attack, int(numbers[0])]), attack == 0, len(numbers)
+    facts = {name: torch.zeros(count, dtype=torch.int64) for name in ("label", "predicted")}
+    facts |= {name: torch.zeros(count) for name in ("margin", "l2", "linf")}
+    facts |= {
+        name: torch.from_numpy(rng.random(count) < share) for name, share in (("success", 0.9), ("correct", 0.95))
+    }
+    shared = {
+        "attack": "natural" if natural else f"synthetic-{attack}",
+        "criterion": "none" if natural else "untargeted",
+        "form": "none" if natural else "early",
+        "variant": "float",
+        "split": "test",
+        "adversarial": not natural,
+        "source_ids": [f"synthetic-{number:09}" for number in numbers],
+    }
+    scores = {
+        key: torch.from_numpy(
+            np.random.default_rng([attack, int(numbers[0]), index]).normal(
+                0.0 if natural else 0.5 + 0.1 * attack + 0.1 * index, 1.0, count
+            )
+        ).float()
+        for index, key in enumerate(keys_of(detectors))
+    }
+    limits = {key: dict(zip(RATES, (2.326, 1.645), strict=True)) for key in scores}
+    return score_content(facts, shared, scores, dict.fromkeys(scores, torch.zeros(count)), limits)
 
 
 def evaluate(folder: str) -> float:
     """Measure as evaluation does; the pooled area of the first detector."""
-    scores = ScoreParts(Path(folder))
+    scores = ScoreParts(ShardStore(folder))
     detectors = pd.DataFrame({name: scores.detectors if name == "detector" else "x" for name in DETECTOR_COLUMNS})
     table, _ = measure_scores(scores, detectors, resamples=1000)
     return float(table.query("detector == @MARGIN and attack == 'all'")["auc"].iloc[0])

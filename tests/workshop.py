@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from kedro.io import DataCatalog, MemoryDataset
@@ -19,6 +20,7 @@ from adv_detect.datasets.network import NetworkDataset
 from adv_detect.datasets.optional import OptionalDataset
 from adv_detect.datasets.representatives import RepresentativesDataset
 from adv_detect.datasets.sharded import ShardedSafetensorsDataset
+from adv_detect.measures.score_parts import ScoreParts
 from adv_detect.params import (
     AdversarialGenerationParams,
     DetectorTrainingParams,
@@ -53,6 +55,7 @@ SHARDED = (
     "control_detectors",
     "control_activations",
     "benign_activations",
+    "scores",
 )
 TABLES = (
     "source_splits",
@@ -61,7 +64,6 @@ TABLES = (
     "detector_summary",
     "detector_histories",
     "thresholds",
-    "scores",
     "detection_metrics",
     "benign_changes",
     "class_false_alarms",
@@ -154,6 +156,11 @@ class Workshop:
 
     def __getitem__(self, name: str) -> Any:
         return self.catalog.load(name)
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """All scores as one table."""
+        return ScoreParts(self["scores"]).table()
 
 
 def make_workshop(folder: Any, **blocks: Any) -> Workshop:

@@ -1,18 +1,21 @@
-"""Scores in parquet files, against the same table in memory."""
+"""Scores in shards, against the same table in memory."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
+import torch
 
 from adv_detect.algorithms.roc import roc_auc
 from adv_detect.errors import DataError
 from adv_detect.measures import grouped_bootstrap
 from adv_detect.measures.detection_metrics import measure_scores
 from adv_detect.measures.detector_keys import DETECTOR_COLUMNS
-from adv_detect.measures.score_parts import ScoreParts, write_part
+from adv_detect.measures.score_parts import FACTS, SHARED, ScoreParts, score_content
+from adv_detect.sharding import ShardContent, ShardStore
 
 KEYS = ("lstm", "margin", "mlp")
 SHARDS = [  # attack, variant, split; a part each
@@ -34,14 +37,24 @@ def shard(number: int, attack: str, variant: str, split: str) -> pd.DataFrame:
             "form": "none" if natural else "early",
             "variant": variant,
             "split": split,
+            "adversarial": not natural and variant != "noise",
             "success": rng.random(N) < 0.8,
+            "label": rng.integers(0, 3, N),
+            "predicted": rng.integers(0, 3, N),
             "correct": rng.random(N) < 0.9,
+            "margin": rng.random(N, dtype=np.float32),
+            "l2": rng.random(N, dtype=np.float32),
+            "linf": rng.random(N, dtype=np.float32),
         }
     )
     parts = []
     for index, key in enumerate(KEYS):
         scores = np.round(rng.normal(size=N) + (not natural) * (1 + index), 1).astype(np.float32)  # with ties
-        parts.append(images.assign(detector=key, score=scores, verdict_fpr_05=scores > 1))
+        parts.append(
+            images.assign(
+                detector=key, score=scores, p_value=rng.random(N, dtype=np.float32), verdict_fpr_05=scores > 1
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -50,11 +63,35 @@ def shards() -> list[pd.DataFrame]:
     return [shard(number, *facts) for number, facts in enumerate(SHARDS)]
 
 
+def content(rows: pd.DataFrame, limit: float = 1.0) -> ShardContent:
+    """The shard of the rows of a table."""
+    parts = dict(iter(rows.groupby("detector", sort=False)))
+    images = next(iter(parts.values()))
+    return score_content(
+        {name: torch.from_numpy(images[name].to_numpy()) for name in FACTS},
+        {
+            name: images[name].iloc[0].item() if name == "adversarial" else images[name].iloc[0]
+            for name in (*SHARED, "adversarial")
+        }
+        | {"source_ids": images["source_id"].tolist()},
+        *(
+            {key: torch.from_numpy(part[name].to_numpy()) for key, part in parts.items()}
+            for name in ("score", "p_value")
+        ),
+        {key: {"05": limit} for key in parts},
+    )
+
+
+def write(root, tables: Iterable[pd.DataFrame]) -> ShardStore:
+    store = ShardStore(str(root))
+    for number, rows in enumerate(tables):
+        store.write(f"part-{number:05}", content(rows), str(number))
+    return store
+
+
 @pytest.fixture
-def folder(shards, tmp_path):
-    for number, part in enumerate(shards):
-        write_part(tmp_path / f"part-{number:05}.parquet", part)
-    return tmp_path
+def store(shards, tmp_path) -> ShardStore:
+    return write(tmp_path, shards)
 
 
 def described() -> pd.DataFrame:
@@ -67,21 +104,21 @@ def sort(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("counted", [10, 50_000])
-def test_metrics_of_parts_are_those_of_the_table_in_memory(shards, folder, counted, monkeypatch):
+def test_metrics_of_parts_are_those_of_the_table_in_memory(shards, store, counted, monkeypatch):
     monkeypatch.setattr(grouped_bootstrap, "COUNTED", counted)
     settings = {"resamples": 50, "seed": 3}
     whole, whole_draws = measure_scores(pd.concat(shards, ignore_index=True), described(), **settings)
-    parts, draws = measure_scores(ScoreParts(folder), described(), **settings)
+    parts, draws = measure_scores(ScoreParts(store), described(), **settings)
     assert len(parts) == len(whole) > 3 * 8
     pd.testing.assert_frame_equal(sort(parts), sort(whole), check_exact=False, rtol=0, atol=1e-12)
     pd.testing.assert_frame_equal(draws, whole_draws, check_exact=False, rtol=0, atol=1e-12)
     assert parts["auc_low"].notna().any()
 
 
-def test_the_area_is_that_of_scikit_learn(shards, folder):
+def test_the_area_is_that_of_scikit_learn(shards, store):
     from sklearn.metrics import roc_auc_score
 
-    table, _ = measure_scores(ScoreParts(folder), described(), resamples=0)
+    table, _ = measure_scores(ScoreParts(store), described(), resamples=0)
     rows = pd.concat(shards).query("detector == 'lstm' and split == 'test' and variant == 'float'")
     rows = rows[(rows["attack"] == "natural") | (rows["attack"].isin(["bim", "cw"]) & rows["success"])]
     flags = rows["attack"] != "natural"
@@ -91,34 +128,43 @@ def test_the_area_is_that_of_scikit_learn(shards, folder):
     assert roc_auc(rows["score"], flags) == pytest.approx(expected, abs=1e-12)
 
 
-def test_files_are_plain_parquet(shards, folder):
-    read = pd.read_parquet(folder)  # as a whole, by any reader
-    assert len(read) == sum(map(len, shards))
-    assert read.groupby("detector")["score"].sum().to_dict() == pytest.approx(
-        pd.concat(shards).groupby("detector")["score"].sum().to_dict(), rel=1e-5
+def test_the_table_of_parts_is_the_table_in_memory(shards, store):
+    order = ["detector", "source_id", "attack", "variant", "split"]
+    whole = pd.concat(shards, ignore_index=True)
+    found = ScoreParts(store).table()
+    assert found["detector"].unique().tolist() == list(KEYS)
+    texts = {name: str for name in ("detector", "source_id", *SHARED)}
+    pd.testing.assert_frame_equal(
+        found.astype(texts).sort_values(order, ignore_index=True),
+        whole[found.columns].astype(texts).sort_values(order, ignore_index=True),
     )
-    assert pq.ParquetFile(folder / "part-00000.parquet").num_row_groups == len(KEYS)
+    some = ScoreParts(store).table(["mlp"], splits=["test"], attacks=["natural", "cw"])
+    assert set(some["detector"]) == {"mlp"}
+    assert set(some["attack"]) == {"natural", "cw"}
+    assert set(some["split"]) == {"test"}
+    assert len(some) == 2 * N
+    assert ScoreParts(store).table(["mlp"], attacks=["pgd"]).empty
+
+
+def test_bytes_of_other_detectors_are_not_read(shards, store, monkeypatch):
+    parts, read = ScoreParts(store), []
+    only = ShardStore.only
+    monkeypatch.setattr(ShardStore, "only", lambda self, *names: read.extend(names) or only(self, *names))
+    parts.columns("margin")
+    assert {name for name in read if name.startswith("score")} == {f"score.{KEYS.index('margin'):04d}"}
 
 
 def test_what_cannot_be_parts_of_one_table(shards, tmp_path):
     with pytest.raises(DataError, match="got none; run evaluation"):
-        ScoreParts(tmp_path)
-    other = shards[0].copy()
-    other.loc[other["detector"] == "mlp", "source_id"] = "another"
-    with pytest.raises(DataError, match="'mlp' and 'lstm' to have scored the same images"):
-        write_part(tmp_path / "a.parquet", other)
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(DataError, match="empty table"):
-        write_part(tmp_path / "a.parquet", shards[0].head(0))
-    write_part(tmp_path / "a.parquet", shards[1])
-    with pytest.raises(DataError, match="expected rows of the split 'test'"):
-        measure_scores(ScoreParts(tmp_path), described())
-    write_part(tmp_path / "b.parquet", shards[0].query("detector != 'mlp'"))
-    with pytest.raises(DataError, match=r"others in b\.parquet than in a\.parquet"):
-        ScoreParts(tmp_path)
-    shards[0].drop(columns="success").to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"missing are \['success'\]"):
-        ScoreParts(tmp_path)
-    shards[0].to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="one detector per row group"):
-        ScoreParts(tmp_path)
+        ScoreParts(ShardStore(str(tmp_path)))
+    store = write(tmp_path, shards[1:2])
+    with pytest.raises(DataError, match="expected scores of the split 'test'"):
+        measure_scores(ScoreParts(store), described())
+    store.write("other", content(shards[0].query("detector != 'mlp'")), "other")
+    with pytest.raises(
+        DataError, match=r"the same detectors and thresholds, got others in 'part-00000' than in 'other'"
+    ):
+        ScoreParts(store)
+    store.write("other", content(shards[0], limit=2.0), "other")
+    with pytest.raises(DataError, match="the same detectors and thresholds"):
+        ScoreParts(store)

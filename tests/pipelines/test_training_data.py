@@ -106,7 +106,7 @@ def test_a_run_without_attacks_shows_false_alarms_and_p_values(made):
     shop = made("clean", training(density=DENSITY), none)
     shop.run(evaluation.create_pipeline().to_nodes("measure_detection", "measure_benign_changes"))
 
-    metrics, scores = shop["detection_metrics"], shop["scores"]
+    metrics, scores = shop["detection_metrics"], shop.scores
     rows = metrics[metrics["configuration"] == "density"]
     assert rows["attack"].tolist() == ["natural"]
     mine = scores[(scores["detector"] == "density/none/clean/0") & (scores["split"] == "test")]

@@ -98,12 +98,12 @@ class CheckedParquetDataset(_CheckedFile, ParquetDataset):  # type: ignore[misc]
 
         scores:
           type: adv_detect.datasets.whole_files.CheckedParquetDataset
-          filepath: data/07_model_output/scores.parquet
+          filepath: data/07_model_output/gate_scores.parquet
           made_by: evaluation
 
     Example in Python::
 
-        dataset = CheckedParquetDataset(filepath="scores.parquet", made_by="evaluation")
+        dataset = CheckedParquetDataset(filepath="gate_scores.parquet", made_by="evaluation")
         dataset.save(scores)
     """
 

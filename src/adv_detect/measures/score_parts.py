@@ -1,93 +1,76 @@
-"""Scores of many images in a folder of parquet files, read detector by detector.
+"""Scores of many images in shards, read detector by detector.
 
-A file, of any number of images, holds one row group per detector, all of them on the same images in the same order. So
-what describes the images is read once, from the first row group of each file, and of a detector only scores and
-verdicts: memory grows with the number of images, not with that of images x detectors. Whoever scores a shard writes
-its file; nothing is joined.
+A shard holds the images of one shard of activations: what describes them once, and of each detector its scores and
+p-values in tensors of their own, so that a reader fetches the bytes of one detector alone. Memory grows with the number
+of images, not with that of images x detectors. Whoever scores a shard writes it; nothing is joined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from adv_detect.algorithms.roc import BoolArray, check_scores
 from adv_detect.errors import DataError
-from adv_detect.measures.score_columns import (
-    GROUP_COLUMNS,
-    SCORE_COLUMNS,
-    VERDICT_PREFIX,
-    GroupKey,
-    Index,
-    ScoreColumns,
-    check_score_columns,
-)
-from adv_detect.sharding.files import write_whole
+from adv_detect.measures.score_columns import GROUP_COLUMNS, VERDICT_PREFIX, GroupKey, Index, ScoreColumns
+from adv_detect.sharding import ShardContent, ShardStore
 
-OF_IMAGES = tuple(name for name in SCORE_COLUMNS if name not in ("detector", "score"))
-TEXTS = ("detector", "source_id", "split", *GROUP_COLUMNS)
+Limits: TypeAlias = Mapping[str, Mapping[str, float]]
+"""Thresholds by detector, by the rate as it is written in columns."""
+
+FACTS = ("success", "label", "predicted", "correct", "margin", "l2", "linf")
+SHARED = (*GROUP_COLUMNS, "split")
+SCORE, P_VALUE = "score", "p_value"
+DETECTORS, SOURCES, LIMITS, ADVERSARIAL = "detectors", "source_ids", "thresholds", "adversarial"
 
 
-def write_part(path: Path, scores: pd.DataFrame) -> None:
-    """Write the scores of some images as one file of a folder of parts, whole or not at all.
+def score_content(
+    images: Mapping[str, Tensor],
+    shared: Mapping[str, Any],
+    scores: Mapping[str, Tensor],
+    p_values: Mapping[str, Tensor],
+    limits: Limits,
+) -> ShardContent:
+    """Put the scores of some images together as a shard.
 
     Args:
-        path: The file, ``<folder>/<name>.parquet``; parts are read in the order of their names.
-        scores: One row per image x detector, with the columns of the table of scores.
+        images: ``FACTS`` of each image, ``(n,)`` each.
+        shared: What all have in common: attack, criterion, form, variant, split, whether they are ``adversarial``, and
+            their ``source_ids``.
+        scores: Scores ``(n,)`` by detector.
+        p_values: Their conformal p-values ``(n,)`` by detector.
+        limits: Thresholds of these detectors.
 
-    Raises:
-        DataError: The detectors have not scored the same images in the same order, or there is no row.
+    Returns:
+        The shard.
     """
-    parts = [(str(key), rows) for key, rows in scores.groupby("detector", sort=False, observed=True)]
-    if not parts:
-        raise DataError(f"{path}: expected scores of at least one image, got an empty table")
-    first = parts[0][1]
-    for key, rows in parts[1:]:
-        if not _of_images(rows).equals(_of_images(first)):
-            raise DataError(
-                f"{path}: expected {key!r} and {parts[0][0]!r} to have scored the same images in the same order, "
-                f"got {len(rows)} and {len(first)} other rows; score a whole shard with every detector"
-            )
-    tables = [_arrow(rows) for _, rows in parts]
-
-    def write(temporary: str) -> None:
-        with pq.ParquetWriter(temporary, tables[0].schema) as writer:
-            for table in tables:
-                writer.write_table(table, row_group_size=len(table))
-
-    write_whole(LocalFileSystem(), str(path), write)
-
-
-def _of_images(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[list(OF_IMAGES)].reset_index(drop=True)
-
-
-def _arrow(rows: pd.DataFrame) -> pa.Table:
-    """Convert rows; texts become dictionaries of what stands in them."""
-    texts = {name: rows[name].astype("category").cat.remove_unused_categories() for name in TEXTS}
-    return pa.Table.from_pandas(rows.assign(**texts), preserve_index=False).replace_schema_metadata(None)
+    tensors = {name: images[name] for name in FACTS}
+    for number, key in enumerate(scores):
+        tensors |= {_name(SCORE, number): scores[key].float(), _name(P_VALUE, number): p_values[key].float()}
+    rates = list(limits[next(iter(scores))])
+    facts = {name: shared[name] for name in (*SHARED, ADVERSARIAL, SOURCES)}
+    facts |= {DETECTORS: list(scores), LIMITS: {rate: [limits[key][rate] for key in scores] for rate in rates}}
+    return ShardContent(tensors, facts)
 
 
 @dataclass(frozen=True)
 class _Images:
-    """Test images of all parts, sorted by source image.
+    """Test images of all shards, sorted by source image.
 
     Attributes:
-        kept: Of each part, which of its images are of the test split.
         order: Where each image stood, ``(N,)``.
+        n_sources: Number of source images.
+        groups: The images of each condition.
     """
 
-    kept: list[BoolArray]
     order: Index
     success: BoolArray
     correct: BoolArray
@@ -97,28 +80,28 @@ class _Images:
 
 
 class ScoreParts:
-    """Scores in a folder of parquet files, as :func:`write_part` writes them.
+    """Scores in a store of shards, as :func:`score_content` makes them.
 
     Args:
-        folder: The folder.
+        store: The store.
 
     Raises:
-        DataError: There is no file in it, columns are missing, or the files are of different detectors.
+        DataError: There is no shard in it, or shards are of different detectors.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._paths = sorted(folder.glob("*.parquet"))
-        if not self._paths:
-            raise DataError(f"scores: expected parquet files in {folder}, got none; run evaluation")
-        columns = pq.read_schema(self._paths[0]).names
-        check_score_columns(columns)
-        self._verdicts = [name for name in columns if name.startswith(VERDICT_PREFIX)]
-        self._detectors = _detectors(self._paths[0])
-        for path in self._paths[1:]:
-            if _detectors(path) != self._detectors:
+    def __init__(self, store: ShardStore) -> None:
+        self._facts = {key: store.metadata(key) for key in store}
+        self._store = store
+        if not self._facts:
+            raise DataError(f"{store.root}: expected shards of scores, got none; run evaluation")
+        first, *others = self._facts
+        self._detectors: list[str] = self._facts[first][DETECTORS]
+        self._limits: dict[str, list[float]] = self._facts[first][LIMITS]
+        for key in others:
+            if self._facts[key][DETECTORS] != self._detectors or self._facts[key][LIMITS] != self._limits:
                 raise DataError(
-                    f"scores: expected all parts to be of the same detectors, got others in {path.name} than in "
-                    f"{self._paths[0].name}; run evaluation again"
+                    f"{store.root}: expected all shards to be of the same detectors and thresholds, got others in "
+                    f"{key!r} than in {first!r}; run evaluation again"
                 )
 
     @property
@@ -128,7 +111,7 @@ class ScoreParts:
 
     @property
     def n_sources(self) -> int:
-        """Number of source images."""
+        """Number of source images of the test split."""
         return self._images.n_sources
 
     def columns(self, detector: str) -> ScoreColumns:
@@ -140,86 +123,108 @@ class ScoreParts:
         Returns:
             Its columns, sorted by source image.
         """
-        images, group = self._images, self._detectors.index(detector)
-        names = ["score", *self._verdicts]
-        found: dict[str, list[NDArray[np.generic]]] = {name: [] for name in names}
-        for path, kept in zip(self._paths, images.kept, strict=True):
-            table = pq.ParquetFile(path).read_row_group(group, columns=names)
-            for name in names:
-                found[name].append(table[name].to_numpy()[kept])
-        joined = {name: np.concatenate(found.pop(name))[images.order] for name in names}
+        images, number = self._images, self._detectors.index(detector)
+        scores = self._read(_name(SCORE, number), self._tested)[images.order]
+        verdicts = {rate: scores > limits[number] for rate, limits in self._limits.items()}
         return ScoreColumns(
-            score=check_scores(joined.pop("score")),
+            score=check_scores(scores),
             success=images.success,
             correct=images.correct,
             source=images.source,
-            verdicts={name.removeprefix(VERDICT_PREFIX): flags.astype(bool) for name, flags in joined.items()},
+            verdicts=verdicts,
             n_sources=images.n_sources,
             groups={detector: images.groups},
         )
 
+    def table(
+        self,
+        detectors: Collection[str] | None = None,
+        *,
+        splits: Collection[str] | None = None,
+        attacks: Collection[str] | None = None,
+    ) -> pd.DataFrame:
+        """Join some of the scores to one table.
+
+        Args:
+            detectors: Keys of the detectors wanted; None for all.
+            splits: Splits wanted; None for all.
+            attacks: Attacks wanted, ``natural`` among them; None for all.
+
+        Returns:
+            One row per image x detector: detector, source_id, attack, criterion, form, variant, split, score, p_value,
+            adversarial, success, label, predicted, correct, margin, l2, linf, and ``verdict_fpr_01`` and so on per
+            rate: score above the threshold. Texts are categories.
+        """
+        keys = [
+            key
+            for key, facts in self._facts.items()
+            if (splits is None or facts["split"] in splits) and (attacks is None or facts["attack"] in attacks)
+        ]
+        images = self._described(keys)
+        wanted = [key for key in self._detectors if detectors is None or key in detectors]
+        frames = [self._rows(key, keys, images, wanted) for key in wanted]
+        return pd.concat(frames, ignore_index=True) if frames else images.iloc[:0].assign(detector="", score=0.0)
+
+    def _rows(self, detector: str, keys: list[str], images: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
+        number = self._detectors.index(detector)
+        scores = self._read(_name(SCORE, number), keys)
+        columns = {
+            "detector": pd.Categorical([detector] * len(images), categories=wanted),
+            **{name: images[name] for name in ("source_id", *SHARED)},
+            SCORE: scores,
+            P_VALUE: self._read(_name(P_VALUE, number), keys),
+            **{name: images[name] for name in (ADVERSARIAL, *FACTS)},
+        }
+        for rate, limits in self._limits.items():
+            columns[f"{VERDICT_PREFIX}{rate}"] = scores.astype(np.float64) > limits[number]
+        return pd.DataFrame(columns)
+
+    def _described(self, keys: list[str]) -> pd.DataFrame:
+        """Describe the images of some shards, a row each."""
+        counts = [len(self._facts[key][SOURCES]) for key in keys]
+        columns: dict[str, Any] = {"source_id": [name for key in keys for name in self._facts[key][SOURCES]]}
+        columns |= {name: np.repeat([self._facts[key][name] for key in keys], counts) for name in SHARED}
+        columns[ADVERSARIAL] = np.repeat(np.array([self._facts[key][ADVERSARIAL] for key in keys], dtype=bool), counts)
+        columns |= {name: self._read(name, keys) for name in FACTS}
+        return pd.DataFrame(columns).astype(dict.fromkeys(("source_id", *SHARED), "category"))
+
+    def _read(self, name: str, keys: Sequence[str]) -> NDArray[Any]:
+        """Read one tensor of some shards, one after the other."""
+        part = self._store.only(name)
+        return torch.cat([part[key].tensors[name] for key in keys]).numpy() if keys else np.zeros(0)
+
+    @property
+    def _tested(self) -> list[str]:
+        return [key for key, facts in self._facts.items() if facts["split"] == "test"]
+
     @cached_property
     def _images(self) -> _Images:
-        """Read what describes the images, part by part."""
-        names: dict[str, int] = {}
-        keys: dict[GroupKey, int] = {}
-        parts = [_read_images(path, names, keys) for path in self._paths]
-        if not names:
-            raise DataError("scores: expected rows of the split 'test', got none")
-        source = np.concatenate([part.source for part in parts])
+        """Read what describes the test images."""
+        tested = self._tested
+        if not tested:
+            raise DataError(f"{self._store.root}: expected scores of the split 'test', got none")
+        numbers: dict[str, int] = {}
+        groups: dict[GroupKey, int] = {}
+        sources, group = [], []
+        for key in tested:
+            facts = self._facts[key]
+            sources.append(
+                np.array([numbers.setdefault(name, len(numbers)) for name in facts[SOURCES]], dtype=np.int32)
+            )
+            condition = cast("GroupKey", tuple(str(facts[name]) for name in GROUP_COLUMNS))
+            group.append(np.full(len(sources[-1]), groups.setdefault(condition, len(groups)), dtype=np.int16))
+        source = np.concatenate(sources)
         order = np.argsort(source, kind="stable")
-        group = np.concatenate([part.group for part in parts])[order]
+        of_group = np.concatenate(group)[order]
         return _Images(
-            kept=[part.kept for part in parts],
             order=order,
-            success=np.concatenate([part.success for part in parts])[order],
-            correct=np.concatenate([part.correct for part in parts])[order],
+            success=self._read("success", tested)[order],
+            correct=self._read("correct", tested)[order],
             source=source[order].astype(np.intp),
-            n_sources=len(names),
-            groups={key: np.flatnonzero(group == number) for key, number in keys.items()},
+            n_sources=len(numbers),
+            groups={key: np.flatnonzero(of_group == number) for key, number in groups.items()},
         )
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Images of one part: which are of the test split, and of these source, group and facts, in few bytes."""
-
-    kept: BoolArray
-    source: NDArray[np.int32]
-    group: NDArray[np.int16]
-    success: BoolArray
-    correct: BoolArray
-
-
-def _read_images(path: Path, names: dict[str, int], keys: dict[GroupKey, int]) -> _Part:
-    """Read the images of a part; sources and groups that are new get the next numbers."""
-    table = pq.ParquetFile(path, read_dictionary=list(TEXTS)).read_row_group(0, columns=list(OF_IMAGES))
-    frame = table.to_pandas()
-    kept = (frame["split"] == "test").to_numpy()
-    test = frame[kept]
-    codes, found = pd.factorize(test["source_id"])
-    numbers = np.array([names.setdefault(str(name), len(names)) for name in found], dtype=np.int32)
-    group = np.zeros(len(test), dtype=np.int16)
-    indices = test.groupby(list(GROUP_COLUMNS), sort=False, observed=True).indices
-    for key, positions in cast("Mapping[GroupKey, Index]", indices).items():
-        group[positions] = keys.setdefault(key, len(keys))
-    return _Part(
-        kept=kept,
-        source=numbers[codes] if len(codes) else np.zeros(0, dtype=np.int32),
-        group=group,
-        success=test["success"].to_numpy(dtype=bool),
-        correct=test["correct"].to_numpy(dtype=bool),
-    )
-
-
-def _detectors(path: Path) -> list[str]:
-    """Name the detector of each row group."""
-    metadata = pq.ParquetFile(path).metadata
-    place = metadata.schema.names.index("detector")
-    found = []
-    for number in range(metadata.num_row_groups):
-        seen = metadata.row_group(number).column(place).statistics
-        if seen is None or seen.min != seen.max:
-            raise DataError(f"scores: expected one detector per row group, got several in {path}; run evaluation again")
-        found.append(str(seen.min))
-    return found
+def _name(what: str, number: int) -> str:
+    return f"{what}.{number:04d}"

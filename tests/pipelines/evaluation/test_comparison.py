@@ -68,9 +68,7 @@ def test_a_second_network_counts_as_a_pass_and_in_bytes(finished):
 
 
 def test_the_comparison_holds_what_the_metrics_say(costs, finished, blocks):
-    table, resamples = measure_scores(
-        finished["scores"], describe_detectors(finished["detector_summary"]), resamples=20
-    )
+    table, resamples = measure_scores(finished.scores, describe_detectors(finished["detector_summary"]), resamples=20)
     found = compare_detectors(table, resamples, finished["benign_changes"], costs, blocks["evaluation"])
 
     own = found.set_index("configuration").loc["ranked"]

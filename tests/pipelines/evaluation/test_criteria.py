@@ -25,13 +25,11 @@ def test_detectors_of_one_criterion_reach_the_report(finished, blocks, trained):
     summary = finished["detector_summary"]
     summary = summary[summary["trained_criterion"].isin(trained)]
     kept = {*summary["detector"], *CONTROL_KEYS}
-    scores, metrics = (
-        table[table["detector"].isin(kept)] for table in (finished["scores"], finished["detection_metrics"])
-    )
-    scores = scores.assign(detector=scores["detector"].cat.remove_unused_categories())
+    metrics = finished["detection_metrics"]
+    metrics = metrics[metrics["detector"].isin(kept)]
     training, evaluation = blocks["detector_training"], blocks["evaluation"]
 
-    drawn = draw_detection(scores, metrics, summary, finished["detector_histories"], training)
+    drawn = draw_detection(finished["scores"], metrics, summary, finished["detector_histories"], training)
     shown = ("adversarials", "activations", "network_weights", "representatives", "detectors")
     inputs = draw_inputs(*(finished[name] for name in shown), summary, evaluation)
     stored = (finished[name] for name in ("attack_records", "source_splits", "network_weights"))

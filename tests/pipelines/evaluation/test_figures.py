@@ -85,7 +85,7 @@ def test_a_kind_without_a_figure_is_said_to_have_none(drawn):
 
 def successes(finished, key, criterion):
     """Scores of the natural test images and, by attack, of the successes, from the table of scores."""
-    rows = finished["scores"].query("detector == @key and split == 'test' and variant == 'float'")
+    rows = finished.scores.query("detector == @key and split == 'test' and variant == 'float'")
     hits = rows[(rows["criterion"] == criterion) & rows["success"].astype(bool)]
     natural = rows[rows["attack"] == "natural"]["score"]
     return natural.to_numpy(), {name: part["score"].to_numpy() for name, part in hits.groupby("attack", observed=True)}
@@ -193,7 +193,7 @@ def test_mean_trajectories_are_those_of_one_predicted_class(finished, drawn, blo
     label, layers = blocks["evaluation"].show_class, finished["network_weights"].spec.layers
     own, other, gap = figure.axes
     lines = {line.get_label(): line for line in own.get_lines()}
-    scores = finished["scores"].query("detector == 'margin' and split == 'test' and variant == 'float'")
+    scores = finished.scores.query("detector == 'margin' and split == 'test' and variant == 'float'")
     shown = scores[scores["predicted"] == label]
     natural = shown[(shown["attack"] == "natural") & shown["correct"]]
     early = shown[(shown["criterion"] == "untargeted") & (shown["form"] == "early") & shown["success"].astype(bool)]

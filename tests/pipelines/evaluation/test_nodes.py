@@ -20,14 +20,16 @@ from adv_detect.jobs.activation_plans import ActivationBlock, ActivationWork
 from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import restore
 from adv_detect.measures.detector_keys import CONTROL_KEYS
+from adv_detect.measures.score_parts import ScoreParts
 from adv_detect.params import DetectorParams
 from adv_detect.pipelines.evaluation.nodes import score_images
+from adv_detect.sharding import ShardStore, execute_plan
 
 KEYS = ["cosine/targeted/all/0", "ranked/both/all/0", "ranked/untargeted/without-cw/0"]
 
 
 def scored(finished, detector, **wanted):
-    scores = finished["scores"]
+    scores = finished.scores
     mask = scores["detector"] == detector
     for name, value in wanted.items():
         mask &= scores[name] == value
@@ -55,7 +57,7 @@ def test_scores_are_what_the_stored_detector_says(finished, key, shard):
 
 
 def test_every_detector_and_control_scores_the_same_images(finished):
-    scores = finished["scores"]
+    scores = finished.scores
     sizes = scores.groupby("detector", observed=True).size()
 
     assert set(sizes.index) == {*finished["detectors"], *CONTROL_KEYS}
@@ -204,8 +206,19 @@ SCORED = (
 )
 
 
-def test_scoring_twice_gives_the_same_table(finished, blocks):
+def test_scoring_twice_gives_the_same_table(finished, blocks, tmp_path):
     parameters = (blocks[name] for name in ("adversarial_generation", "evaluation", "runtime"))
-    again = score_images(*(finished[name] for name in SCORED), *parameters)
+    plan, again = score_images(*(finished[name] for name in SCORED), *parameters), ShardStore(str(tmp_path))
+    execute_plan(plan, again)
 
-    pd.testing.assert_frame_equal(again.astype({"detector": str}), finished["scores"].astype({"detector": str}))
+    pd.testing.assert_frame_equal(ScoreParts(again).table(), finished.scores)
+    assert again.digest == finished["scores"].digest
+
+
+def test_a_changed_threshold_makes_scores_anew(finished, blocks):
+    parameters = (blocks[name] for name in ("adversarial_generation", "evaluation", "runtime"))
+    parts = {name: finished[name] for name in SCORED}
+    parts["thresholds"] = parts["thresholds"].assign(threshold=parts["thresholds"]["threshold"] + 1)
+    plan = score_images(*parts.values(), *parameters)
+
+    assert not set(plan.fingerprints.values()) & set(finished["scores"].fingerprints().values())

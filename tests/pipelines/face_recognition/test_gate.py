@@ -43,7 +43,7 @@ def test_each_configuration_stands_in_the_gate(identified):
 
 
 def test_attacked_pairs_agree_with_scores_and_verdicts_of_the_evaluation(identified):
-    pairs, scores = identified["attacked_pair_scores"], identified["scores"]
+    pairs, scores = identified["attacked_pair_scores"], identified.scores
     clean = identified["verification_scores"]
     similarity = clean_threshold(clean["score"].to_numpy(), clean["same"].to_numpy(bool), rule=0.01)
     own = scores[(scores["detector"] == KEYS[0]) & (scores["variant"] == "float")]

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from kedro_datasets.json import JSONDataset
@@ -15,10 +16,12 @@ from tests.served import draw_images
 
 from adv_detect.checks import check_run
 from adv_detect.errors import ConfigurationError, DataError
+from adv_detect.measures.score_parts import FACTS, score_content
 from adv_detect.params import MonitoringParams
 from adv_detect.pipelines.monitoring import create_pipeline
 from adv_detect.serving.bundle import score_images
 from adv_detect.serving.log import LoggedBundle, ScoringLog
+from adv_detect.sharding import ShardStore
 
 
 def catalog_of(bundle, folder, scores, **changes):
@@ -34,11 +37,15 @@ def write_log(folder, bundle, images):
 
 
 @pytest.fixture(scope="module")
-def scores(bundle):
+def scores(bundle, tmp_path_factory):
     """Clean validation images as the evaluation has scored them."""
-    predicted = score_images(bundle, draw_images(200, 1).numpy())["predicted_index"]
-    about = {"attack": "natural", "split": "validation", "detector": "one"}
-    return pd.DataFrame({"predicted": predicted, **about})
+    predicted = torch.from_numpy(score_images(bundle, draw_images(200, 1).numpy())["predicted_index"].to_numpy())
+    shared = {"attack": "natural", "criterion": "none", "form": "none", "variant": "float", "split": "validation"}
+    shared |= {"adversarial": False, "source_ids": [f"{number}" for number in range(200)]}
+    facts, zeros = dict.fromkeys(FACTS, torch.zeros(200)) | {"predicted": predicted}, {"one": torch.zeros(200)}
+    store = ShardStore(str(tmp_path_factory.mktemp("scores")))
+    store.write("natural", score_content(facts, shared, zeros, zeros, {"one": {"05": 1.0}}), "made by hand")
+    return store
 
 
 def run(bundle, folder, scores, tmp_path):

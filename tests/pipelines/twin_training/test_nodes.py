@@ -85,7 +85,7 @@ def test_activations_hold_what_the_twin_says_of_the_same_images(shop):
 
 def test_every_table_has_rows_of_twin_and_joined(shop):
     assert tuple(shop["detectors"]) == KEYS
-    assert set(KEYS) <= set(shop["scores"]["detector"].astype(str)) & set(shop["detection_metrics"]["detector"])
+    assert set(KEYS) <= set(shop.scores["detector"].astype(str)) & set(shop["detection_metrics"]["detector"])
     summary = shop["detector_summary"].set_index("detector")
     assert summary.loc["twin/none/nothing/0", "trained_on"] == "nothing"
     assert summary["validation_macro_auc_all"].notna().all()
@@ -96,7 +96,7 @@ def test_the_served_model_carries_the_twin_and_scores_as_the_evaluation_did(shop
     bundle.save(tmp_path)
     restored = ScoringBundle.load(tmp_path)
     natural = shop["adversarials"]["natural/test-0000"]
-    scores = shop["scores"]
+    scores = shop.scores
     rows = scores[(scores["detector"] == restored.stored.key) & (scores["attack"] == "natural")]
     expected = rows[rows["variant"] == "float"].set_index("source_id").loc[natural.metadata["source_ids"], "score"]
 

@@ -16,6 +16,7 @@ from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import best_detector, restore
 from adv_detect.measures.detector_keys import describe_detectors
 from adv_detect.measures.evaluation_tables import score_samples, train_test_matrix
+from adv_detect.measures.score_parts import ScoreParts
 from adv_detect.names import BOTH_CRITERIA, EARLY, NATURAL, TARGETED, UNTARGETED, ShardKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdversarialGenerationParams, DetectorTrainingParams, EvaluationParams, RuntimeParams
@@ -50,7 +51,7 @@ SHOWN = (
 
 
 def draw_detection(
-    scores: pd.DataFrame,
+    scores: ShardStore,
     detection_metrics: pd.DataFrame,
     detector_summary: pd.DataFrame,
     detector_histories: pd.DataFrame,
@@ -59,7 +60,7 @@ def draw_detection(
     """Draw overview, ROC curves, score histograms, train x test matrices and training curves.
 
     Args:
-        scores: One row per image x detector.
+        scores: Scores of all images by all detectors.
         detection_metrics: The detection metrics.
         detector_summary: One row per trained detector.
         detector_histories: One row per detector and epoch.
@@ -68,13 +69,14 @@ def draw_detection(
     Returns:
         Figures by ``<what>/<criterion>``.
     """
-    described = describe_detectors(detector_summary)
+    described, parts = describe_detectors(detector_summary), ScoreParts(scores)
     figures: dict[str, Any] = {}
     for criterion in _criteria(detection_metrics):
         key = chosen_detector(described, criterion)
         if key is not None:  # else no detector was trained for this criterion
             figures[f"auc_overview/{criterion}"] = plots.auc_overview(detection_metrics, criterion=criterion)
-            natural, attacked = score_samples(scores, detector=key, criterion=criterion)
+            rows = parts.table((key,), splits=("test",))
+            natural, attacked = score_samples(rows, detector=key, criterion=criterion)
             title = f"{key}, {criterion} attacks"
             figures[f"roc/{criterion}"] = plots.roc_figure(natural, attacked, title=title)
             figures[f"score_histograms/{criterion}"] = plots.score_histograms(natural, attacked, title=title)

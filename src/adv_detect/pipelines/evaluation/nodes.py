@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from adv_detect.absent import Absent
@@ -10,20 +9,16 @@ from adv_detect.algorithms.attacks.registry import attacks_on_features
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.jobs.activation_plans import ActivationBlock, activation_plan, twin_that_is_read
 from adv_detect.jobs.detectors import configurations_of, views_of
-from adv_detect.jobs.records import with_tested_forms
+from adv_detect.measures.benign_changes import first_seed_detectors
 from adv_detect.measures.class_false_alarms import class_false_alarms
 from adv_detect.measures.detection_metrics import measure_scores
-from adv_detect.measures.detector_keys import describe_detectors
-from adv_detect.names import EIGHT_BIT, NOISE, ShardKey
+from adv_detect.measures.detector_keys import MARGIN, describe_detectors
+from adv_detect.measures.score_parts import ScoreParts
+from adv_detect.names import EIGHT_BIT, NATURAL, NOISE, ShardKey
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import AdversarialGenerationParams, EvaluationParams, Norm, RuntimeParams
-from adv_detect.pipelines.evaluation.scoring import (
-    ScoreWork,
-    join_scores,
-    with_verdicts,
-)
-from adv_detect.sharding import ShardPlan, ShardStore, fingerprint
-from adv_detect.sharding.pool import do_all
+from adv_detect.pipelines.evaluation.scoring import ScoreBlock, ScoreWork, limits_of
+from adv_detect.sharding import ShardPlan, ShardSpec, ShardStore, fingerprint
 
 
 def compute_control_activations(
@@ -77,8 +72,8 @@ def score_images(  # noqa: PLR0913
     adversarial_generation: AdversarialGenerationParams,
     evaluation: EvaluationParams,
     runtime: RuntimeParams,
-) -> pd.DataFrame:
-    """Score every test image with every detector, and the clean validation images beside them.
+) -> ShardPlan:
+    """Plan the scores of every test image by every detector, and of the clean validation images beside them.
 
     Args:
         activations: Activations of natural and attacked images.
@@ -89,24 +84,24 @@ def score_images(  # noqa: PLR0913
         representatives: Class representatives.
         adversarial_generation: The attacks, to tell unseen ones apart.
         evaluation: The false-positive rates of the verdicts.
-        runtime: Number of processes; whether progress is shown.
+        runtime: Engine, progress.
 
     Returns:
-        One row per image x detector; the columns are those of
-        :func:`adv_detect.pipelines.evaluation.scoring.join_scores` and a verdict per false-positive rate.
+        A plan with a shard for each of activations, which :class:`adv_detect.measures.score_parts.ScoreParts` reads.
     """
-    work = ScoreWork((detectors, control_detectors), representatives)
-    parts = do_all(work, _scored_shards(activations, control_activations), runtime, title="scores", unit="shards")
-    table = join_scores(
-        with_tested_forms(pd.concat([part.images for part in parts], ignore_index=True), adversarial_generation),
-        {key: np.concatenate([part.scores[key] for part in parts]) for key in parts[0].scores},
-        {key: np.concatenate([part.p_values[key] for part in parts]) for key in parts[0].p_values},
-    )
-    return with_verdicts(table, thresholds[thresholds["fpr"].isin(evaluation.fprs)])
+    limits, forms = limits_of(thresholds, evaluation.fprs), adversarial_generation.tested_forms
+    shared = fingerprint(detectors.digest, control_detectors.digest, limits)
+    made_from = activations.fingerprints() | control_activations.fingerprints()
+    shards = []
+    for store, key in _scored_shards(activations, control_activations):
+        block = ScoreBlock(store, key, forms.get(ShardKey.parse(key).attack))
+        shards.append(ShardSpec(key, fingerprint(shared, made_from[key], block.form), block))
+    work = ScoreWork((detectors, control_detectors), representatives, limits)
+    return ShardPlan(work=work, shards=tuple(shards), runtime=runtime, description="scores", one_thread=True)
 
 
 def measure_detection(
-    scores: pd.DataFrame,
+    scores: ShardStore,
     detector_summary: pd.DataFrame,
     adversarial_generation: AdversarialGenerationParams,
     evaluation: EvaluationParams,
@@ -115,7 +110,7 @@ def measure_detection(
     """Measure every detector on every attack, with intervals.
 
     Args:
-        scores: One row per image x detector.
+        scores: Scores of all images by all detectors.
         detector_summary: One row per trained detector.
         adversarial_generation: The attacks, to tell those on features apart.
         evaluation: Number of resamples, level of confidence.
@@ -126,7 +121,7 @@ def measure_detection(
         for CSV; and the resamples that detectors are compared by.
     """
     table, resamples = measure_scores(
-        scores,
+        ScoreParts(scores),
         describe_detectors(detector_summary),
         on_features=attacks_on_features(adversarial_generation.active),
         resamples=evaluation.bootstrap,
@@ -138,12 +133,12 @@ def measure_detection(
 
 
 def measure_classes(
-    scores: pd.DataFrame, detector_summary: pd.DataFrame, evaluation: EvaluationParams, runtime: RuntimeParams
+    scores: ShardStore, detector_summary: pd.DataFrame, evaluation: EvaluationParams, runtime: RuntimeParams
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Measure the false alarms of detectors on the clean test images of each class.
 
     Args:
-        scores: One row per image x detector.
+        scores: Scores of all images by all detectors.
         detector_summary: One row per trained detector.
         evaluation: Level of confidence.
         runtime: Seed of the test whether classes differ.
@@ -153,7 +148,9 @@ def measure_classes(
         and for CSV.
     """
     level = evaluation.confidence_level
-    table = class_false_alarms(scores, detector_summary, confidence_level=level, seed=runtime.seed)
+    compared = [*first_seed_detectors(detector_summary), MARGIN]
+    clean = ScoreParts(scores).table(compared, splits=("test",), attacks=(NATURAL,))
+    table = class_false_alarms(clean, detector_summary, confidence_level=level, seed=runtime.seed)
     return table, table
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from adv_detect.errors import DataError
 from adv_detect.measures.monitoring import class_drift, flag_rates, near_copies, score_drift
+from adv_detect.measures.score_parts import ScoreParts
 from adv_detect.names import NATURAL
 from adv_detect.params import MonitoringParams
 from adv_detect.pipelines.monitoring.checks import log_files
@@ -18,6 +19,7 @@ from adv_detect.plots import figure_bytes, flag_rate_figure
 from adv_detect.reporting import render_report
 from adv_detect.reporting.monitoring import monitoring_report
 from adv_detect.serving.bundle import ScoringBundle
+from adv_detect.sharding import ShardStore
 
 LOGGER = logging.getLogger(__name__)
 COLUMNS = ("time", "digest", "sketch", "fpr", "predicted_class", "adversarial_score", "is_adversarial", "n_clean")
@@ -45,7 +47,7 @@ def read_log(monitoring: MonitoringParams) -> pd.DataFrame:
 
 
 def watch(
-    scoring_log: pd.DataFrame, champion_model: ScoringBundle, scores: pd.DataFrame, monitoring: MonitoringParams
+    scoring_log: pd.DataFrame, champion_model: ScoringBundle, scores: ShardStore, monitoring: MonitoringParams
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, float]]:
     """Compare the log with clean images, and look for near-copies; alarms are logged.
 
@@ -118,9 +120,8 @@ def write_monitoring_page(
     return render_report(monitoring_report(*tables, monitoring_metrics, monitoring_picture, monitoring))
 
 
-def _clean_classes(scores: pd.DataFrame, bundle: ScoringBundle) -> pd.Series[Any]:
+def _clean_classes(scores: ShardStore, bundle: ScoringBundle) -> pd.Series[Any]:
     """Classes that the network names on clean validation images."""
-    clean = scores[(scores["attack"] == NATURAL) & (scores["split"] == "validation")]
-    own = clean[clean["detector"] == clean["detector"].iloc[0]] if len(clean) else clean
-    names = bundle.network.spec.class_names
+    parts, names = ScoreParts(scores), bundle.network.spec.class_names
+    own = parts.table(parts.detectors[:1], splits=("validation",), attacks=(NATURAL,))
     return own["predicted"].map(lambda index: names[int(index)] if not math.isnan(index) else "")
