@@ -68,7 +68,7 @@ def content(rows: pd.DataFrame, limit: float = 1.0) -> ShardContent:
     parts = dict(iter(rows.groupby("detector", sort=False)))
     images = next(iter(parts.values()))
     return score_content(
-        {name: torch.from_numpy(images[name].to_numpy()) for name in FACTS},
+        {name: torch.tensor(images[name].to_numpy()) for name in FACTS},
         {
             name: images[name].iloc[0].item() if name == "adversarial" else images[name].iloc[0]
             for name in (*SHARED, "adversarial")

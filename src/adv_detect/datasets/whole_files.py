@@ -96,14 +96,14 @@ class CheckedParquetDataset(_CheckedFile, ParquetDataset):  # type: ignore[misc]
 
     Example in a catalog::
 
-        scores:
+        gate_scores:
           type: adv_detect.datasets.whole_files.CheckedParquetDataset
           filepath: data/07_model_output/gate_scores.parquet
-          made_by: evaluation
+          made_by: face_recognition
 
     Example in Python::
 
-        dataset = CheckedParquetDataset(filepath="gate_scores.parquet", made_by="evaluation")
+        dataset = CheckedParquetDataset(filepath="gate_scores.parquet", made_by="face_recognition")
         dataset.save(scores)
     """
 

@@ -7,6 +7,7 @@ of images, not with that of images x detectors. Whoever scores a shard writes it
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,7 +91,7 @@ class ScoreParts:
     """
 
     def __init__(self, store: ShardStore) -> None:
-        self._facts = {key: store.metadata(key) for key in store}
+        self._facts = {key: _without_sources(store.metadata(key)) for key in store}
         self._store = store
         if not self._facts:
             raise DataError(f"{store.root}: expected shards of scores, got none; run evaluation")
@@ -181,8 +182,9 @@ class ScoreParts:
 
     def _described(self, keys: list[str]) -> pd.DataFrame:
         """Describe the images of some shards, a row each."""
-        counts = [len(self._facts[key][SOURCES]) for key in keys]
-        columns: dict[str, Any] = {"source_id": [name for key in keys for name in self._facts[key][SOURCES]]}
+        sources = [self._store.metadata(key)[SOURCES] for key in keys]
+        counts = list(map(len, sources))
+        columns: dict[str, Any] = {"source_id": list(itertools.chain.from_iterable(sources))}
         columns |= {name: np.repeat([self._facts[key][name] for key in keys], counts) for name in SHARED}
         columns[ADVERSARIAL] = np.repeat(np.array([self._facts[key][ADVERSARIAL] for key in keys], dtype=bool), counts)
         columns |= {name: self._read(name, keys) for name in FACTS}
@@ -207,11 +209,9 @@ class ScoreParts:
         groups: dict[GroupKey, int] = {}
         sources, group = [], []
         for key in tested:
-            facts = self._facts[key]
-            sources.append(
-                np.array([numbers.setdefault(name, len(numbers)) for name in facts[SOURCES]], dtype=np.int32)
-            )
-            condition = cast("GroupKey", tuple(str(facts[name]) for name in GROUP_COLUMNS))
+            names = self._store.metadata(key)[SOURCES]
+            sources.append(np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int32))
+            condition = cast("GroupKey", tuple(str(self._facts[key][name]) for name in GROUP_COLUMNS))
             group.append(np.full(len(sources[-1]), groups.setdefault(condition, len(groups)), dtype=np.int16))
         source = np.concatenate(sources)
         order = np.argsort(source, kind="stable")
@@ -224,6 +224,11 @@ class ScoreParts:
             n_sources=len(numbers),
             groups={key: np.flatnonzero(of_group == number) for key, number in groups.items()},
         )
+
+
+def _without_sources(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the names of the source images, which take more memory than all else."""
+    return {name: value for name, value in facts.items() if name != SOURCES}
 
 
 def _name(what: str, number: int) -> str:
