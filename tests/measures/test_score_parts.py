@@ -11,7 +11,7 @@ import torch
 
 from adv_detect.algorithms.roc import roc_auc
 from adv_detect.errors import DataError
-from adv_detect.measures import grouped_bootstrap
+from adv_detect.measures import grouped_bootstrap, score_parts
 from adv_detect.measures.detection_metrics import measure_scores
 from adv_detect.measures.detector_keys import DETECTOR_COLUMNS
 from adv_detect.measures.score_parts import FACTS, SHARED, ScoreParts, score_content
@@ -75,7 +75,7 @@ def content(rows: pd.DataFrame, limit: float = 1.0) -> ShardContent:
         }
         | {"source_ids": images["source_id"].tolist()},
         *(
-            {key: torch.from_numpy(part[name].to_numpy()) for key, part in parts.items()}
+            {key: torch.tensor(part[name].to_numpy()) for key, part in parts.items()}
             for name in ("score", "p_value")
         ),
         {key: {"05": limit} for key in parts},
@@ -146,12 +146,62 @@ def test_the_table_of_parts_is_the_table_in_memory(shards, store):
     assert ScoreParts(store).table(["mlp"], attacks=["pgd"]).empty
 
 
-def test_bytes_of_other_detectors_are_not_read(shards, store, monkeypatch):
-    parts, read = ScoreParts(store), []
-    only = ShardStore.only
-    monkeypatch.setattr(ShardStore, "only", lambda self, *names: read.extend(names) or only(self, *names))
-    parts.columns("margin")
-    assert {name for name in read if name.startswith("score")} == {f"score.{KEYS.index('margin'):04d}"}
+@pytest.fixture
+def read(monkeypatch) -> list[tuple[str, ...]]:
+    """The tensors of each shard that is read, in the order of reading."""
+    found, get = [], ShardStore.__getitem__
+    monkeypatch.setattr(ShardStore, "__getitem__", lambda self, key: found.append(self._tensors) or get(self, key))
+    return found
+
+
+TESTED = sum(split == "test" for *_, split in SHARDS)
+
+
+def of_scores(read: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    return [names for names in read if any(name.startswith("score") for name in names)]
+
+
+def test_detectors_are_read_in_one_pass_over_the_shards(store, read):
+    parts = ScoreParts(store)
+    for key in KEYS:
+        parts.columns(key)
+    assert of_scores(read) == [("score.0000", "score.0001", "score.0002")] * TESTED
+    read.clear()
+    parts.table()
+    assert len(read) == 2 * len(SHARDS)  # once what describes the images, once all scores and p-values
+
+
+@pytest.mark.parametrize(("fitting", "blocks"), [(0.5, [1, 1, 1]), (1, [1, 1, 1]), (2.9, [2, 1])])
+def test_a_block_holds_the_detectors_that_fit_and_one_at_least(store, read, monkeypatch, fitting, blocks):
+    whole = {key: ScoreParts(store).columns(key).score for key in KEYS}
+    read.clear()
+    monkeypatch.setattr(score_parts, "BLOCK_BYTES", int(fitting * 4 * N * TESTED))
+    parts = ScoreParts(store)
+    for key in KEYS:
+        np.testing.assert_array_equal(parts.columns(key).score, whole[key])
+    assert [len(names) for names in of_scores(read)[::TESTED]] == blocks
+    assert len(of_scores(read)) == TESTED * len(blocks)
+
+
+def test_the_table_does_not_depend_on_the_size_of_blocks(store, monkeypatch):
+    whole = ScoreParts(store).table()
+    monkeypatch.setattr(score_parts, "BLOCK_BYTES", 1)
+    pd.testing.assert_frame_equal(ScoreParts(store).table(), whole)
+
+
+def test_detectors_may_be_asked_for_in_any_order_and_again(store):
+    whole, parts = {key: ScoreParts(store).columns(key).score for key in KEYS}, ScoreParts(store)
+    for key in (*reversed(KEYS), *KEYS, KEYS[0]):
+        np.testing.assert_array_equal(parts.columns(key).score, whole[key])
+
+
+def test_verdicts_compare_in_double_precision(shards, tmp_path):
+    limit = 0.1  # float32(0.1) is above it: an image of just that score is flagged
+    store = ShardStore(str(tmp_path))
+    store.write("all", content(shards[0].assign(score=np.float32(limit)), limit=limit), "all")
+    parts = ScoreParts(store)
+    assert parts.columns("mlp").verdicts["05"].all()
+    assert parts.table(["mlp"])["verdict_fpr_05"].all()
 
 
 def test_what_cannot_be_parts_of_one_table(shards, tmp_path):

@@ -1,14 +1,15 @@
 """Scores of many images in shards, read detector by detector.
 
 A shard holds the images of one shard of activations: what describes them once, and of each detector its scores and
-p-values in tensors of their own, so that a reader fetches the bytes of one detector alone. Memory grows with the number
-of images, not with that of images x detectors. Whoever scores a shard writes it; nothing is joined.
+p-values in tensors of their own, so that a reader fetches the bytes of some detectors alone. Detectors are read in
+blocks, as many as fit ``BLOCK_BYTES``, each in one pass over the shards. Memory grows with the number of images, not
+with that of images x detectors. Whoever scores a shard writes it; nothing is joined.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias, cast
@@ -30,7 +31,9 @@ Limits: TypeAlias = Mapping[str, Mapping[str, float]]
 FACTS = ("success", "label", "predicted", "correct", "margin", "l2", "linf")
 SHARED = (*GROUP_COLUMNS, "split")
 SCORE, P_VALUE = "score", "p_value"
-DETECTORS, SOURCES, LIMITS, ADVERSARIAL = "detectors", "source_ids", "thresholds", "adversarial"
+BLOCK_BYTES = 64_000_000
+"""Memory for scores that are read before their detector's turn."""
+DETECTORS, SOURCES, LIMITS, ADVERSARIAL, COUNT = "detectors", "source_ids", "thresholds", "adversarial", "count"
 
 
 def score_content(
@@ -83,6 +86,9 @@ class _Images:
 class ScoreParts:
     """Scores in a store of shards, as :func:`score_content` makes them.
 
+    In memory are what describes the test images, the columns of one detector, and scores of the next ones, which fit
+    ``BLOCK_BYTES``: whoever asks for detectors in their order goes through the shards once a block.
+
     Args:
         store: The store.
 
@@ -93,6 +99,7 @@ class ScoreParts:
     def __init__(self, store: ShardStore) -> None:
         self._facts = {key: _without_sources(store.metadata(key)) for key in store}
         self._store = store
+        self._ahead: dict[str, NDArray[Any]] = {}
         if not self._facts:
             raise DataError(f"{store.root}: expected shards of scores, got none; run evaluation")
         first, *others = self._facts
@@ -125,10 +132,10 @@ class ScoreParts:
             Its columns, sorted by source image.
         """
         images, number = self._images, self._detectors.index(detector)
-        scores = self._read(_name(SCORE, number), self._tested)[images.order]
+        scores = check_scores(self._scores(number)[images.order])
         verdicts = {rate: scores > limits[number] for rate, limits in self._limits.items()}
         return ScoreColumns(
-            score=check_scores(scores),
+            score=scores,
             success=images.success,
             correct=images.correct,
             source=images.source,
@@ -163,22 +170,27 @@ class ScoreParts:
         ]
         images = self._described(keys)
         wanted = [key for key in self._detectors if detectors is None or key in detectors]
-        frames = [self._rows(key, keys, images, wanted) for key in wanted]
+        frames = list(self._rows(wanted, keys, images))
         return pd.concat(frames, ignore_index=True) if frames else images.iloc[:0].assign(detector="", score=0.0)
 
-    def _rows(self, detector: str, keys: list[str], images: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
-        number = self._detectors.index(detector)
-        scores = self._read(_name(SCORE, number), keys)
-        columns = {
-            "detector": pd.Categorical([detector] * len(images), categories=wanted),
-            **{name: images[name] for name in ("source_id", *SHARED)},
-            SCORE: scores,
-            P_VALUE: self._read(_name(P_VALUE, number), keys),
-            **{name: images[name] for name in (ADVERSARIAL, *FACTS)},
-        }
-        for rate, limits in self._limits.items():
-            columns[f"{VERDICT_PREFIX}{rate}"] = scores.astype(np.float64) > limits[number]
-        return pd.DataFrame(columns)
+    def _rows(self, wanted: list[str], keys: list[str], images: pd.DataFrame) -> Iterator[pd.DataFrame]:
+        """Give the rows of each detector."""
+        size = _detectors_in_block(len(images), (SCORE, P_VALUE))
+        for start in range(0, len(wanted), size):
+            numbers = {key: self._detectors.index(key) for key in wanted[start : start + size]}
+            block = self._read([_name(what, number) for number in numbers.values() for what in (SCORE, P_VALUE)], keys)
+            for key, number in numbers.items():
+                scores = block[_name(SCORE, number)]
+                columns = {
+                    "detector": pd.Categorical([key] * len(images), categories=wanted),
+                    **{name: images[name] for name in ("source_id", *SHARED)},
+                    SCORE: scores,
+                    P_VALUE: block[_name(P_VALUE, number)],
+                    **{name: images[name] for name in (ADVERSARIAL, *FACTS)},
+                }
+                for rate, limits in self._limits.items():
+                    columns[f"{VERDICT_PREFIX}{rate}"] = scores.astype(np.float64) > limits[number]
+                yield pd.DataFrame(columns)
 
     def _described(self, keys: list[str]) -> pd.DataFrame:
         """Describe the images of some shards, a row each."""
@@ -187,13 +199,30 @@ class ScoreParts:
         columns: dict[str, Any] = {"source_id": list(itertools.chain.from_iterable(sources))}
         columns |= {name: np.repeat([self._facts[key][name] for key in keys], counts) for name in SHARED}
         columns[ADVERSARIAL] = np.repeat(np.array([self._facts[key][ADVERSARIAL] for key in keys], dtype=bool), counts)
-        columns |= {name: self._read(name, keys) for name in FACTS}
+        columns |= self._read(FACTS, keys)
         return pd.DataFrame(columns).astype(dict.fromkeys(("source_id", *SHARED), "category"))
 
-    def _read(self, name: str, keys: Sequence[str]) -> NDArray[Any]:
-        """Read one tensor of some shards, one after the other."""
-        part = self._store.only(name)
-        return torch.cat([part[key].tensors[name] for key in keys]).numpy() if keys else np.zeros(0)
+    def _scores(self, number: int) -> NDArray[Any]:
+        """Give the scores of the test images by a detector, once; read those of the next ones too."""
+        name = _name(SCORE, number)
+        if name not in self._ahead:
+            self._ahead.clear()  # before the next block is in memory
+            end = number + _detectors_in_block(len(self._images.order), (SCORE,))
+            wanted = range(number, min(end, len(self._detectors)))
+            self._ahead = self._read([_name(SCORE, one) for one in wanted], self._tested)
+        return self._ahead.pop(name)
+
+    def _read(self, names: Sequence[str], keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Read some tensors of some shards, one shard after the other, in one pass."""
+        part, found = self._store.only(*names), {name: np.zeros(0) for name in names}
+        places = np.cumsum([0, *(self._facts[key][COUNT] for key in keys)])
+        for key, (start, stop) in zip(keys, itertools.pairwise(places), strict=True):
+            for name, tensor in part[key].tensors.items():
+                values = tensor.numpy()
+                if not start:
+                    found[name] = np.empty(places[-1], dtype=values.dtype)
+                found[name][start:stop] = values
+        return found
 
     @property
     def _tested(self) -> list[str]:
@@ -215,11 +244,11 @@ class ScoreParts:
             group.append(np.full(len(sources[-1]), groups.setdefault(condition, len(groups)), dtype=np.int16))
         source = np.concatenate(sources)
         order = np.argsort(source, kind="stable")
-        of_group = np.concatenate(group)[order]
+        of_group, facts = np.concatenate(group)[order], self._read(("success", "correct"), tested)
         return _Images(
             order=order,
-            success=self._read("success", tested)[order],
-            correct=self._read("correct", tested)[order],
+            success=facts["success"][order],
+            correct=facts["correct"][order],
             source=source[order].astype(np.intp),
             n_sources=len(numbers),
             groups={key: np.flatnonzero(of_group == number) for key, number in groups.items()},
@@ -227,8 +256,13 @@ class ScoreParts:
 
 
 def _without_sources(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out the names of the source images, which take more memory than all else."""
-    return {name: value for name, value in facts.items() if name != SOURCES}
+    """Count the source images in the place of their names, which take more memory than all else."""
+    return {name: value for name, value in facts.items() if name != SOURCES} | {COUNT: len(facts[SOURCES])}
+
+
+def _detectors_in_block(count: int, tensors: Sequence[str]) -> int:
+    """Tell of how many detectors such tensors of ``count`` images fit a block; of one at least."""
+    return max(1, BLOCK_BYTES // (len(tensors) * max(1, count) * torch.float32.itemsize))
 
 
 def _name(what: str, number: int) -> str:
