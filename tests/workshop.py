@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +158,9 @@ class Workshop:
     def __getitem__(self, name: str) -> Any:
         return self.catalog.load(name)
 
-    @property
+    @cached_property
     def scores(self) -> pd.DataFrame:
-        """All scores as one table."""
+        """All scores as one table, read once: of all tests that ask for it, so not to be changed."""
         return ScoreParts(self["scores"]).table()
 
 

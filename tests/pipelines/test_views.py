@@ -137,7 +137,7 @@ def test_it_is_measured(shop):
 
 def test_it_is_served_with_its_views(shop, tmp_path):
     champion = shop["champion_model"]
-    scores = shop["scores"]
+    scores = shop.scores
     rows = scores[(scores["detector"] == KEY) & (scores["attack"] == "natural") & (scores["split"] == "test")]
     content = shop["adversarials"]["natural/test-0000"]
     stored = restore(shop["detectors"], KEY, shop["representatives"])

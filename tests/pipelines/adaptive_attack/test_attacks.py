@@ -74,7 +74,7 @@ def test_records_keep_epsilon_and_agree_with_the_images(records, attacked, setti
 def test_sources_are_correct_passed_and_of_the_test_split(records, finished) -> None:
     splits = finished["source_splits"].set_index("source_index")["split"]
     assert set(splits[records["source_index"].unique()]) == {"test"}
-    scores = finished["scores"]
+    scores = finished.scores
     clean = scores[(scores["detector"] == KEY) & (scores["attack"] == "natural") & (scores["split"] == "test")]
     clean = clean.set_index(clean["source_id"].astype(str))
     mine = records[(records["detector"] == KEY) & (records["form"] == "correct")]

@@ -142,7 +142,7 @@ def test_the_grid_shows_images_that_got_through_with_the_smallest_budget_first(f
 def test_scores_under_attack_are_those_of_fooled_images_at_the_largest_budget(finished, records, draw):
     figure = draw(records)[f"adaptive_scores/{DETECTOR}"]
     (axes,) = figure.axes
-    thresholds, scores = finished["thresholds"], finished["scores"]
+    thresholds, scores = finished["thresholds"], finished.scores
     natural = scores.query("detector == @DETECTOR and split == 'test' and attack == 'natural'")
 
     assert axes.get_title(loc="left") == "selective, linf, untargeted (n = 5)"

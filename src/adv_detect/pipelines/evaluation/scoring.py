@@ -63,7 +63,7 @@ class ScoreWork:
 
 
 def _facts(content: ShardContent) -> dict[str, Tensor]:
-    """What is told of each image, whatever the detector."""
+    """Take what describes each image, whatever the detector."""
     tensors = content.tensors
     found = {name: tensors[name] for name in FACTS if name in tensors}
     if content.metadata["variant"] == EIGHT_BIT:
