@@ -39,7 +39,7 @@ def write_log(folder, bundle, images):
 @pytest.fixture(scope="module")
 def scores(bundle, tmp_path_factory):
     """Clean validation images as the evaluation has scored them."""
-    predicted = torch.from_numpy(score_images(bundle, draw_images(200, 1).numpy())["predicted_index"].to_numpy())
+    predicted = torch.tensor(score_images(bundle, draw_images(200, 1).numpy())["predicted_index"].to_numpy())
     shared = {"attack": "natural", "criterion": "none", "form": "none", "variant": "float", "split": "validation"}
     shared |= {"adversarial": False, "source_ids": [f"{number}" for number in range(200)]}
     facts, zeros = dict.fromkeys(FACTS, torch.zeros(200)) | {"predicted": predicted}, {"one": torch.zeros(200)}
