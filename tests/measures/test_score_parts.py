@@ -74,10 +74,7 @@ def content(rows: pd.DataFrame, limit: float = 1.0) -> ShardContent:
             for name in (*SHARED, "adversarial")
         }
         | {"source_ids": images["source_id"].tolist()},
-        *(
-            {key: torch.tensor(part[name].to_numpy()) for key, part in parts.items()}
-            for name in ("score", "p_value")
-        ),
+        *({key: torch.tensor(part[name].to_numpy()) for key, part in parts.items()} for name in ("score", "p_value")),
         {key: {"05": limit} for key in parts},
     )
 
@@ -193,6 +190,15 @@ def test_detectors_may_be_asked_for_in_any_order_and_again(store):
     whole, parts = {key: ScoreParts(store).columns(key).score for key in KEYS}, ScoreParts(store)
     for key in (*reversed(KEYS), *KEYS, KEYS[0]):
         np.testing.assert_array_equal(parts.columns(key).score, whole[key])
+
+
+def test_rounded_and_noisy_images_come_after_those_that_were_attacked(shards, tmp_path):
+    parts = ScoreParts(write(tmp_path, reversed(shards)))
+    assert parts.table()["variant"].unique().tolist() == ["float", "noise", "8bit"]
+    table, _ = measure_scores(parts, described(), resamples=0)
+    for _, rows in table.groupby("detector"):
+        own = rows[~rows["attack"].isin(["all", "macro", "worst"])]
+        assert own["variant"].unique().tolist() == ["float", "noise", "8bit"]
 
 
 def test_verdicts_compare_in_double_precision(shards, tmp_path):

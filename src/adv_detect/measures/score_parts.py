@@ -23,6 +23,7 @@ from torch import Tensor
 from adv_detect.algorithms.roc import BoolArray, check_scores
 from adv_detect.errors import DataError
 from adv_detect.measures.score_columns import GROUP_COLUMNS, VERDICT_PREFIX, GroupKey, Index, ScoreColumns
+from adv_detect.names import FLOAT
 from adv_detect.sharding import ShardContent, ShardStore
 
 Limits: TypeAlias = Mapping[str, Mapping[str, float]]
@@ -87,7 +88,8 @@ class ScoreParts:
     """Scores in a store of shards, as :func:`score_content` makes them.
 
     In memory are what describes the test images, the columns of one detector, and scores of the next ones, which fit
-    ``BLOCK_BYTES``: whoever asks for detectors in their order goes through the shards once a block.
+    ``BLOCK_BYTES``: whoever asks for detectors in their order goes through the shards once a block. Images as they were
+    attacked come before rounded and noisy ones, otherwise shards stand in the order of their keys.
 
     Args:
         store: The store.
@@ -97,7 +99,8 @@ class ScoreParts:
     """
 
     def __init__(self, store: ShardStore) -> None:
-        self._facts = {key: _without_sources(store.metadata(key)) for key in store}
+        facts = {key: _without_sources(store.metadata(key)) for key in store}
+        self._facts = dict(sorted(facts.items(), key=lambda one: bool(one[1]["variant"] != FLOAT)))
         self._store = store
         self._ahead: dict[str, NDArray[Any]] = {}
         if not self._facts:
