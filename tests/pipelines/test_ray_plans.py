@@ -21,7 +21,7 @@ from adv_detect.pipelines.adaptive_attack.attacking import AttackSetting
 from adv_detect.pipelines.adaptive_attack.nodes import attack_detectors
 from adv_detect.pipelines.adversarial_generation.nodes import generate_adversarials
 from adv_detect.pipelines.detector_training.nodes import compute_activations, make_controls, train_detectors
-from adv_detect.pipelines.evaluation.nodes import compute_control_activations
+from adv_detect.pipelines.evaluation.nodes import compute_control_activations, score_images
 from adv_detect.pipelines.feature_extraction.nodes import extract_class_features
 from adv_detect.sharding import ShardContent, ShardPlan, ShardStore, execute_plan, files
 
@@ -123,9 +123,15 @@ def adaptive(finished, blocks, runtime) -> ShardPlan:
     return attack_detectors(setting, finished["detectors"], blocks["detector_training"], params)
 
 
+def scores(finished, blocks, runtime) -> ShardPlan:
+    names = ("activations", "control_activations", "detectors", "control_detectors", "thresholds", "representatives")
+    params = blocks["adversarial_generation"], blocks["evaluation"], runtime
+    return score_images(*(finished[name] for name in names), *params)
+
+
 PLANS = {
     make.__name__: make
-    for make in (features, adversarials, activations, controls, detectors, control_detectors, adaptive)
+    for make in (features, adversarials, activations, controls, detectors, control_detectors, adaptive, scores)
 }
 
 
