@@ -75,6 +75,12 @@ def programs(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def forked_kedro(programs: Path) -> tuple[str, ...]:
+    """Program for :func:`~tests.projects.command`: ``kedro`` with the imports done."""
+    return (str(programs / "kedro"),)
+
+
+@pytest.fixture(scope="session")
 def finished_run(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which ``kedro run --env=test`` has succeeded, from nothing; tests leave its results as they are."""
 

@@ -139,12 +139,12 @@ def test_no_tracking_run_stays_open(finished_run):
 
 @pytest.fixture(scope="session")
 def resumed(
-    finished_run: Path, project: Path, tmp_path_factory: pytest.TempPathFactory, programs: Path
+    finished_run: Path, project: Path, tmp_path_factory: pytest.TempPathFactory, forked_kedro: tuple[str, ...]
 ) -> dict[str, object]:
     """A project whose attacks were killed midway and then run again; what lay there in between."""
     folder = new_project(tmp_path_factory.mktemp("resumed"), project)
     take_over(folder, finished_run, *NETWORK, "04_feature/representatives.safetensors")
-    process = command(folder, "--pipelines=adversarial_generation", program=(str(programs / "kedro"),))
+    process = command(folder, "--pipelines=adversarial_generation", program=forked_kedro)
     store = ShardStore(str(folder / "data/test/03_primary/adversarials"))
     deadline = time.monotonic() + DEADLINE_SECONDS
     while len(store) < SHARDS_BEFORE_KILL and process.poll() is None and time.monotonic() < deadline:
@@ -234,9 +234,9 @@ def test_the_notebook_runs_and_its_figures_are_pictures(finished_run, project, m
             assert len(picture.convert("L").getcolors(256)) > 20  # not an empty frame
 
 
-def test_a_wrong_value_ends_the_command_with_a_message(finished_run, programs):
+def test_a_wrong_value_ends_the_command_with_a_message(finished_run, forked_kedro):
     wrong = "--params=adversarial_generation.attacks.bim.attack=nonsense"
-    process = command(finished_run, wrong, program=(str(programs / "kedro"),))
+    process = command(finished_run, wrong, program=forked_kedro)
     output, _ = process.communicate(timeout=DEADLINE_SECONDS)
 
     assert process.returncode == 1
@@ -245,10 +245,10 @@ def test_a_wrong_value_ends_the_command_with_a_message(finished_run, programs):
     assert "got 'nonsense'" in ending
 
 
-def test_the_further_pipelines_run_from_what_the_main_job_left(finished_run, tmp_path, programs):
+def test_the_further_pipelines_run_from_what_the_main_job_left(finished_run, tmp_path, forked_kedro):
     folder = tmp_path / "further"
     shutil.copytree(finished_run, folder)
-    process = command(folder, "--pipelines=adaptive_attack,face_recognition", program=(str(programs / "kedro"),))
+    process = command(folder, "--pipelines=adaptive_attack,face_recognition", program=forked_kedro)
     output, _ = process.communicate(timeout=DEADLINE_SECONDS)
 
     assert process.returncode == 0, output[-3000:]

@@ -20,12 +20,16 @@ def delong_standard_error(adversarial: np.ndarray, natural: np.ndarray) -> float
     return float(np.sqrt(variance))
 
 
+def replicates(bootstrap: AucBootstrap, adversarial, natural, **sources) -> np.ndarray:
+    return bootstrap.areas(bootstrap.sums(adversarial, natural, **sources))
+
+
 def auc_interval(scores, adversarial, **options):
     """Interval of one area, each image a source of its own."""
     positives, negatives = split_scores(scores, adversarial)
     bootstrap = AucBootstrap(**({"resamples": 1000} | options))
     rows = np.arange(len(positives))
-    found = bootstrap.replicates(positives, bootstrap.natural(negatives), sources=rows, n_sources=len(rows))
+    found = replicates(bootstrap, positives, bootstrap.natural(negatives), sources=rows, n_sources=len(rows))
     return bootstrap.interval(found)
 
 
@@ -36,7 +40,7 @@ def test_replicates_are_areas_of_resamples(ties: bool) -> None:
     adversarial, natural = sample(0, 40, ties=ties)
     bootstrap = AucBootstrap(resamples=5, seed=3)
     rows = np.arange(40)
-    found = bootstrap.replicates(adversarial, bootstrap.natural(natural), sources=rows, n_sources=40)
+    found = replicates(bootstrap, adversarial, bootstrap.natural(natural), sources=rows, n_sources=40)
     for index in range(5):
         weights = [bootstrap._counts(stream, n)[:, index] for stream, n in ((1, 40), (0, 60))]
         expected = roc_auc_score(
@@ -83,15 +87,15 @@ def test_adversarials_of_one_source_are_drawn_together() -> None:
     adversarial, natural = sample(3, 60)
     bootstrap = AucBootstrap(resamples=500, seed=0)
     prepared, rows = bootstrap.natural(natural), np.arange(60)
-    single = bootstrap.replicates(adversarial, prepared, sources=rows, n_sources=60)
-    doubled = bootstrap.replicates(np.tile(adversarial, 2), prepared, sources=np.tile(rows, 2), n_sources=60)
+    single = replicates(bootstrap, adversarial, prepared, sources=rows, n_sources=60)
+    doubled = replicates(bootstrap, np.tile(adversarial, 2), prepared, sources=np.tile(rows, 2), n_sources=60)
     np.testing.assert_allclose(doubled, single, rtol=1e-5)
 
 
 def test_a_source_that_is_never_drawn_gives_nan_not_zero() -> None:
     bootstrap = AucBootstrap(resamples=400, seed=0)
     natural = bootstrap.natural(np.zeros(10))
-    found = bootstrap.replicates(np.ones(1), natural, sources=np.array([7]), n_sources=50)
+    found = replicates(bootstrap, np.ones(1), natural, sources=np.array([7]), n_sources=50)
     assert 0 < np.isnan(found).sum() < 400
     assert bootstrap.interval(found) == (1.0, 1.0)
 
@@ -99,10 +103,10 @@ def test_a_source_that_is_never_drawn_gives_nan_not_zero() -> None:
 def test_many_rows_in_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     adversarial, natural = sample(4, 64)
     whole = AucBootstrap(resamples=50, seed=1)
-    expected = whole.replicates(adversarial, whole.natural(natural), sources=np.arange(64), n_sources=64)
+    expected = replicates(whole, adversarial, whole.natural(natural), sources=np.arange(64), n_sources=64)
     monkeypatch.setattr("adv_detect.measures.bootstrap.BLOCK_ELEMENTS", 500)
     parts = AucBootstrap(resamples=50, seed=1)
-    found = parts.replicates(adversarial, parts.natural(natural), sources=np.arange(64), n_sources=64)
+    found = replicates(parts, adversarial, parts.natural(natural), sources=np.arange(64), n_sources=64)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 

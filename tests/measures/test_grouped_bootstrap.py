@@ -23,7 +23,7 @@ def sample(seed: int, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def replicates(bootstrap, natural, adversarial, sources):
-    return bootstrap.replicates(adversarial, bootstrap.natural(natural), sources=sources, n_sources=N)
+    return bootstrap.areas(bootstrap.sums(adversarial, bootstrap.natural(natural), sources=sources, n_sources=N))
 
 
 def test_intervals_are_those_of_images_counted_one_by_one():

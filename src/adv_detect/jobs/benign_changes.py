@@ -102,19 +102,29 @@ def changed_images(
         Name of the change, ``unchanged`` first, and the images; those without finite activations, changed or
         unchanged, are left out.
     """
-    for name in (UNCHANGED, *changes):
-        yield name, read_change(natural, benign, name, split=split)
+    unchanged = natural.select(natural=True, split=split)
+    before = _predictions(unchanged)
+    yield UNCHANGED, _read(unchanged, before)
+    for name in changes:
+        yield name, _read(_changed(benign, name, split), before)
 
 
 def read_change(natural: ShardStore, benign: ShardStore, change: str, *, split: Split = "test") -> ChangedImages:
     """Read the natural images of a split after one change, or ``unchanged``, as :func:`changed_images` gives them."""
     unchanged = natural.select(natural=True, split=split)
+    changed = unchanged if change == UNCHANGED else _changed(benign, change, split)
+    return _read(changed, _predictions(unchanged))
+
+
+def _changed(benign: ShardStore, change: str, split: Split) -> ShardStore:
+    return benign.select(variant=f"{BENIGN}/{change}", split=split)
+
+
+def _predictions(unchanged: ShardStore) -> dict[int, int]:
+    """Look up the class of each unchanged image, by source index."""
     stored = [content.tensors for content in unchanged.only("source_index", "predicted").values()]
-    before = dict(
-        zip(*(torch.cat([one[name] for one in stored]).tolist() for name in ("source_index", "predicted")), strict=True)
-    )
-    changed = unchanged if change == UNCHANGED else benign.select(variant=f"{BENIGN}/{change}", split=split)
-    return _read(changed, before)
+    index, predicted = (torch.cat([one[name] for one in stored]).tolist() for name in ("source_index", "predicted"))
+    return dict(zip(index, predicted, strict=True))
 
 
 def _read(store: ShardStore, before: Mapping[int, int]) -> ChangedImages:

@@ -64,12 +64,6 @@ class AucBootstrap:
         np.cumsum(counts[order], axis=0, out=cumulative[1:])
         return NaturalSample(scores[order], cumulative / np.float32(len(scores)))
 
-    def replicates(
-        self, adversarial: FloatArray, natural: NaturalSample, *, sources: NDArray[np.intp], n_sources: int
-    ) -> FloatArray:
-        """Area under the ROC curve in every resample: :meth:`areas` of the :meth:`sums` of these images."""
-        return self.areas(self.sums(adversarial, natural, sources=sources, n_sources=n_sources))
-
     def areas(self, sums: FloatArray) -> FloatArray:
         """Area under the ROC curve in every resample.
 

@@ -108,12 +108,6 @@ class GroupedBootstrap:
         order = np.argsort(scores, kind="stable")
         return GroupedNaturals(scores[order], self._groups(NATURAL_STREAM, len(scores))[order])
 
-    def replicates(
-        self, adversarial: FloatArray, natural: GroupedNaturals, *, sources: NDArray[np.intp], n_sources: int
-    ) -> FloatArray:
-        """Area under the ROC curve in every resample: :meth:`areas` of the :meth:`sums` of these images."""
-        return self.areas(self.sums(adversarial, natural, sources=sources, n_sources=n_sources))
-
     def areas(self, sums: FloatArray) -> FloatArray:
         """Area under the ROC curve in every resample.
 
