@@ -19,6 +19,7 @@ LEADERBOARDS = {
     "base": "## The default run\n",
     "mnist": "### Every detector, digits\n",
     "lfw": "### Every detector, faces\n",
+    "cifar10": "## CIFAR-10\n",
 }
 """Headings above the tables of all detectors."""
 TITLES = {"mnist": "Linf .2", "lfw": "Linf 2 of 255"}
@@ -131,6 +132,26 @@ def test_the_table_of_the_embedded_twin(title, norm, epsilon):
 
     for one, cell in zip(detectors, cells, strict=True):
         assert agree(cell, *lost("base", one, norm, epsilon)), cell
+
+
+@pytest.mark.parametrize(
+    ("title", "norm", "epsilon"),
+    [("Linf 2 of 255", "linf", 2 / 255), ("Linf 4 of 255", "linf", 4 / 255), ("L2 .5", "l2", 0.5)],
+)
+def test_the_table_of_cifar10(title, norm, epsilon):
+    cells = table("docs/results.md", f"{title}, CIFAR-10")[0]
+
+    for one, cell in zip(DETECTORS, cells, strict=True):
+        assert agree(cell, *lost("cifar10", one, norm, epsilon)), cell
+
+
+@pytest.mark.parametrize("detector", ["view-consistency", "multiview", "twin", "mahalanobis-layers", "nic", "margin"])
+def test_shares_found_on_cifar10(detector):
+    row = read("cifar10", "leaderboard").set_index("configuration").loc[detector]
+    found = table("docs/results.md", detector, "no more: SID")[0][4:]
+
+    for group, cell in zip(("early", "unseen"), found, strict=True):
+        assert agree(cell, *(100 * row[f"{group}_tpr_05_{kind}"] for kind in ("mean", "worst"))), cell
 
 
 GATE = {
