@@ -26,12 +26,13 @@ START = re.compile(r"(\d\d:\d\d:\d\d) .*Using synchronous mode")
 REST = "evaluation and report"
 STAGES = {
     "train_target": "network", "describe_target": "network", "extract_class_features": "features",
+    "train_twin": "twin", "describe_twin": "twin",
     "compute_representatives": "representatives", "split_sources": "attacks", "generate_adversarials": "attacks",
     "collect_records": "attacks", "compute_activations": "activations",
     "compute_control_activations": "activations", "compute_benign_activations": "activations",
     "train_detectors": "detectors", "collect_histories": "detectors",
     "summarise_detectors": "detectors", "make_controls": "detectors", "fix_thresholds": "detectors",
-    "assemble_champion": "detectors",
+    "assemble_champion": "detectors", "score_images": "scores",
 }  # fmt: skip
 
 
