@@ -371,6 +371,13 @@ def test_an_environment_does_not_take_the_name_of_another(finished_run):
         one.run(pipeline_names=["detector_training"])
 
 
+def test_rates_that_the_scores_were_not_held_against_are_refused(finished_run):
+    message = r"evaluation.fprs: the scores on disk .*'1%', '3%', '5%', '10%'.*--pipeline=evaluation"
+    rates = {"fprs": [0.01, 0.05]}
+    with pytest.raises(ConfigurationError, match=message), session(finished_run, evaluation=rates) as one:
+        one.run(pipeline_names=["evaluation"], node_names=["measure_detection"])
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A real MLflow server on this machine: its address and the folder in which it keeps artifacts."""

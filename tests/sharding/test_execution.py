@@ -93,6 +93,14 @@ def test_shards_no_longer_planned_are_deleted(store, work, make_plan):
     assert store.complete
 
 
+def test_a_shard_of_nobody_is_told_apart_from_missing_ones(store, work, make_plan):
+    execute_plan(make_plan([0, 1]), store)
+    store.write("part/07", store["part/00"], "v1-7")
+
+    assert not store.complete
+    assert store.progress == "2 of 2 shards there, 1 of no plan"
+
+
 def test_shards_beyond_the_plan_stay_while_it_fails(store, work, make_plan):
     execute_plan(make_plan([0, 1]), store)
     work.fail_at = 2

@@ -205,9 +205,10 @@ class ShardStore(Mapping[str, ShardContent]):
         planned = self._state(PLANNED) or self._state(COMPLETE)
         if planned is None:
             return f"{len(self._stored())} shards and no record of a run there"
-        present = self._sound(self._stored())
-        done = sum(present.get(key) == one for key, one in planned["fingerprints"].items())
-        return f"{done} of {len(planned['fingerprints'])} shards there"
+        present, wanted = self._sound(self._stored()), planned["fingerprints"]
+        done = sum(present.get(key) == one for key, one in wanted.items())
+        strangers = len(set(self._stored()) - set(wanted))
+        return f"{done} of {len(wanted)} shards there" + (f", {strangers} of no plan" if strangers else "")
 
     def write(self, key: str, content: ShardContent, fingerprint: str) -> None:
         """Write one shard: whole or not at all.

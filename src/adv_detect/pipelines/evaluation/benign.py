@@ -22,6 +22,7 @@ from adv_detect.measures.detector_keys import MARGIN, describe_detectors
 from adv_detect.names import UNCHANGED
 from adv_detect.networks.target import TargetNetwork
 from adv_detect.params import EvaluationParams, RuntimeParams
+from adv_detect.pipelines.evaluation.scoring import limits_of
 from adv_detect.sharding import ShardPlan, ShardStore
 from adv_detect.sharding.pool import do_all
 
@@ -123,7 +124,7 @@ def measure_benign_changes(  # noqa: PLR0913
     compared = tuple(first_seed_detectors(detector_summary))
     work = ChangeWork(activations, benign_activations, detectors, control_detectors, compared, representatives)
     names = [UNCHANGED, *changes]
-    limits, rows = _limits(thresholds, evaluation.fprs), []
+    limits, rows = limits_of(thresholds, evaluation.fprs), []
     scored = do_all(work, names, runtime, title="benign changes", unit="changes")
     for name, (classes, scores) in zip(names, scored, strict=True):
         rows += change_rows(name, classes, scores, limits, confidence_level=evaluation.confidence_level)
@@ -141,12 +142,3 @@ def draw_benign_changes(benign_changes: pd.DataFrame) -> dict[str, Any]:
         The figure ``benign_changes``.
     """
     return {"benign_changes": plots.benign_heat_map(benign_changes)}
-
-
-def _limits(thresholds: pd.DataFrame, fprs: tuple[float, ...]) -> dict[str, dict[str, float]]:
-    """Thresholds by detector and rate."""
-    rows = thresholds[thresholds["fpr"].isin(fprs)]
-    return {
-        str(key): dict(zip(part["rate"], part["threshold"].astype(float), strict=True))
-        for key, part in rows.groupby("detector", observed=True)
-    }

@@ -10,7 +10,10 @@ from adv_detect.algorithms.attacks.registry import attacks_on_features
 from adv_detect.algorithms.detectors.registry import detector_reads
 from adv_detect.errors import ConfigurationError, DataError
 from adv_detect.jobs.activations import read_fingerprint
+from adv_detect.measures.detector_keys import rate_label, rate_text
+from adv_detect.measures.score_parts import LIMITS
 from adv_detect.params import AdversarialGenerationParams, DetectorParams, EvaluationParams
+from adv_detect.sharding import ShardStore
 from adv_detect.validation.image_changes import check_benign_changes
 from adv_detect.validation.run import Run, some_of
 
@@ -22,7 +25,8 @@ def check(run: Run) -> None:
         run: What is going to run.
 
     Raises:
-        ConfigurationError: The class to show or an attack does not exist, or a rate has no threshold.
+        ConfigurationError: The class to show or an attack does not exist, or a rate has no threshold or is not the one
+            that scores were held against.
         DataError: Detectors or activations belong to other images than those on disk: detectors may have learned from
             the images that they would be measured on.
     """
@@ -42,6 +46,8 @@ def check(run: Run) -> None:
         _check_detectors(run)
     if params is not None and "thresholds" in run.from_disk:
         _check_thresholds(run, params)
+    if params is not None and "scores" in run.from_disk:
+        _check_scores(run, params)
 
 
 def _check_activations(run: Run) -> None:
@@ -77,4 +83,14 @@ def _check_thresholds(run: Run, params: EvaluationParams) -> None:
         raise ConfigurationError(
             f"evaluation.fprs: thresholds were fixed at {fixed}, got {list(params.fprs)}; fix the others with "
             "`kedro run --pipeline=detector_training`, which trains no detector anew for that"
+        )
+
+
+def _check_scores(run: Run, params: EvaluationParams) -> None:
+    scores: ShardStore = run.catalog.load("scores")
+    held = list(scores.metadata(next(iter(scores)))[LIMITS])
+    if set(held) != {rate_label(one) for one in params.fprs}:
+        raise ConfigurationError(
+            f"evaluation.fprs: the scores on disk were held against thresholds at {[rate_text(one) for one in held]}, "
+            f"got {list(params.fprs)}; run `kedro run --pipeline=evaluation`, which makes them again"
         )
