@@ -12,7 +12,7 @@ from adv_detect.algorithms.detectors import StoredDetector, score_activations
 from adv_detect.algorithms.representatives import Representatives
 from adv_detect.jobs.activations import read_activations
 from adv_detect.jobs.detectors import restore_all
-from adv_detect.measures.score_parts import FACTS, SHARED, SOURCES, Limits, score_content
+from adv_detect.measures.score_parts import ADVERSARIAL, FACTS, SHARED, SOURCES, Limits, score_content
 from adv_detect.names import EIGHT_BIT, NATURAL, NOISE
 from adv_detect.sharding import ShardContent, ShardStore
 
@@ -53,7 +53,7 @@ class ScoreWork:
         scores = {one.key: score_activations(one.detector, images) for one in self._restored}
         p_values = {one.key: one.p_values(scores[one.key]) for one in self._restored}
         shared = {name: facts[name] for name in SHARED} | {SOURCES: facts[SOURCES]}
-        shared["adversarial"] = facts["attack"] != NATURAL and facts["variant"] != NOISE
+        shared[ADVERSARIAL] = facts["attack"] != NATURAL and facts["variant"] != NOISE
         shared["form"] = block.form or facts["form"]
         return score_content(_facts(content), shared, scores, p_values, self.limits)
 
