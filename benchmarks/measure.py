@@ -216,6 +216,20 @@ def _report(sender: Any, work: Callable[..., Any], arguments: tuple[Any, ...], w
         sender.send(f"{type(exc).__name__}: {exc}")
 
 
+def family_memory_mib(process: int) -> float:
+    """Memory that a process and all that it started take now; pages that several share count once, a part for each.
+
+    Returns:
+        The sum of their proportional set sizes; 0 where there is no ``/proc``.
+    """
+    found, waiting = 0.0, [process]
+    while waiting:
+        one = waiting.pop()
+        waiting += children_of(one)
+        found += _status_mib(Path("/proc", str(one), "smaps_rollup"), "Pss:")
+    return found
+
+
 def children_of(process: int) -> list[int]:
     """Processes that a process started and that are there; none where there is no ``/proc``."""
     try:
@@ -230,8 +244,16 @@ def peak_mib(process: int | str = "self") -> float:
 
     ``ru_maxrss`` begins, in a started process, at the peak of the one that started it, so it is the second choice.
     """
+    status = Path("/proc", str(process), "status")
+    if process == "self" and not status.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT / MIB
+    return _status_mib(status, "VmHWM:")
+
+
+def _status_mib(path: Path, key: str) -> float:
+    """A size in a file of ``/proc``; 0 where the process is gone."""
     try:
-        status = Path("/proc", str(process), "status").read_text(encoding="utf-8")
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT / MIB if process == "self" else 0.0
-    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0.0)
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(key)), 0.0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from unittest.mock import patch
 
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from adv_detect.algorithms.attacks import minimal_norm_walk
+from adv_detect.algorithms.attacks.deep_features_lbfgs import LbfgsSteps
 from adv_detect.algorithms.detectors.trajectory.training import fit_readout
 from adv_detect.algorithms.medoids import medoid_index
 from adv_detect.params import DetectorFitParams
@@ -17,7 +21,7 @@ from benchmarks.bare import best_gradient, gradient
 from benchmarks.deep_features import Impersonation, digit_impersonation, solve_ours
 from benchmarks.detectors import BATCH, CONFIGURATIONS, trajectory_sets
 from benchmarks.libraries import Ours, Task, attack_all
-from benchmarks.measure import OURS, Row, Settings, in_turns, ratios
+from benchmarks.measure import OURS, Row, Settings, in_turns, ratios, seconds, synchronise
 from benchmarks.medoids import GOAL_COUNT, points
 from benchmarks.scoring import CONFIGURATIONS as SCORED
 from benchmarks.scoring import GOAL_BATCH, digit_model
@@ -43,6 +47,12 @@ def measure_profile(settings: Settings) -> Iterator[Row]:
     aim = digit_impersonation(settings, early=False)
     task = Task(aim.network, aim.images, aim.labels, aim.targets, "deep-features")
     yield _share_of_gradients(aim, task, settings)
+    search = _shares_within(LbfgsSteps, "advance", partial(solve_ours, aim), settings)
+    note = f"n = {len(aim.images)}, directions and line search"
+    yield Row(GROUP, "search in deep features (L-BFGS), `small`", search, note, unit="%")
+    yield _projections("`small`", digit_task(settings, "minimal-norm", "untargeted", len(aim.images)), settings)
+    faces = face_task(settings, "minimal-norm", "untargeted", settings.size(64, 2, gpu=256))
+    yield _projections("face network", faces, settings)
     yield _one_at_a_time("`small`", task, settings)
     yield _one_at_a_time("face network", face_task(settings, "bim", "untargeted", 2), settings)
 
@@ -114,6 +124,36 @@ def _share_of_gradients(aim: Impersonation, task: Task, settings: Settings) -> R
         f"n = {len(aim.images)}, {each:.1f} gradients an image x time of a bare one at batch size {size} / whole time"
     )
     return Row(GROUP, "network gradients in deep features (L-BFGS), `small`", values, note, unit="%")
+
+
+def _projections(label: str, task: Task, settings: Settings) -> Row:
+    work = partial(attack_all, Ours(task), task)
+    values = _shares_within(minimal_norm_walk, "project_to_plane", work, settings)
+    return Row(GROUP, f"projections in minimal-norm, {label}", values, f"n = {len(task.images)}, untargeted", unit="%")
+
+
+def _shares_within(owner: object, name: str, work: Callable[[], object], settings: Settings) -> tuple[float, ...]:
+    """Per cent of the time of a work that passes in one function or method, with what it calls; a value a round."""
+    inner = getattr(owner, name)
+    spent = 0.0
+
+    def timed(*values: object, **named: object) -> object:
+        nonlocal spent
+        synchronise(settings.device)
+        started = time.perf_counter()
+        answer = inner(*values, **named)
+        synchronise(settings.device)
+        spent += time.perf_counter() - started
+        return answer
+
+    work()
+    shares = []
+    for _ in range(settings.rounds):
+        spent = 0.0
+        with patch.object(owner, name, timed):
+            whole = seconds(work, settings.device)
+        shares.append(100 * spent / whole)
+    return tuple(shares)
 
 
 def _one_at_a_time(label: str, task: Task, settings: Settings) -> Row:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.measure import Row, Settings, children_of, in_child, in_turns, peak_mib, ratios
+from benchmarks.measure import Row, Settings, children_of, family_memory_mib, in_child, in_turns, peak_mib, ratios
 
 CPU = torch.device("cpu")
 
@@ -108,3 +108,15 @@ def test_children_are_those_that_this_process_started():
     assert child.pid in found
     assert child.pid not in children_of(os.getpid())
     assert children_of(2**30) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc")
+def test_memory_of_a_family_counts_children_while_they_live():
+    holding = "held = bytes(range(1, 256)) * 400_000; print(len(held), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", holding], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        size = int(child.stdout.readline()) / 2**20
+        alone, together = family_memory_mib(child.pid), family_memory_mib(os.getpid())
+        child.communicate(b"\n")
+    assert size < alone < 2 * size
+    assert together > alone
+    assert family_memory_mib(child.pid) == 0.0

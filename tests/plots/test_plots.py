@@ -24,7 +24,7 @@ from adv_detect.plots import (
     train_test_figure,
     training_curves,
 )
-from adv_detect.plots.style import MARKERS, PALETTE, colours, line_styles
+from adv_detect.plots.style import LINE_STYLES, MARKERS, PALETTE, colours, line_styles, markers
 
 RNG = np.random.default_rng(0)
 NATURAL = RNG.normal(size=50)
@@ -249,7 +249,8 @@ def test_matrix_frames_what_was_left_out() -> None:
 def test_training_marks_the_best_epoch() -> None:
     history = [{"epoch": epoch, "validation_macro_auc": auc} for epoch, auc in ((1, 0.6), (2, 0.9), (3, 0.8))]
     scores = training_curves({"a": history, "empty": []}).axes[1]
-    assert scores.lines[-1].get_xydata().tolist() == [[2.0, 0.9]]
+    (line,) = scores.lines
+    assert (line.get_markevery(), line.get_xydata()[1].tolist()) == ([1], [2.0, 0.9])
     with pytest.raises(DataError, match="at least one detector"):
         training_curves({"a": []})
 
@@ -258,5 +259,6 @@ def test_looks_repeat_only_after_the_palette() -> None:
     names = [str(index) for index in range(len(PALETTE) + 1)]
     assert len(set(colours(names[:-1]).values())) == len(PALETTE) == len(MARKERS)
     assert (colours(names)["0"], line_styles(names)["0"]) == (PALETTE[0], "-")
-    looks = set(zip(colours(names).values(), map(str, line_styles(names).values()), strict=True))
-    assert len(looks) >= len(PALETTE)
+    many = [str(index) for index in range(len(PALETTE) * len(LINE_STYLES))]
+    for shapes in (line_styles(many), markers(many)):
+        assert len(set(zip(colours(many).values(), map(str, shapes.values()), strict=True))) == len(many)

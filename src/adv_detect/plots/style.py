@@ -95,18 +95,23 @@ def heading(figure: Figure, text: str, *, y: float | None = None) -> None:
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
-    """Assign colours to names in order; after the palette's end they repeat with another line style."""
+    """Assign colours to names in order; after the palette's end they repeat with another marker and line style."""
     return {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
 
 
 def line_styles(names: Iterable[str]) -> dict[str, str | tuple[int, tuple[float, ...]]]:
-    """Assign line styles to names in order, so that lines differ in print too."""
-    return {name: LINE_STYLES[index % len(LINE_STYLES)] for index, name in enumerate(names)}
+    """Assign line styles to names in order, so that lines differ in print too: 32 pairs with the colours."""
+    return {name: LINE_STYLES[_turned(index) % len(LINE_STYLES)] for index, name in enumerate(names)}
 
 
 def markers(names: Iterable[str]) -> dict[str, str]:
-    """Assign marker shapes to names in order."""
-    return {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(names)}
+    """Assign marker shapes to names in order: 64 pairs with the colours."""
+    return {name: MARKERS[_turned(index) % len(MARKERS)] for index, name in enumerate(names)}
+
+
+def _turned(index: int) -> int:
+    """Count one further each time that the colours start again, so that the same colour meets another shape."""
+    return index + index // len(PALETTE)
 
 
 def figure_bytes(figure: Figure, file_format: str = "png") -> bytes:

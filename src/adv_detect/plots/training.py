@@ -24,7 +24,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], *, tit
         title: What is shown.
 
     Returns:
-        The figure; a dot marks the epoch with the best validation macro-AUC, whose weights are kept.
+        The figure; a mark lies on the epoch with the best validation macro-AUC, whose weights are kept.
 
     Raises:
         DataError: No detector has an epoch.
@@ -34,18 +34,17 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], *, tit
         raise DataError("expected the history of at least one detector, got none")
     figure = style.new_figure(10.0, 3.9)
     losses, scores = figure.subplots(1, 2)
-    colours = style.colours(histories)
+    colours, markers = style.colours(histories), style.markers(histories)
     for name, history in histories.items():
         for key, line in zip(LOSS_KEYS, ("--", "-"), strict=True):
             epochs, values = _series(history, key)
             losses.plot(epochs, values, color=colours[name], linestyle=line, linewidth=1.2)
         epochs, values = _series(history, SCORE_KEY)
-        scores.plot(epochs, values, color=colours[name], linewidth=1.2, label=name)
-        if values:
-            best = values.index(max(values))
-            scores.plot(epochs[best], values[best], marker="o", color=colours[name], markersize=5)
+        kept = [values.index(max(values))] if values else []
+        look = {"color": colours[name], "linewidth": 1.2, "marker": markers[name], "markersize": 5}
+        scores.plot(epochs, values, markevery=kept, label=name, **look)
     style.tidy(losses, title="loss (dashed: training, solid: validation)", x_label="epoch", y_label="cross-entropy")
-    style.tidy(scores, title="validation macro-AUC (dot: kept)", x_label="epoch", y_label="macro-AUC")
+    style.tidy(scores, title="validation macro-AUC (marked: kept)", x_label="epoch", y_label="macro-AUC")
     figure.legend(fontsize=style.FONT_SIZE - 2, loc="outside lower center", ncols=3, frameon=False)
     style.heading(figure, title)
     return figure

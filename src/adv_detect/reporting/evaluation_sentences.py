@@ -126,7 +126,7 @@ CAPTIONS = {
     "adversarial_grid": prose("""
         Clean image, adversarial image and perturbation (amplified by the factor given), with the network's predictions
         and the norms in its pixel range"""),
-    "training_curves": "Training of the detectors; the dot marks the weights that were kept, by validation macro-AUC",
+    "training_curves": "Training of the detectors; the weights marked were kept, by validation macro-AUC",
 }
 
 NO_ATTACKS = (

@@ -30,14 +30,19 @@ def project_to_plane(points: Tensor, normals: Tensor, offsets: Tensor, *, low: f
     missing = offsets - (normals * points).sum(dim=1)
     directions = normals * missing.sign()[:, None]
     wanted = missing.abs()
-    size, moved = torch.zeros_like(wanted), points
+    answer, moved = points.clone(), points
+    rows, size = torch.arange(len(points), device=points.device), torch.zeros_like(wanted)
     for _ in range(NEWTON_STEPS):
         free = torch.where(directions > 0, moved < high, moved > low)
         slope = (directions.square() * free).sum(dim=1)
         lacking = wanted - (directions * (moved - points)).sum(dim=1)
-        going = (lacking > ROUNDING * wanted) & (slope > SMALLEST_SLOPE)
-        if not bool(going.any()):
+        going = ((lacking > ROUNDING * wanted) & (slope > SMALLEST_SLOPE)).nonzero().flatten()
+        if not len(going):
             break
-        size = size + torch.where(going, lacking / slope.clamp_min(SMALLEST_SLOPE), 0.0)
+        if len(going) < len(rows):  # only these rows cost another step
+            points, directions, wanted = points[going], directions[going], wanted[going]
+            rows, size, lacking, slope = rows[going], size[going], lacking[going], slope[going]
+        size = size + lacking / slope
         moved = (points + size[:, None] * directions).clamp(low, high)
-    return moved
+        answer[rows] = moved
+    return answer

@@ -123,6 +123,7 @@ class LbfgsSteps:
 
     def _directions(self, rows: Tensor, free: Tensor, radius: float) -> Tensor:
         """Run the two-loop recursion; without usable pairs take a scaled gradient step. Returns ``(k, P)``."""
+        free = free.to(self.gradient)
         gradient = self.gradient[rows] * free
         result = gradient.clone()
         used: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
@@ -133,23 +134,23 @@ class LbfgsSteps:
                 newest = torch.where(inverse > 0, 1 / (inverse * size).clamp_min(torch.finfo(size.dtype).tiny), scale)
                 scale = newest
             alpha = inverse * (move * result).sum(dim=1)
-            result -= alpha[:, None] * change
+            result.addcmul_(alpha[:, None], change, value=-1)
             used.append((move, change, inverse, alpha))
         result *= scale[:, None]
         for move, change, inverse, alpha in reversed(used):
             beta = inverse * (change * result).sum(dim=1)
-            result += (alpha - beta)[:, None] * move
+            result.addcmul_((alpha - beta)[:, None], move)
         return self._descending(-result * free, gradient, free, radius)
 
     def _pair(self, rows: Tensor, age: int, free: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Give the pair of a given age on the free pixels: move, change, 1 / (move . change) or 0, |change|^2."""
         slots = (self.count[rows] - 1 - age) % self.history
-        move, change = self.moves[slots, rows] * free, self.changes[slots, rows] * free
-        product, size = (move * change).sum(dim=1), change.square().sum(dim=1)
-        floor = CURVATURE_FLOOR * (move.square().sum(dim=1) * size).sqrt()
+        move, change = self.moves[slots, rows].mul_(free), self.changes[slots, rows].mul_(free)
+        product, length = (move * change).sum(dim=1), torch.linalg.vector_norm(change, dim=1)
+        floor = CURVATURE_FLOOR * torch.linalg.vector_norm(move, dim=1) * length
         usable = (self.count[rows] > age) & (product > floor)
         inverse = torch.where(usable, 1 / torch.where(usable, product, torch.ones_like(product)), 0.0)
-        return move, change, inverse, size
+        return move, change, inverse, length.square()
 
     @staticmethod
     def _first_scale(gradient: Tensor, free: Tensor, radius: float) -> Tensor:

@@ -173,13 +173,16 @@ class BoundaryWalk:
         That is where the point lies at the boundary, is as near as the best success, and both are hardly farther from
         the source than the plane that touches the boundary there.
         """
-        norm = (state.point - state.source).norm(dim=1)
-        least = (self._project(state.source, unit, state.point, missing) - state.source).norm(dim=1)
         tolerance = self._settings.tolerance
+        norm = (state.point - state.source).norm(dim=1)
         near = (missing.abs() <= NEAR_BOUNDARY * norm) & (norm <= (1 + tolerance) * state.best_norm)
-        done: Tensor = (
-            near & state.best_norm.isfinite() & (least >= (1 - tolerance) * torch.maximum(norm, state.best_norm))
-        )
+        rows = (near & state.best_norm.isfinite()).nonzero().flatten()
+        done = torch.zeros_like(near)
+        if len(rows):  # few: the projection costs as much as a step
+            source = state.source[rows]
+            touching = self._project(source, unit[rows], state.point[rows], missing[rows])
+            farthest = torch.maximum(norm, state.best_norm)[rows]
+            done[rows] = (touching - source).norm(dim=1) >= (1 - tolerance) * farthest
         return done
 
 
