@@ -91,7 +91,7 @@ def check_runtime(params: RuntimeParams) -> None:
     resolve_device(params.device)
     if params.engine == "ray" and find_spec("ray") is None:
         raise ConfigurationError(
-            "runtime.engine: 'ray' was asked for but is not installed; use local, or pip install 'adv-detect[ray]'"
+            "runtime.engine: 'ray' was asked for but is not installed; use local, or pip install -e '.[ray]'"
         )
 
 

@@ -122,7 +122,11 @@ def test_a_run_without_attacks_shows_false_alarms_and_p_values(made):
     [
         (DENSITY | {"learns_from": "attacks"}, {}, r"x\.learns_from: expected 'clean', as kind 'density' does"),
         (DENSITY | {"train_forms": ["confident"]}, {}, r"x\.train_forms: kind 'density' learns from no attack"),
-        ({"kind": "margin", "train_against": ["blur-1"]}, {}, r"x\.train_against: kind 'margin' learns from nothing"),
+        (
+            {"kind": "margin", "train_against": ["blur-1"]},
+            {},
+            r"x\.train_against: kind 'margin' is not trained on anything",
+        ),
         ({"kind": "multiview"}, {}, r"x\.train_forms: expected \[early, confident\], got \['early'\]"),
         (BOTH, {"bim-confident": None}, r"x\.train_forms: 'confident' needs an attack of that form with train: true"),
         ({"kind": "multiview", "arguments": {"topk": 3}}, {}, r"x\.arguments: .*'topk' \(did you mean 'top_k'\?\)"),

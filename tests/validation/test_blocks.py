@@ -31,7 +31,7 @@ def attack(**values):
         ({"runtime": {"seed": 2**70}}, "runtime.seed: expected less than or equal to 2147483647, got 1180591620717411"),
         ({"runtime": {"batch_size": 0}}, "runtime.batch_size: expected greater than or equal to 1, got 0"),
         ({"runtime": {"batch_size": True}}, "runtime.batch_size: expected no true or false here, got True"),
-        ({"runtime": 3}, "runtime: expected keys with values, got 3"),
+        ({"runtime": 3}, "runtime: expected a mapping of keys to values, got 3"),
         ({"target_training": {"epochs": "ten"}}, "target_training.epochs: expected a whole number, got 'ten'"),
         (
             {"target_training": {"learning_rate": math.inf}},

@@ -17,13 +17,13 @@ robust. Do not quote these figures as robustness. What failed:
 """)
 UNION_CAPTION = prose("""
 Share of images lost to any of the attacks (95 % interval in percent), per detector and budget in pixel units, with
-the strongest single attack; n is the images that all attacks of the row met. An image is lost at a budget if the
-perturbation of any attack, run at whatever budget, keeps it; targeted successes count as untargeted ones too. All
+the strongest single attack; n: images that every attack of the row was run on. An image is lost at a budget if any
+successful perturbation, from any run, is within it; targeted successes count as untargeted ones too. All
 attacks aim at the threshold of 5 %, so the column for 1 % shows an attacker who aimed elsewhere and is no lower bound.
-Matched: images of which an attacker who looks at no detector moves the distance of each layer to the centroid of
-another class into the middle 95 % of those of clean images, layer by layer; matched and passed: those that the detector
-passes then, which count as lost like what any other attack got through. A detector that reads layers one by one cannot
-keep a matched image; one that reads them together may.
+Matched: share of images for which an attack that ignores all detectors brings the distance of every layer to another
+class's centroid into the middle 95 % of those of clean images. Matched and passed: those that the detector then
+accepts, which count as lost like the finds of any other attack. A detector that reads layers one by one cannot
+flag a matched image; one that reads them together may.
 """)
 ATTACK_CAPTION = prose("""
 Each attack alone. Detected and evaded are shares of the images whose class was changed; distortions are medians over
@@ -84,8 +84,8 @@ percent; n in brackets), and the share of clean test images flagged at that thre
 attacks, see below; compare it with itself before hardening there.
 """)
 STEPS_CAPTION = prose("""
-Lost at FPR 5 % after so many steps of a run, counted over its restarts and per target class, from one run of each
-attack (95 % interval in percent); last, what the second half of the steps gained. Where that is more than nothing, more
+Share lost at FPR 5 % after so many steps of each attack (95 % interval in percent). Steps are counted per target class
+and added over restarts. Last, what the second half of the steps gained. Where that is more than nothing, more
 steps would lose more images.
 """)
 CAPTIONS = {

@@ -32,7 +32,7 @@ HOW_TO_READ = _items("""
 
 LIMITS = _items("""
     The attacks here do not know of the detector. An attacker who does can aim at both at once; nothing on this page
-    says how a detector fares then, unless a section on adaptive attacks does.
+    says how a detector fares then, unless it has the section "If the attacker knows the detector".
 
     The numbers hold for this network, this data and these attack strengths. Another network needs its own
     representatives, detectors and thresholds.

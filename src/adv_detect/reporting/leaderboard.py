@@ -28,9 +28,10 @@ OPENING = prose("""
     that stop at the decision boundary (early), that go beyond it (confident), and on attacks that no detector learned
     from (unseen): mean over attacks and criteria, then the worst. An equals sign stands where the paired bootstrap does
     not tell a detector from the best. False alarms at a nominal 5% on natural test images, and on the benign change
-    with most of them. Lost: images that adaptive attackers take from network and detector at once, of the budget that
-    takes most. Matched: images of which an attacker who looks at no detector brings every layer, each for itself, among
-    clean images of another class, and the share of them all that the detector passes then.
+    with most of them. Lost: share of images with which attackers who know the detector fool the network and are not
+    flagged, at the budget with the highest share. Matched: share of images for which an attack that ignores all
+    detectors brings every layer's distance among those of clean images of another class, and the share that the
+    detector then accepts.
 """)
 CAPTION = (
     "{level:.0%} intervals; figures are means over seeds, but false alarms after benign changes and costs: first seed."

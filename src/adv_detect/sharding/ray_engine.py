@@ -60,7 +60,7 @@ def _connect(params: RayParams) -> Any:
     try:
         import ray
     except ImportError as exc:
-        raise ConfigurationError("engine: ray is not installed; pip install 'adv-detect[ray]' or use local") from exc
+        raise ConfigurationError("engine: ray is not installed; pip install -e '.[ray]' or use local") from exc
     if not ray.is_initialized():
         ray.init(address=params.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     return ray

@@ -110,15 +110,17 @@ def _check_training_data(key: str, one: DetectorParams, attacks: AdversarialGene
             f"{key}.learns_from: expected {learns.value!r}, as kind {one.kind!r} does, got {one.learns_from!r}"
         )
     if learns is LearnsFrom.NOTHING and one.train_against:
-        raise ConfigurationError(f"{key}.train_against: kind {one.kind!r} learns from nothing; leave the key out")
+        raise ConfigurationError(
+            f"{key}.train_against: kind {one.kind!r} is not trained on anything; leave the key out"
+        )
     if learns is not LearnsFrom.ATTACKS:
         if "train_forms" in one.model_fields_set and one.train_forms != (EARLY,):
             raise ConfigurationError(f"{key}.train_forms: kind {one.kind!r} learns from no attack; leave the key out")
         return
     if needs_confident(one) and CONFIDENT not in one.train_forms:
         raise ConfigurationError(
-            f"{key}.train_forms: expected [{EARLY}, {CONFIDENT}], got {list(one.train_forms)}: logit gaps and views "
-            "learned from attacks that stop at the decision boundary make a detector blind for those that go on"
+            f"{key}.train_forms: expected [{EARLY}, {CONFIDENT}], got {list(one.train_forms)}: a detector that "
+            "learns logit gaps or views from attacks that stop at the decision boundary misses those that go on"
         )
     for form in one.train_forms if attacks else ():
         if attacks and not attacks.trained((form,)) and (form == CONFIDENT or attacks.active):
@@ -156,7 +158,7 @@ def warn_of_nothing_left_out(params: DetectorTrainingParams, attacks: Adversaria
     if not any(sum(criterion in one for one in trained) > 1 for criterion in params.criteria):
         LOGGER.warning(
             "detector_training.leave_one_out: %s: expected at least two attacks with train: true of one of "
-            "the criteria %s, got %d attacks; no detector is trained without one of them",
+            "the criteria %s, got %d attacks; leave-one-out training is skipped",
             ", ".join(params.leave_one_out),
             [criterion for criterion in params.criteria if criterion != BOTH_CRITERIA],
             len(trained),

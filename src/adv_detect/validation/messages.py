@@ -20,11 +20,11 @@ EXPECTED = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
-    "string_type": "a text",
+    "string_type": "a string",
     "tuple_type": "a list",
-    "dict_type": "keys with values",
-    "model_type": "keys with values",
-    "model_attributes_type": "keys with values",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
 }
 """Words for a kind of value, by pydantic's name of the error."""
 STARTS_WITH_KEY = re.compile(r"[a-z_]+(\.[a-z_]+)*: ")
@@ -80,7 +80,8 @@ def _sentence(key: str, details: list[ErrorDetails]) -> str:
 
 def _wanted(detail: ErrorDetails) -> str:
     if detail["type"] == "too_short":
-        return f"at least {detail['ctx']['min_length']} value"
+        least = detail["ctx"]["min_length"]
+        return f"at least {least} value{'s' if least > 1 else ''}"
     found = EXPECTED.get(detail["type"])
     return found or detail["msg"].removeprefix("Input should be ")
 

@@ -16,7 +16,7 @@ from adv_detect.errors import ConfigurationError, refuse_non_finite
 POSITIVE = ("steps", "binary_search_steps", "stepsize", "abs_stepsize", "rel_stepsize", "initial_const")
 NOT_NEGATIVE = ("confidence", "momentum", "tolerance")
 NOT_FINITE = ("nan", ".nan", "inf", "+inf", "-inf", ".inf", "-.inf", "infinity", "-infinity")
-EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 
 
 def parse_numbers(arguments: Mapping[str, Any]) -> dict[str, Any]:

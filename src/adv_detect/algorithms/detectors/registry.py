@@ -208,7 +208,7 @@ def _imported(kind: str, expected: str) -> type[Detector]:
     """Import a detector class; one of pytorch-ood is adapted."""
     if kind.split(".", maxsplit=1)[0] == LIBRARY and find_spec(LIBRARY) is None:
         raise ConfigurationError(
-            f"detector kind {kind!r}: pytorch-ood is not installed; pip install 'adv-detect[ood]', or leave it out"
+            f"detector kind {kind!r}: pytorch-ood is not installed; pip install -e '.[ood]', or leave it out"
         )
     found = import_dotted("detector kind", kind, expected)
     if is_library_detector(found):

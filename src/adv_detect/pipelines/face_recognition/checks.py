@@ -78,7 +78,7 @@ def check_faces(
     if params.engine == "faiss" and find_spec("faiss") is None:
         raise ConfigurationError(
             "face_recognition.engine: 'faiss' was asked for but is not installed; use sklearn, or pip install "
-            "'adv-detect[faces]'"
+            "-e '.[faces]'"
         )
     for kind in params.galleries:
         size = gallery_sizes.get(kind)
