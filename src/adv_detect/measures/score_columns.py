@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, TypeAlias, cast
@@ -65,7 +65,7 @@ class ScoreTable:
     """
 
     def __init__(self, scores: pd.DataFrame) -> None:
-        check_score_columns(scores.columns)
+        _check_columns(scores)
         self._scores = scores
         self._detectors = [str(key) for key in scores["detector"].unique()]
 
@@ -88,16 +88,8 @@ class ScoreTable:
         return score_columns(self._scores)
 
 
-def check_score_columns(names: Collection[str]) -> None:
-    """Check that scores have all columns.
-
-    Args:
-        names: Names of the columns there are.
-
-    Raises:
-        DataError: Some of `SCORE_COLUMNS` are missing.
-    """
-    missing = [name for name in SCORE_COLUMNS if name not in names]
+def _check_columns(scores: pd.DataFrame) -> None:
+    missing = [name for name in SCORE_COLUMNS if name not in scores]
     if missing:
         raise DataError(f"scores: expected the columns {list(SCORE_COLUMNS)}, missing are {missing}")
 
