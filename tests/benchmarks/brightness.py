@@ -16,3 +16,12 @@ class Brightness(nn.Module):
     def forward(self, images):
         level = self.weight * (images.flatten(1).mean(dim=1) - 0.5)
         return torch.stack([-level, level], dim=1)
+
+
+class CurvedBrightness(Brightness):
+    """The same boundary, of four classes, for attacks that need a curve to step over it or more classes than two."""
+
+    def forward(self, images):
+        level = self.weight * (images.flatten(1).mean(dim=1).square() - 0.25)
+        others = torch.full_like(level, -10.0)
+        return torch.stack([-level, level, others, 2 * others], dim=1)

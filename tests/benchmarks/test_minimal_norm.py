@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from benchmarks.libraries import Search, Task, attack_all
 from benchmarks.measure import Settings
 from benchmarks.minimal_norm import Outcome, race
 from benchmarks.minimal_norm_attacks import Contender, contenders
-from tests.benchmarks.brightness import Brightness
+from tests.benchmarks.brightness import Brightness, CurvedBrightness
 
 from benchmarks import minimal_norm
 
@@ -87,7 +88,7 @@ def test_failures_are_infinitely_far():
 def test_every_attack_of_the_race_finds_the_boundary(one):
     if not one.installed:
         pytest.skip(f"{one.module} is not installed (extra bench)")
-    task = task_of()
+    task = replace(task_of(), network=CurvedBrightness().eval())
     length = Search(steps=50, rounds=2, step_size=0.1, const=10.0) if one.searches else 20
     shift = attack_all(one.build(task, length), task) - task.images
     assert bool((task.network(task.images + shift).argmax(dim=1) == 1).all())

@@ -29,7 +29,7 @@ def cluster():
 
 def test_missing_ray_is_a_configuration_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigurationError, match=r"ray is not installed; pip install 'adv-detect\[ray\]'"):
+    with pytest.raises(ConfigurationError, match=r"ray is not installed; pip install -e '\.\[ray\]'"):
         execute_plan(plan_of(print, 1), ShardStore(str(tmp_path)))
 
 

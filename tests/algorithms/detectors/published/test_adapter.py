@@ -201,7 +201,7 @@ def test_one_of_ones_own_of_the_librarys_interface_is_taken(library, representat
 
 def test_without_the_library_its_detectors_are_refused(monkeypatch):
     monkeypatch.setattr(registry, "find_spec", lambda name: None)
-    with pytest.raises(ConfigurationError, match=r"pytorch-ood is not installed; pip install 'adv-detect\[ood\]'"):
+    with pytest.raises(ConfigurationError, match=r"pytorch-ood is not installed; pip install -e '\.\[ood\]'"):
         detector_class(f"{MODULE}.EnergyBased")
 
 
