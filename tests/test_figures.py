@@ -147,7 +147,16 @@ def test_the_table_of_cifar10(title, norm, epsilon):
 
 @pytest.mark.parametrize(
     "detector",
-    ["view-consistency", "multiview", "twin-multiview-moved", "twin", "multiview-moved", "mahalanobis-layers", "nic", "margin"],
+    [
+        "view-consistency",
+        "multiview",
+        "twin-multiview-moved",
+        "twin",
+        "multiview-moved",
+        "mahalanobis-layers",
+        "nic",
+        "margin",
+    ],
 )
 def test_shares_found_on_cifar10(detector):
     row = read("cifar10", "leaderboard").set_index("configuration").loc[detector]
