@@ -238,7 +238,7 @@ def test_ray_must_be_installed_where_it_is_asked_for(monkeypatch):
     monkeypatch.setattr("adv_detect.checks.find_spec", lambda _: None)
 
     check_runtime(RuntimeParams(device="cpu"))
-    with pytest.raises(ConfigurationError, match=r"runtime.engine: 'ray' .* pip install 'adv-detect\[ray\]'"):
+    with pytest.raises(ConfigurationError, match=r"runtime.engine: 'ray' .* pip install -e '\.\[ray\]'"):
         check_runtime(RuntimeParams(device="cpu", engine="ray"))
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.projects import NETWORK, TWIN, new_project, session, take_over
 
+from adv_detect.measures.detector_keys import SUMMARY_ROWS
 from adv_detect.networks import frozen
 from adv_detect.networks.frozen import FrozenNorm
 from adv_detect.sharding import ShardStore
@@ -31,7 +32,8 @@ WANTED = ("detection_metrics_csv", "detector_histories", "attack_records")
 SAME_OUTCOME = 0.99
 """Share of attacks that must end alike; the others stood on the decision boundary."""
 AUC_TOLERANCE = 0.01
-"""Largest difference of an AUC; a score that moves by rounding changes the side of few pairs."""
+"""Largest difference of an AUC, where one attacked image is not more: a score that moves by rounding changes the side
+of few pairs, an image that stood on the decision boundary counts on one side and not on the other."""
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +92,12 @@ def test_clean_images_get_the_same_prediction_and_features(folders):
 
 def test_detection_is_measured_alike(folders):
     tables = [pd.read_csv(folder / "data/test/08_reporting/detection_metrics.csv") for folder in folders]
-    keys = ["detector", "attack", "criterion"]
-    fast, plain = (table.set_index(keys)["auc"].dropna() for table in tables)
+    keys = ["detector", "attack", "criterion", "form", "variant"]
+    fast, plain = (table.dropna(subset=["auc"]).set_index(keys) for table in tables)
 
     assert fast.index.equals(plain.index)
-    difference = (fast - plain).abs()
-    assert difference.max() <= AUC_TOLERANCE, difference.nlargest(5)
+    difference = (fast["auc"] - plain["auc"]).abs()
+    single = ~fast.index.get_level_values("attack").isin(SUMMARY_ROWS)  # which follow from the single ones
+    allowed = (1 / plain["n_adversarial"]).clip(lower=AUC_TOLERANCE)
+    assert single.any()
+    assert (difference <= allowed)[single].all(), difference.nlargest(5)

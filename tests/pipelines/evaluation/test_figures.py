@@ -155,16 +155,18 @@ def test_the_overview_has_a_dot_per_attack_and_configuration_and_the_margin_besi
 def test_the_training_curves_repeat_the_histories_and_mark_the_epoch_that_was_kept(finished, drawn):
     losses, scores = drawn[0]["training_curves/untargeted"].axes
     keys = ["cosine/untargeted/all/0", "ranked/untargeted/all/0"]
-    lines = {line.get_label(): line for line in scores.get_lines() if line.get_marker() == "None"}
+    lines = {line.get_label(): line for line in scores.get_lines()}
 
     assert list(lines) == keys
     assert len(losses.get_lines()) == 2 * len(keys)
-    dots = [line.get_data() for line in scores.get_lines() if line.get_marker() == "o"]
-    for key, (epoch, value) in zip(keys, dots, strict=True):
-        history = finished["detector_histories"].query("detector == @key")
-        np.testing.assert_allclose(lines[key].get_ydata(), history["validation_macro_auc"])
-        assert float(np.squeeze(value)) == pytest.approx(history["validation_macro_auc"].max())
-        assert float(np.squeeze(epoch)) == history.loc[history["validation_macro_auc"].idxmax(), "epoch"]
+    assert len({line.get_marker() for line in lines.values()}) == len(keys)
+    histories = finished["detector_histories"].groupby("detector")
+    for key, line in lines.items():
+        history = histories.get_group(key)
+        np.testing.assert_allclose(line.get_ydata(), history["validation_macro_auc"])
+        [kept] = line.get_markevery()
+        assert line.get_ydata()[kept] == pytest.approx(history["validation_macro_auc"].max())
+        assert line.get_xdata()[kept] == history.loc[history["validation_macro_auc"].idxmax(), "epoch"]
 
 
 def test_the_matrix_shows_the_auc_of_what_was_trained_with_and_without_an_attack(finished, drawn):
