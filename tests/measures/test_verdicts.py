@@ -39,6 +39,7 @@ def test_parts_are_counted_together_and_the_highest_kept():
     assert found.suspicious["score"].tolist() == [10.0, 7.0]
     assert found.reasons == {"damaged": 2, "empty file": 1}
     assert found.unreadable["path"].tolist() == ["bad0", "bad0", "bad1"]
+    assert next(found.warnings()).startswith("3 of 8 files could not be read; the first: bad0: ")
     assert found.seconds == pytest.approx(2.8)
     assert found.metrics == {
         "scoring_files": 8.0, "scoring_unreadable": 3.0,
@@ -51,6 +52,9 @@ def test_what_is_named_is_bounded():
     assert len(found.unreadable) == NAMED_UNREADABLE
     assert found.reasons == {"empty file": 1400}
     assert list(found.sentences(100)) == []
+    [warning] = found.warnings()
+    assert warning.startswith("1,400 of 1,400 files could not be read, so no picture was judged; the first: ")
+    assert warning.endswith(": empty file")
 
 
 def test_expected_flags_and_their_ratio():

@@ -139,7 +139,10 @@ def named_pictures(pictures: Iterable[Scorable]) -> Iterator[Picture]:
             yield Picture(f"picture {number}", partial(_given, one))
         else:
             kinds = "paths, encoded pictures as bytes, or PIL images"
-            raise DataError(f"pictures: expected {kinds}, got {type(one).__name__} at place {number}")
+            raise DataError(
+                f"pictures: expected {kinds}, got {type(one).__name__} at place {number}; several arrays come as one, "
+                "(N, channels, H, W)"
+            )
 
 
 def _read(address: str) -> bytes:

@@ -117,6 +117,23 @@ class VerdictSummary:
                 f"{low:,} to {high:,})"
             )
 
+    def warnings(self) -> Iterator[str]:
+        """Say in words what stands behind fewer files than there are, or behind pictures that were changed first.
+
+        Yields:
+            A sentence for unreadable files, with the first of them, and one for pictures of another size.
+        """
+        failed = self.files - self.scored
+        if failed:
+            path, error = self.unreadable.iloc[0][["path", "error"]]
+            none = "" if self.scored else ", so no picture was judged"
+            yield f"{failed:,} of {self.files:,} files could not be read{none}; the first: {path}: {error}"
+        if self.resized:
+            yield (
+                f"{self.resized:,} of {self.scored:,} pictures were not of the size of training pictures and were scaled"
+                " and cut, which moves their scores (column `resized`)"
+            )
+
 
 def summarise(parts: Iterable[pd.DataFrame], rates: Mapping[str, float], *, show: int) -> VerdictSummary:
     """Count verdicts in one pass over the parts of their table.

@@ -117,6 +117,8 @@ def summarise_verdicts(
     summary = summarise(VerdictParts(scored_pictures, scoring_model), scoring_model.rates, show=scoring.show)
     for line in summary.sentences(scoring_model.n_clean):
         LOGGER.info("scoring: %s", line)
+    for line in summary.warnings():
+        LOGGER.warning("scoring: %s", line)
     return summary, summary.metrics
 
 
