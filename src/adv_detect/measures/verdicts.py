@@ -130,8 +130,8 @@ class VerdictSummary:
             yield f"{failed:,} of {self.files:,} files could not be read{none}; the first: {path}: {error}"
         if self.resized:
             yield (
-                f"{self.resized:,} of {self.scored:,} pictures were not of the size of training pictures and were scaled"
-                " and cut, which moves their scores (column `resized`)"
+                f"{self.resized:,} of {self.scored:,} pictures were not of the size of training pictures: they "
+                "were scaled and cut, which moves their scores (column `resized`)"
             )
 
 
